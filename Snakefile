@@ -1,0 +1,67 @@
+# The pipeline: raw ratings -> reward model -> iterated rejection sampling -> steerable policy.
+# Configuration is checked before anything else; rules are in rules/, their bodies in scripts/.
+
+
+include: "rules/common.smk"
+
+
+wildcard_constraints:
+    experiment=cfg.experiment,
+    iteration=r"\d+",
+    shard=r"\d+",
+    policy=r"[a-z]+(-\d+)?",
+
+
+# Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def
+container: "envs/dpa.sif"
+
+
+include: "rules/data.smk"
+include: "rules/reward.smk"
+include: "rules/align.smk"
+include: "rules/baselines.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    reward_model,
+    dpa,
+    baselines,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        reward_model_targets(),
+        figure_targets(),
+
+
+rule reward_model:
+    input:
+        reward_model_targets(),
+
+
+rule dpa:
+    input:
+        dpa_targets(),
+
+
+rule baselines:
+    input:
+        baseline_targets(),
+
+
+rule figures:
+    input:
+        figure_targets(),
+
+
+onstart:
+    start_message()
+
+
+onsuccess:
+    success_message()

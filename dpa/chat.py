@@ -1,0 +1,108 @@
+"""A conversation partner: a policy under a direction, with the rewards of what it says."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from dpa.config import Objective
+from dpa.directions import Direction, check_direction, from_degrees
+from dpa.engines import Engine, Request, load_engine
+from dpa.errors import InputError
+from dpa.objectives import objective_rewards
+from dpa.prompts import direction_system_prompt, messages
+from dpa.provenance import read_sidecar
+from dpa.tokenization import prompt_ids
+
+#: Room for the prompt, in tokens, within what the model holds.
+MAX_PROMPT_TOKENS = 128
+
+
+def read_direction(direction: str | None, angle: float | None, objectives: int) -> Direction:
+    """The direction given as text or as an angle in degrees; InputError unless of length 1."""
+    if (direction is None) == (angle is None):
+        raise InputError("give either --direction 0.8,-0.6 or --angle -37")
+    if angle is not None:
+        return check_direction(from_degrees(angle), objectives)
+    try:
+        values = [float(value) for value in str(direction).split(",")]
+    except ValueError:
+        raise InputError(f"--direction {direction}: expected numbers, as in 0.8,-0.6") from None
+    return check_direction(values, objectives)
+
+
+def policy_objectives(policy: Path) -> list[Objective]:
+    """The objectives a policy was trained on, from its sidecar. InputError if it takes none."""
+    found = read_sidecar(policy).get("objectives")
+    if not found:
+        raise InputError(
+            f"{policy}: not trained on directions; choose a policy of dpa/iter1 or later"
+        )
+    return TypeAdapter(list[Objective]).validate_python(found)
+
+
+def find_reward_model(policy: Path) -> Path | None:
+    """The reward model of the experiment that a policy belongs to, results/<experiment>/."""
+    folders = (folder / "reward_model" / "model" for folder in policy.resolve().parents)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+class Chat:
+    """A loaded policy, its objectives, and a reward model to judge it where there is one."""
+
+    def __init__(
+        self,
+        policy: Path,
+        reward_model: Path | None,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+    ):
+        self.objectives = policy_objectives(policy)
+        self.engine: Engine = load_engine(
+            "transformers",
+            policy,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            max_model_len=MAX_PROMPT_TOKENS + max_new_tokens,
+            rows_per_batch=1,
+        )
+        self.judge = _load_judge(reward_model or find_reward_model(policy))
+        self.seed = seed
+
+    def answer(self, prompt: str, direction: Direction) -> str:
+        """The policy's answer, and below it direction, length and rewards."""
+        names = [objective.name for objective in self.objectives]
+        system = direction_system_prompt(names, direction)
+        ids = prompt_ids(self.engine.tokenizer, messages(prompt, system))
+        if len(ids) > MAX_PROMPT_TOKENS:
+            raise InputError(f"the prompt has {len(ids)} tokens; at most {MAX_PROMPT_TOKENS}")
+        [[[completion]]] = self.engine.generate([[Request(ids, [self.seed])]])
+        self.seed += 1
+        weights = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, direction, strict=True))
+        cut = ", cut off" if completion.finish_reason == "length" else ""
+        words = len(completion.text.split())
+        lines = [
+            completion.text,
+            f"  direction: {weights}",
+            f"  length: {completion.tokens} tokens, {words} words{cut}",
+        ]
+        if self.judge is None:
+            lines.append("  rewards: no reward model found; give --reward-model")
+        else:
+            lines.append(f"  rewards: {self._rewards(prompt, completion.text, names)}")
+        return "\n".join(lines)
+
+    def _rewards(self, prompt: str, response: str, names: list[str]) -> str:
+        [[scores]] = self.judge.score_groups([(prompt, [response])])
+        attributes = dict(zip(self.judge.names, scores.tolist(), strict=True))
+        rewards = objective_rewards(attributes, self.objectives)
+        return ", ".join(f"{n} {r:.1f}" for n, r in zip(names, rewards, strict=True))
+
+
+def _load_judge(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from dpa.scoring import RewardModel
+
+    return RewardModel.load(str(path), tokens_per_batch=4096)

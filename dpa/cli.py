@@ -1,0 +1,71 @@
+"""What all scripts share: how they start, report progress and fail."""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from dpa.errors import InputError
+
+log = logging.getLogger("dpa")
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def make_app() -> typer.Typer:
+    """A Typer app without shell completion and without local variables in tracebacks."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def run(app: typer.Typer) -> None:
+    """Run the app: log lines on standard error, InputError as one message and exit status 2."""
+    name = Path(sys.argv[0]).stem
+    logging.basicConfig(
+        level=logging.INFO, format=f"[{name}] %(message)s", stream=sys.stderr, force=True
+    )
+    for noisy in ("httpx", "filelock", "transformers", "vllm"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except InputError as error:
+        log.error("error: %s", error)
+        sys.exit(2)
+
+
+def parse(type: type[T] | TypeAdapter, text: str, option: str):
+    """A section of the configuration given as JSON on the command line, validated."""
+    try:
+        if isinstance(type, TypeAdapter):
+            return type.validate_python(json.loads(text))
+        return type.model_validate(json.loads(text))
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise InputError(f"--{option}: {error}") from None
+
+
+class Progress:
+    """Prints `done/total unit, rate` at most every `every` seconds, and at the end."""
+
+    def __init__(self, total: int, unit: str, done: int = 0, every: float = 10.0):
+        self.total, self.unit, self.done, self.every = total, unit, done, every
+        self.first, self.start = done, time.monotonic()
+        self.last = self.start
+        if done:
+            log.info("resuming behind %d of %d %s", done, total, unit)
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count `count` more as done; `note` is appended to the line."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.last >= self.every or self.done >= self.total:
+            self.last = now
+            rate = (self.done - self.first) / max(now - self.start, 1e-9)
+            log.info("%d/%d %s, %.3g/s%s", self.done, self.total, self.unit, rate, note)

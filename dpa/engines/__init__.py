@@ -1,0 +1,152 @@
+"""Text generation behind one interface: `transformers` (CPU, small models) and `vllm`.
+
+An engine takes chunks of requests and yields their completions, chunk by chunk. Every sample is
+drawn from its own seed. With the transformers engine a chunk's bytes depend on nothing but the
+chunk and the model (on the same machine and number of threads), so they are the same however the
+chunks are spread over processes; with vLLM that holds as far as its kernels do not depend on the
+batch (measured on CPU in float32).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from dpa.errors import InputError
+
+
+class Request(NamedTuple):
+    """Samples of one prompt: sample i is drawn with `seeds[i]`, which is `seeds[0] + i`."""
+
+    prompt_ids: list[int]
+    seeds: list[int]
+
+
+class Completion(NamedTuple):
+    """One response: `tokens` counts what was generated, with the end token, which `text` lacks."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    tokens: int
+
+
+Chunk = list[Request]
+ChunkResult = list[list[Completion]]
+
+
+class Engine(Protocol):
+    """A loaded policy."""
+
+    tokenizer: Any
+
+    def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
+        """Yield each chunk's completions, in order: per request, one per seed."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and what runs it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an engine is made from; see `load_engine`."""
+
+    policy: Path | str
+    revision: str | None
+    tokenizer: Any
+    end_tokens: list[int]
+    temperature: float
+    max_new_tokens: int
+    max_model_len: int
+    rows_per_batch: int
+    dtype: str | None
+
+
+def load_tokenizer(policy: Path | str, revision: str | None = None) -> Any:
+    """The policy's tokenizer (no torch). Raises InputError when there is none fit for chat."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(policy, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{policy}: cannot load the policy's tokenizer: {error}") from None
+    if tokenizer.chat_template is None:
+        raise InputError(f"{policy}: the tokenizer has no chat template; use a chat model")
+    return tokenizer
+
+
+def load_engine(
+    name: Literal["vllm", "transformers"],
+    policy: Path | str,
+    *,
+    revision: str | None = None,
+    temperature: float,
+    max_new_tokens: int,
+    max_model_len: int,
+    rows_per_batch: int,
+    dtype: str | None = None,
+) -> Engine:
+    """Load a policy (a folder, or a hub id with its `revision`) into an engine.
+
+    Temperature 0 is greedy. `max_model_len` bounds prompt plus response, in tokens.
+    `rows_per_batch` samples are decoded at a time by the transformers engine; vLLM decides for
+    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU.
+
+    Raises InputError when the engine is not installed, when the policy cannot be loaded or has no
+    end token, or when `max_model_len` is beyond its positions.
+    """
+    settings = Settings(
+        policy=policy,
+        revision=revision,
+        tokenizer=load_tokenizer(policy, revision),
+        end_tokens=_check_policy(policy, revision, max_model_len),
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        max_model_len=max_model_len,
+        rows_per_batch=rows_per_batch,
+        dtype=dtype,
+    )
+    if name == "transformers":
+        from dpa.engines.transformers_engine import TransformersEngine
+
+        return TransformersEngine(settings)
+    from dpa.engines.vllm_engine import VllmEngine
+
+    return VllmEngine(settings)
+
+
+def decode(
+    settings: Settings, token_ids: Sequence[int], finish_reason: Literal["stop", "length"]
+) -> Completion:
+    """The completion that generated tokens stand for; with "stop" the last is an end token."""
+    end = len(token_ids) - (finish_reason == "stop")
+    text = settings.tokenizer.decode(token_ids[:end], skip_special_tokens=True)
+    return Completion(text, finish_reason, len(token_ids))
+
+
+def _check_policy(policy: Path | str, revision: str | None, max_model_len: int) -> list[int]:
+    """The policy's own end tokens, once it is known to have some and to hold the sequences."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        model_config = AutoConfig.from_pretrained(policy, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{policy}: cannot load the policy: {error}") from None
+    config = model_config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", None) or max_model_len
+    if max_model_len > positions:
+        raise InputError(
+            f"{policy}: holds {positions} tokens, fewer than max_prompt_tokens + max_new_tokens = "
+            f"{max_model_len}; lower sampling.max_prompt_tokens or sampling.max_new_tokens"
+        )
+    try:
+        ends = GenerationConfig.from_pretrained(policy, revision=revision or "main").eos_token_id
+    except OSError:  # no generation_config.json: transformers and vLLM then go by config.json
+        ends = config.eos_token_id
+    if ends is None:
+        raise InputError(
+            f"{policy}: names no end token, so no response would ever end; set eos_token_id in its "
+            "generation_config.json"
+        )
+    return [ends] if isinstance(ends, int) else list(ends)

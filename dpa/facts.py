@@ -1,0 +1,75 @@
+"""What the quickstart must show, with bounds that held over seeds that were not tuned on."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dpa.evaluation import front, front_hypervolume, mean_scalar_reward
+from dpa.metrics import spearman
+
+OBJECTIVES = ("helpfulness", "verbosity")
+
+
+class Fact(NamedTuple):
+    """A statement about the run, its bound (`above` or below) and the value found."""
+
+    name: str
+    value: float
+    bound: float
+    above: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.value > self.bound if self.above else self.value <= self.bound
+
+
+def reward_model_facts(rewards: np.ndarray, gold: np.ndarray) -> Iterator[Fact]:
+    """How well the reward model's objectives follow the gold scorer; both (responses, 2)."""
+    for i, (name, bound) in enumerate(zip(OBJECTIVES, (0.85, 0.95), strict=True)):
+        r = float(np.corrcoef(rewards[:, i], gold[:, i])[0, 1])
+        yield Fact(f"held-out correlation of reward model and gold, {name}", r, bound)
+
+
+def front_facts(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Fact]:
+    """Facts about the fronts in validation_rewards.csv."""
+    iterations = sorted(table.loc[table["method"] == "dpa", "iteration"].dropna().unique())
+    last = int(iterations[-1])
+    steered = table[(table["method"] == "dpa") & (table["iteration"] == last)]
+    directions = steered.sort_values("direction_index")[
+        [f"v_{name}" for name in OBJECTIVES]
+    ].to_numpy(dtype=float)
+
+    def points(method: str, iteration: int | None = None, by: str = "r") -> np.ndarray:
+        return front(table, method, iteration, OBJECTIVES, by)
+
+    def scalar(method: str, iteration: int | None = None, by: str = "r") -> float:
+        return mean_scalar_reward(points(method, iteration, by), directions, bool(iteration))
+
+    def volume(method: str, iteration: int | None = None, by: str = "r") -> float:
+        return front_hypervolume(points(method, iteration, by), reference)
+
+    for t in range(2, last + 1):
+        index = np.arange(len(directions))
+        help_, verb = points("dpa", t).T
+        yield Fact(f"Spearman(direction, verbosity), t={t}", spearman(index, verb), -0.9, False)
+        yield Fact(f"Spearman(direction, helpfulness), t={t}", spearman(index, help_), -0.85, False)
+    if last >= 1:
+        for method, bound in (("sft", 20), ("steerlm", 10), ("dpo", 8)):
+            if len(points(method)):
+                gain = scalar("dpa", 1) - scalar(method)
+                yield Fact(f"mean v.r, t=1 minus {method}", gain, bound)
+    if last >= 2:
+        verbosity = points("dpa", 2)[:, 1]
+        yield Fact("verbosity span of the curve, t=2", float(np.ptp(verbosity)), 8)
+        for by, label in (("r", "reward model"), ("gold", "gold")):
+            gain = scalar("dpa", 2, by) - scalar("dpa", 1, by)
+            yield Fact(f"mean v.r by {label}, t=2 minus t=1", gain, 1)
+            grown = volume("dpa", 2, by) - volume("dpa", 1, by)
+            yield Fact(f"hypervolume by {label}, t=2 minus t=1", grown, 1)
+        if len(points("steerlm")):
+            grown = volume("dpa", 2, "gold") - volume("steerlm", by="gold")
+            yield Fact("hypervolume by gold, t=2 minus steerlm", grown, 5)
+    if last >= 3:
+        yield Fact("mean v.r, t=3 minus t=2", scalar("dpa", 3) - scalar("dpa", 2), 0)

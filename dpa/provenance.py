@@ -1,0 +1,167 @@
+"""Sidecars: beside each artefact a small JSON file that says how it came to be.
+
+`<artefact>.meta.json` holds code version, config hash, base seed, package versions, input hashes,
+the artefact's own hash, and read / kept / dropped counts by reason. No wall-clock times: the same
+run writes the same sidecar.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import dpa
+from dpa.errors import InputError
+
+PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakemake")
+
+#: How a run tells its jobs what to write into sidecars. Environment variables, because as rule
+#: parameters they would make every rule rerun whenever any key of the configuration changes.
+CONFIG_HASH, BASE_SEED = "DPA_CONFIG_HASH", "DPA_BASE_SEED"
+
+
+def announce_run(config_hash: str, seed: int) -> None:
+    """Hand the run's config hash and base seed to the sidecars of all jobs started from here."""
+    os.environ[CONFIG_HASH] = config_hash
+    os.environ[BASE_SEED] = str(seed)
+
+
+class Losses:
+    """Rows read, kept and dropped by reason: no row goes missing without a name for it."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.dropped: Counter[str] = Counter()
+        self.asked_for: Counter[str] = Counter()
+
+    @property
+    def kept(self) -> int:
+        return self.read - self.dropped.total()
+
+    def drop(self, reason: str, asked_for: bool = False) -> None:
+        """Count one dropped row; `asked_for` if the configuration says to drop it (a filter)."""
+        self.dropped[reason] += 1
+        if asked_for:
+            self.asked_for[reason] += 1
+
+    def check(self, limit: float, what: str) -> None:
+        """Raise InputError when a larger share than `limit` was dropped without being asked for."""
+        lost = self.dropped - self.asked_for
+        rows = self.read - self.asked_for.total()
+        if lost.total() > limit * rows:
+            raise InputError(
+                f"{what}: dropped {lost.total()} of {rows} rows "
+                f"({dict(lost)}), more than the allowed share {limit}; "
+                "repair the data or raise the limit"
+            )
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
+        return f"read {self.read}, kept {self.kept}" + (f", dropped {reasons}" if reasons else "")
+
+    def as_dict(self) -> dict:
+        return {"read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+
+
+def sidecar_path(artefact: Path) -> Path:
+    """`<artefact>.meta.json`, for files and folders alike."""
+    return artefact.with_name(artefact.name + ".meta.json")
+
+
+def write_sidecar(
+    artefact: Path, inputs: Iterable[Path | str] = (), losses: Losses | None = None, **details: Any
+) -> None:
+    """Write the artefact's sidecar. Hub ids among `inputs` are recorded by name."""
+    content = {
+        "artefact": artefact.name,
+        "sha256": content_hash(artefact),
+        "code_version": code_version(),
+        "config_hash": os.environ.get(CONFIG_HASH),
+        "base_seed": os.environ.get(BASE_SEED),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "inputs": {str(item): content_hash(Path(item)) for item in inputs},
+        **({"counts": losses.as_dict()} if losses else {}),
+        **details,
+    }
+    write_text(sidecar_path(artefact), json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_sidecar(artefact: Path) -> dict:
+    """The artefact's sidecar. Raises InputError when it is missing or broken."""
+    path = sidecar_path(artefact)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such sidecar; rerun the rule that makes {artefact}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: {error}; rerun the rule that makes {artefact}") from None
+
+
+def content_hash(path: Path) -> str | None:
+    """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path)} {content_hash(file)}\n".encode())
+        return digest.hexdigest()
+    if not path.is_file():
+        return None
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """Package version, and the git commit where there is one."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return dpa.__version__
+    return f"{dpa.__version__}+{described}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic(path: Path):
+    """A temporary path beside `path`, moved into place when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    yield partial
+    os.replace(partial, path)
+
+
+def save_folder(path: Path, save: Callable[[Path], None]) -> None:
+    """Let `save` fill a folder, and move it into place when it is complete."""
+    import shutil
+
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)

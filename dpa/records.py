@@ -1,0 +1,244 @@
+"""The JSONL records of the pipeline: one schema each, validated on write and on read.
+
+Reading and writing stream: a file of millions of records needs the memory of one.
+"""
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from dpa.errors import InputError
+
+Score = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Turn(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all records: unknown fields are refused, absent optional fields are left out."""
+
+
+class Prompt(Record):
+    """A line of data/prompts/*.jsonl."""
+
+    prompt_id: str
+    prompt: str | list[Turn]
+    source: str
+
+
+class Rating(Record):
+    """A line of data/ratings.jsonl; an attribute that was not rated is absent."""
+
+    prompt_id: str
+    prompt: str | list[Turn]
+    response: str
+    attributes: dict[str, Score]
+    dataset: str
+    split: Literal["train", "validation"]
+
+
+class Annotation(Record):
+    """An original response of the prompt data with the reward model's outputs (unclipped)."""
+
+    prompt_id: str
+    prompt: str | list[Turn]
+    response: str
+    attributes: dict[str, float]
+    rewards: list[float]
+    split: Literal["train", "validation"]
+
+    def __post_init__(self) -> None:
+        check_finite(self.rewards, self.attributes)
+
+
+class Sample(Record, kw_only=True):
+    """A line of sampled/{shard}.jsonl: one response of a policy to a prompt.
+
+    Exactly one of `direction` (unit vector, one weight per objective) and `condition` (SteerLM's
+    integers, one per objective) is given; neither for a policy that takes no steering.
+    """
+
+    prompt_id: str
+    direction_index: Annotated[int, msgspec.Meta(ge=-1)]
+    direction: list[float] | None = None
+    condition: list[Annotated[int, msgspec.Meta(ge=0, le=100)]] | None = None
+    sample_index: Count
+    seed: Count
+    response: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: Count
+    response_tokens: Count
+
+
+class ScoredSample(Sample, kw_only=True):
+    """A line of scored/{shard}.jsonl: all reward-model outputs, and one reward per objective."""
+
+    attributes: dict[str, float]
+    rewards: list[float]
+
+    def __post_init__(self) -> None:
+        check_finite(self.rewards, self.attributes)
+
+
+class Selected(Record):
+    """A line of selected.jsonl: a row of fine-tuning data."""
+
+    prompt_id: str
+    prompt: str | list[Turn]
+    direction: list[float]
+    response: str
+    rewards: list[float]
+    scalar_reward: float
+    candidates: Count
+    origin: Literal["sampled", "replay"]
+
+
+R = TypeVar("R")
+
+
+def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
+    """Refuse NaN and infinite scores, which would win or lose every comparison silently."""
+    if not all(map(math.isfinite, rewards)) or not all(map(math.isfinite, attributes.values())):
+        raise ValueError(f"NaN or infinite reward in {attributes or rewards}")
+
+
+def decode_lines(path: Path, type: type[R]) -> Iterator[R]:
+    """Decode and validate a JSONL file line by line (`type` may be `dict` for foreign files).
+
+    Files ending in .gz are decompressed. Raises InputError naming the file and the line.
+    """
+    decoder = msgspec.json.Decoder(type)
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = decoder.decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    raise InputError(f"{path}:{number}: {error}{_advice(line)}") from None
+                yield record
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _advice(line: bytes) -> str:
+    """What is probably wrong with a line that does not decode."""
+    if not line.strip():
+        return " (the line is blank: delete it)"
+    if b"NaN" in line or b"Infinity" in line:
+        return " (JSON has no NaN or Infinity: write null)"
+    return "" if line.endswith(b"\n") else " (the line is cut off: make the file again)"
+
+
+def read_jsonl(path: Path, type: type[R]) -> list[R]:
+    """All records of a file, validated. Raises InputError naming the file and the line."""
+    return list(decode_lines(path, type))
+
+
+def encode(record: Any) -> bytes:
+    """One JSONL line, newline included, validated against the record's type.
+
+    Raises ValueError for values that the type forbids, NaN (JSON has none) among them.
+    """
+    line = msgspec.json.encode(record)
+    if isinstance(record, dict):
+        check_finite([v for v in record.values() if isinstance(v, float)], {})
+    else:
+        try:
+            # msgspec checks types and ranges only when it decodes; NaN has become null by now.
+            msgspec.json.decode(line, type=type(record))
+        except msgspec.ValidationError as error:
+            raise ValueError(f"invalid {type(record).__name__}: {error} in {line!r:.200}") from None
+    return line + b"\n"
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> int:
+    """Write records atomically (the file appears complete or not at all); returns their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with open(partial, "wb") as file:
+        for record in records:
+            file.write(encode(record))
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return count
+
+
+class ChunkedWriter:
+    """A JSONL file written chunk by chunk that survives a kill.
+
+    Chunks are appended to `<path>.partial` and synced; a rerun with the same `fingerprint`
+    (whatever determines the content: parameters and input hashes) keeps the complete chunks and
+    continues behind them; any other partial file is discarded. `finish` renames the file
+    into place.
+    """
+
+    def __init__(self, path: Path, type: type[Record], chunk_sizes: list[int], fingerprint: str):
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.owner = path.with_name(path.name + ".partial.for")
+        self.chunk_sizes = chunk_sizes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end = 0
+        self.done = 0
+        if self.owner.exists() and self.owner.read_text() == fingerprint and self.partial.exists():
+            self.done, end = self._complete_chunks(type)
+        else:
+            self.partial.unlink(missing_ok=True)
+            self.owner.write_text(fingerprint)
+        self.file = open(self.partial, "ab")  # noqa: SIM115 (open until finish)
+        self.file.truncate(end)
+
+    def _complete_chunks(self, type: type[Record]) -> tuple[int, int]:
+        """(number of complete chunks, byte offset of their end) in the partial file."""
+        decoder = msgspec.json.Decoder(type)
+        offset = end = chunks = records = 0
+        with open(self.partial, "rb") as file:
+            for line in file:
+                if chunks == len(self.chunk_sizes) or not line.endswith(b"\n"):
+                    break
+                try:
+                    decoder.decode(line)
+                except msgspec.MsgspecError:
+                    break
+                offset += len(line)
+                records += 1
+                if records == self.chunk_sizes[chunks]:
+                    chunks, records, end = chunks + 1, 0, offset
+        return chunks, end
+
+    def write(self, records: list[Any]) -> None:
+        """Append the next chunk, durable when the call returns."""
+        if len(records) != self.chunk_sizes[self.done]:
+            raise ValueError(
+                f"{self.path}: chunk {self.done} has {len(records)} records, "
+                f"expected {self.chunk_sizes[self.done]}"
+            )
+        self.file.write(b"".join(map(encode, records)))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.done += 1
+
+    def finish(self) -> None:
+        """Rename the complete file into place."""
+        if self.done != len(self.chunk_sizes):
+            raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")
+        self.file.close()
+        os.replace(self.partial, self.path)
+        self.owner.unlink()

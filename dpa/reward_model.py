@@ -1,0 +1,387 @@
+"""Training of the multi-objective reward model (paper, section 3.1).
+
+A causal language model's backbone with one linear output per attribute, trained on what is labelled
+in each row and, beside it, on predicting the response (one backbone pass for both). Labels are on
+0-100; while training, outputs and labels are divided by 100, and the saved head has the factor
+folded in, so that plain `AutoModelForSequenceClassification` gives scores on 0-100.
+
+Works for every architecture that has both AutoModelForCausalLM and
+AutoModelForSequenceClassification with a linear `score` (Mistral, Llama, Gemma, Qwen, ...).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from dpa.cli import log
+from dpa.config import Schedule, Training
+from dpa.errors import InputError
+from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
+from dpa.provenance import Losses, save_folder, write_sidecar
+from dpa.records import Rating
+from dpa.training import LengthGroupedMixin, ProgressCallback, trainer_arguments
+
+#: The head learns labels divided by this: outputs near 1 suit the backbone's learning rate.
+LABEL_SCALE = 100.0
+
+
+class Row(TypedDict):
+    """A tokenised rating; ranges are [start, end) of token positions."""
+
+    input_ids: np.ndarray
+    content: tuple[int, int]
+    response: tuple[int, int]
+    targets: np.ndarray
+
+
+class Batch(TypedDict):
+    """Rows padded on the right: (B, L) ids and masks, (B,) lengths, (B, outputs) targets."""
+
+    input_ids: Tensor
+    lengths: Tensor
+    content: Tensor
+    response: Tensor
+    targets: Tensor
+
+
+# --- Data ------------------------------------------------------------------------------------
+
+
+def tokenise_ratings(
+    tokenizer: Any,
+    ratings: Iterable[Rating],
+    attributes: Sequence[str],
+    max_length: int,
+    losses: Losses,
+) -> tuple[list[Row], int]:
+    """(rows, how many of them were cut to `max_length` tokens); rows without labels are dropped.
+
+    Targets are NaN where an attribute is not labelled. Raises InputError for a rating of an
+    attribute that is not among `attributes`.
+    """
+    index = {name: i for i, name in enumerate(attributes)}
+    rows, cut = [], 0
+    labelled = _labelled(ratings, index, losses)
+    while some := list(islice(labelled, 1000)):
+        texts = [reward_input(rating.prompt, rating.response) for rating in some]
+        encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
+        for rating, text, ids, offsets in zip(
+            some, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            kept = cut_ids(ids, max_length, tokenizer)
+            removed = len(ids) - len(kept)
+            cut += removed > 0
+            spans = np.array(offsets)
+            targets = np.full(len(attributes), np.nan, dtype=np.float32)
+            for name, value in rating.attributes.items():
+                targets[index[name]] = value
+            begin, end = len(REWARD_INSTRUCTION), len(text) - len(REWARD_SUFFIX)
+            rows.append(
+                Row(
+                    input_ids=np.array(kept, dtype=np.int32),
+                    content=_token_range(spans, begin, end, removed),
+                    response=_token_range(spans, len(reward_prefix(rating.prompt)), end, removed),
+                    targets=targets,
+                )
+            )
+    return rows, cut
+
+
+def _labelled(ratings: Iterable[Rating], index: dict[str, int], losses: Losses) -> Iterator[Rating]:
+    for rating in ratings:
+        losses.read += 1
+        if unknown := sorted(set(rating.attributes) - set(index)):
+            raise InputError(
+                f"ratings: prompt {rating.prompt_id} ({rating.dataset}) has attributes {unknown} "
+                "that are not in reward_model.attributes; add them there"
+            )
+        if rating.attributes:
+            yield rating
+        else:
+            losses.drop("no labelled attribute")
+
+
+def cut_ids(ids: list[int], max_length: int, tokenizer: Any) -> list[int]:
+    """The last `max_length` tokens, the first one kept if it is the begin token.
+
+    The response's end and the suffix, where the scores are read, always stay. Same as the
+    tokenizer's own truncation from the left.
+    """
+    if len(ids) <= max_length:
+        return ids
+    head = 1 if ids[0] == tokenizer.bos_token_id else 0
+    return ids[:head] + ids[len(ids) - max_length + head :]
+
+
+def _token_range(spans: np.ndarray, begin: int, end: int, removed: int) -> tuple[int, int]:
+    """Positions of the tokens that overlap characters [begin, end), once `removed` tokens are cut.
+
+    A token that straddles `begin` (a space and the first word) counts as inside.
+    """
+    inside = np.flatnonzero((spans[:, 1] > begin) & (spans[:, 0] < end))
+    if begin >= end or len(inside) == 0:
+        return 0, 0
+    return max(int(inside[0]) - removed, 0), max(int(inside[-1]) + 1 - removed, 0)
+
+
+def collate(rows: list[Row], pad_id: int) -> Batch:
+    """Pad rows on the right into one batch."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    shape = (len(rows), max(lengths))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    masks = {name: np.zeros(shape, dtype=bool) for name in ("content", "response")}
+    for i, row in enumerate(rows):
+        ids[i, : lengths[i]] = row["input_ids"]
+        masks["content"][i, slice(*row["content"])] = True
+        masks["response"][i, slice(*row["response"])] = True
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        lengths=torch.tensor(lengths),
+        content=torch.from_numpy(masks["content"]),
+        response=torch.from_numpy(masks["response"]),
+        targets=torch.from_numpy(np.stack([row["targets"] for row in rows])),
+    )
+
+
+# --- Model -----------------------------------------------------------------------------------
+
+
+class RewardLearner(nn.Module):
+    """The classifier with its language-modelling head, for training."""
+
+    def __init__(
+        self,
+        classifier: Any,
+        lm_head: nn.Module,
+        *,
+        lm_loss_weight: float,
+        token_dropout: float,
+        noise_id: int,
+    ):
+        super().__init__()
+        self.classifier = classifier
+        self.lm_head = lm_head if lm_loss_weight > 0 else None
+        self.lm_loss_weight = lm_loss_weight
+        self.token_dropout = token_dropout
+        self.noise_id = noise_id
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """What the Trainer calls on a transformers model."""
+        self.classifier.gradient_checkpointing_enable(**kwargs)
+
+    def forward(
+        self, input_ids: Tensor, lengths: Tensor, content: Tensor, response: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """{"loss": scalar, "scores": (B, outputs) on 0-1}: means over rows, so that the loss does
+        not depend on how a global batch is split."""
+        tokens = input_ids
+        if self.training and self.token_dropout > 0:
+            noised = content & (
+                torch.rand(content.shape, device=content.device) < self.token_dropout
+            )
+            tokens = input_ids.masked_fill(noised, self.noise_id)
+        # Causal attention never looks right, where the padding is: no mask is needed.
+        hidden = self.classifier.base_model(tokens, use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        with torch.autocast(hidden.device.type, enabled=False):
+            # bfloat16 would round scores to 0.4 points of 100.
+            scores = self.classifier.score(last.float())
+        loss = regression_loss(scores, targets / LABEL_SCALE)
+        if self.lm_head is not None:
+            loss = loss + self.lm_loss_weight * self.response_loss(hidden, input_ids, response)
+        return {"loss": loss, "scores": scores}
+
+    def response_loss(self, hidden: Tensor, input_ids: Tensor, response: Tensor) -> Tensor:
+        """Cross-entropy (nats) of the response tokens: mean within each row, then over rows."""
+        assert self.lm_head is not None
+        predicted = response[:, 1:]
+        logits = self.lm_head(hidden[:, :-1][predicted]).float()
+        cap = getattr(self.classifier.config, "final_logit_softcapping", None)  # Gemma 2
+        if cap is not None:
+            logits = cap * torch.tanh(logits / cap)
+        losses = F.cross_entropy(logits, input_ids[:, 1:][predicted], reduction="none")
+        counts = predicted.sum(dim=1)
+        rows = torch.nonzero(predicted)[:, 0]
+        return (losses / counts[rows]).sum() / len(counts)
+
+
+def regression_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Squared error, mean over each row's labelled attributes (not NaN), then over rows."""
+    labelled = ~targets.isnan()
+    errors = (scores - targets.nan_to_num()).square() * labelled
+    return (errors.sum(dim=1) / labelled.sum(dim=1).clamp(min=1)).mean()
+
+
+def make_learner(
+    base: tuple[str, str | None],
+    tokenizer: Any,
+    attributes: Sequence[str],
+    attention: str,
+    *,
+    lm_loss_weight: float,
+    token_dropout: float,
+) -> RewardLearner:
+    """A learner on the base model's backbone with a zeroed head.
+
+    `base` is (folder or hub id, revision). Raises InputError when the architecture has no linear
+    `score` head, or holds fewer tokens than the tokenizer lets through.
+    """
+    path, revision = base
+    causal: Any = AutoModelForCausalLM.from_pretrained(
+        path, revision=revision, dtype=torch.float32, attn_implementation=attention
+    )
+    positions = getattr(causal.config, "max_position_embeddings", None)
+    if positions is not None and tokenizer.model_max_length > positions:
+        raise InputError(
+            f"{path}: holds {positions} tokens, fewer than reward_model.training.max_length "
+            f"{tokenizer.model_max_length}; lower it"
+        )
+    if len(tokenizer) > causal.get_input_embeddings().num_embeddings:
+        causal.resize_token_embeddings(len(tokenizer))
+    lm_head = causal.get_output_embeddings()
+    config = causal.config
+    config.num_labels = len(attributes)
+    config.id2label = dict(enumerate(attributes))
+    config.label2id = {name: i for i, name in enumerate(attributes)}
+    config.problem_type = "regression"
+    config.pad_token_id = tokenizer.pad_token_id
+    try:
+        with torch.device("meta"):  # the weights come from the causal model
+            classifier = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(getattr(classifier, "score", None), nn.Linear):
+        raise InputError(f"{path}: {type(classifier).__name__} has no linear `score` head")
+    setattr(classifier, classifier.base_model_prefix, causal.base_model)
+    bias = classifier.score.bias is not None
+    classifier.score = nn.Linear(classifier.score.in_features, len(attributes), bias=bias)
+    for parameter in classifier.score.parameters():
+        nn.init.zeros_(parameter)
+    return RewardLearner(
+        classifier,
+        lm_head,
+        lm_loss_weight=lm_loss_weight,
+        token_dropout=token_dropout,
+        noise_id=tokenizer.pad_token_id,
+    )
+
+
+def load_tokenizer(base: tuple[str, str | None], max_length: int) -> Any:
+    """The base model's tokenizer, with a pad token that is not the end token.
+
+    Plain transformers reads the scores at the last token that is not padding, so text must never
+    end in a pad token. `max_length` becomes the checkpoint's own limit: longer inputs lose their
+    beginning.
+    """
+    path, revision = base
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    if not tokenizer.is_fast:
+        raise InputError(f"{path}: needs a fast tokenizer (tokenizer.json), which has offsets")
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        if tokenizer.unk_token is not None and tokenizer.unk_token_id != tokenizer.eos_token_id:
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|reward_pad|>"})
+    tokenizer.model_max_length = max_length
+    tokenizer.truncation_side = "left"
+    return tokenizer
+
+
+def save_reward_model(classifier: Any, tokenizer: Any, folder: Path) -> None:
+    """A folder that plain AutoModelForSequenceClassification loads, with outputs on 0-100."""
+    with torch.no_grad():
+        for parameter in classifier.score.parameters():
+            parameter.mul_(LABEL_SCALE)
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+# --- Training --------------------------------------------------------------------------------
+
+
+class RewardTrainer(LengthGroupedMixin, Trainer):
+    """Batches of similar length in random order."""
+
+
+def train_reward_model(
+    base: tuple[str, str | None],
+    ratings: Iterable[Rating],
+    output: Path,
+    *,
+    attributes: Sequence[str],
+    training: Training,
+    schedule: Schedule,
+    seed: int,
+    lm_loss_weight: float,
+    token_dropout: float,
+    inputs: list[Path | str],
+) -> None:
+    """Train on the ratings of the training split and save the checkpoint with its sidecar.
+
+    `base` is the (path, revision) of a causal LM. Raises InputError when nothing is left to train
+    on or the loss stops being a number.
+    """
+    tokenizer = load_tokenizer(base, schedule.max_length)
+    losses = Losses()
+    train_split = (rating for rating in ratings if rating.split == "train")
+    rows, cut = tokenise_ratings(tokenizer, train_split, attributes, schedule.max_length, losses)
+    if not rows:
+        raise InputError(f"{output}: no labelled ratings to train on ({losses.as_dict()})")
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    log.info("training on %d ratings, %d tokens (%d ratings cut)", len(rows), tokens, cut)
+    set_seed(seed % 2**32)
+    learner = make_learner(
+        base,
+        tokenizer,
+        attributes,
+        training.attention,
+        lm_loss_weight=lm_loss_weight,
+        token_dropout=token_dropout,
+    )
+    labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
+    details: dict[str, Any] = {
+        "labels": dict(zip(attributes, labels.tolist(), strict=True)),
+        "tokens": tokens,
+        "cut": cut,
+    }
+
+    def train(folder: Path) -> None:
+        arguments = trainer_arguments(training, schedule, seed, folder) | {
+            "remove_unused_columns": False,  # rows are ours, not a Dataset's
+            "logging_nan_inf_filter": False,  # or the progress callback would never see a NaN
+        }
+        trainer = RewardTrainer(
+            model=learner,
+            args=TrainingArguments(**arguments),
+            train_dataset=rows,
+            data_collator=lambda some: dict(collate(some, tokenizer.pad_token_id)),
+            callbacks=[ProgressCallback()],
+        )
+        trainer.remove_callback(PrinterCallback)  # prints what ProgressCallback prints
+        result = trainer.train()
+        if not math.isfinite(result.training_loss):
+            raise InputError(
+                f"{output}: training diverged (loss {result.training_loss}); lower "
+                "reward_model.training.learning_rate"
+            )
+        details.update(steps=result.global_step, train_loss=round(result.training_loss, 6))
+        save_reward_model(learner.classifier, tokenizer, folder)
+
+    save_folder(output, train)
+    write_sidecar(output, inputs, losses, **details)

@@ -1,0 +1,198 @@
+"""Best-of-n under each direction, and replay of original responses (paper, section 3.1).
+
+Everything streams: memory is one prompt's candidates plus the prompts themselves.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from dpa.directions import Direction, sample_direction, scalar_reward
+from dpa.errors import InputError
+from dpa.provenance import Losses
+from dpa.records import Annotation, Prompt, ScoredSample, Selected, decode_lines, read_jsonl
+from dpa.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class SelectionPlan:
+    """What a complete set of candidates looks like, and the directions that choose among them."""
+
+    law: dict
+    seed: int
+    iteration: int
+    directions_per_prompt: int
+    responses_per_direction: int
+    replay_fraction: float
+
+    def direction(self, prompt_id: str, index: int) -> Direction:
+        """Direction `index` of a prompt; indices from directions_per_prompt on are for replay."""
+        return sample_direction(self.law, self.seed, self.iteration, prompt_id, index)
+
+
+def best_of_n(direction: Sequence[float], rewards: Sequence[Sequence[float]]) -> int:
+    """Index of the candidate with the highest v.r; among equals the first (paper, algorithm 1)."""
+    if not rewards:
+        raise ValueError("no candidates")
+    scores = [scalar_reward(direction, r) for r in rewards]
+    return scores.index(max(scores))
+
+
+def select_for_prompt(
+    prompt: Prompt, candidates: list[ScoredSample], plan: SelectionPlan
+) -> Iterator[Selected]:
+    """One row per direction. In iteration 1 every direction chooses among all candidates.
+
+    Raises ValueError when a candidate is missing, doubled, or was sampled under another direction.
+    """
+    by_direction: dict[int, list[ScoredSample]] = {}
+    for candidate in sorted(candidates, key=lambda c: (c.direction_index, c.sample_index)):
+        by_direction.setdefault(candidate.direction_index, []).append(candidate)
+    total = plan.directions_per_prompt * plan.responses_per_direction
+    shared = plan.iteration == 1
+    expected = (
+        {-1: total}
+        if shared
+        else dict.fromkeys(range(plan.directions_per_prompt), plan.responses_per_direction)
+    )
+    for index, count in expected.items():
+        found = [c.sample_index for c in by_direction.pop(index, [])]
+        if found != list(range(count)):
+            raise ValueError(f"direction {index} has samples {found}, expected 0..{count - 1}")
+    if by_direction:
+        raise ValueError(f"unexpected direction indices {sorted(by_direction)}")
+
+    for index in range(plan.directions_per_prompt):
+        direction = plan.direction(prompt.prompt_id, index)
+        mine = [c for c in candidates if shared or c.direction_index == index]
+        mine.sort(key=lambda c: c.sample_index)
+        if not shared and mine[0].direction != direction:
+            raise ValueError(f"direction {index} is {mine[0].direction}, expected {direction}")
+        best = mine[best_of_n(direction, [c.rewards for c in mine])]
+        yield _selected(prompt, direction, best.response, best.rewards, len(mine), "sampled")
+
+
+def _selected(
+    prompt: Prompt, direction: Direction, response: str, rewards: list[float], n: int, origin
+) -> Selected:
+    return Selected(
+        prompt_id=prompt.prompt_id,
+        prompt=prompt.prompt,
+        direction=direction,
+        response=response,
+        rewards=rewards,
+        scalar_reward=round(scalar_reward(direction, rewards), 6),
+        candidates=n,
+        origin=origin,
+    )
+
+
+def in_prompt_order(shards: Iterable[Path], position: dict[str, int]) -> list[Path]:
+    """Shard files sorted by their first prompt's place in the prompt file; empty ones first."""
+
+    def first(path: Path) -> int:
+        record = next(decode_lines(path, ScoredSample), None)
+        return -1 if record is None else _place(record.prompt_id, position, path)
+
+    return sorted(shards, key=lambda path: (first(path), str(path)))
+
+
+def _place(prompt_id: str, position: dict[str, int], path: Path) -> int:
+    if prompt_id not in position:
+        raise InputError(
+            f"{path}: prompt {prompt_id} is not in the prompt file; "
+            "the shard belongs to other data: delete it and rerun"
+        )
+    return position[prompt_id]
+
+
+def select_sampled(
+    shards: Iterable[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
+) -> Iterator[Selected]:
+    """Selected rows of all shards in prompt order, whatever the shards' number and order.
+
+    Prompts without any candidate (too long to sample) are counted in `losses`. Raises InputError
+    naming the shard when candidates are missing, doubled or foreign.
+    """
+    position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
+    last = -1
+    seen = 0
+    for path in in_prompt_order(shards, position):
+        for prompt_id, group in groupby(decode_lines(path, ScoredSample), lambda r: r.prompt_id):
+            place = _place(prompt_id, position, path)
+            if place <= last:
+                raise InputError(
+                    f"{path}: prompt {prompt_id} is out of order or in two shards; "
+                    "delete the shards and rerun"
+                )
+            last = place
+            seen += 1
+            try:
+                yield from select_for_prompt(prompts[place], list(group), plan)
+            except ValueError as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(
+                    f"{path}: prompt {prompt_id}: {error}; delete the shard and rerun"
+                ) from None
+    losses.read += len(prompts)
+    losses.dropped["no candidates"] += len(prompts) - seen
+
+
+def select_replay(
+    annotations: Iterable[Path],
+    prompts: list[Prompt],
+    rows: int,
+    plan: SelectionPlan,
+    losses: Losses,
+) -> Iterator[Selected]:
+    """`rows` original responses: for prompts in seeded hash order, the best of a prompt's own.
+
+    Each is chosen and conditioned under a direction of its own (ours: the paper replays 15 % and
+    does not say how it is conditioned). Prompts without responses are counted in `losses`.
+    """
+    ordered = sorted(
+        prompts, key=lambda p: derive_seed(plan.seed, "replay", plan.iteration, p.prompt_id)
+    )
+    wanted = {p.prompt_id for p in prompts}
+    own: dict[str, list[Annotation]] = {}
+    for path in annotations:
+        for record in decode_lines(path, Annotation):
+            if record.prompt_id in wanted:
+                own.setdefault(record.prompt_id, []).append(record)
+    available = [p for p in ordered if p.prompt_id in own]
+    losses.dropped["no original responses"] += len(prompts) - len(available)
+    if rows and not available:
+        raise InputError("replay: no prompt has original responses; set dpa.replay_fraction to 0")
+    for i in range(rows):
+        prompt = available[i % len(available)]
+        index = plan.directions_per_prompt + i // len(available)
+        direction = plan.direction(prompt.prompt_id, index)
+        responses = own[prompt.prompt_id]
+        best = responses[best_of_n(direction, [r.rewards for r in responses])]
+        yield _selected(prompt, direction, best.response, best.rewards, len(responses), "replay")
+
+
+def replay_rows(sampled: int, fraction: float) -> int:
+    """How many replayed rows make `fraction` of all rows, given the sampled ones."""
+    return round(sampled * fraction / (1 - fraction))
+
+
+def select(
+    shards: Iterable[Path],
+    prompts_file: Path,
+    annotations: Iterable[Path],
+    plan: SelectionPlan,
+    sampled_losses: Losses,
+    replay_losses: Losses,
+) -> Iterator[Selected]:
+    """All rows of an iteration's fine-tuning data: the sampled ones, then the replayed ones."""
+    prompts = read_jsonl(prompts_file, Prompt)
+    count = 0
+    for row in select_sampled(shards, prompts, plan, sampled_losses):
+        count += 1
+        yield row
+    rows = replay_rows(count, plan.replay_fraction)
+    replay_losses.read += len(prompts)
+    yield from select_replay(annotations, prompts, rows, plan, replay_losses)

@@ -1,0 +1,33 @@
+"""From chat messages to token ids: the one way, for sampling and for training alike."""
+
+from typing import Any
+
+from dpa.errors import InputError
+
+
+def prompt_ids(tokenizer: Any, messages: list[dict]) -> list[int]:
+    """Token ids of a conversation up to the point where the assistant is to answer."""
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def conversation_ids(tokenizer: Any, messages: list[dict]) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation and a 0/1 mask of the tokens that the assistant writes.
+
+    What the assistant writes includes the end token, so that a policy learns to stop.
+    Raises InputError when the chat template is not made of consecutive turns.
+    """
+    ids: list[int] = []
+    mask: list[int] = []
+    for index, turn in enumerate(messages):
+        if turn["role"] != "assistant":
+            continue
+        before = prompt_ids(tokenizer, messages[:index])
+        after = tokenizer.apply_chat_template(messages[: index + 1], return_dict=False)
+        if before[: len(ids)] != ids or after[: len(before)] != before:
+            raise InputError(
+                f"the chat template of {tokenizer.name_or_path} rewrites earlier turns; "
+                "use one that only appends"
+            )
+        mask += [0] * (len(before) - len(ids)) + [1] * (len(after) - len(before))
+        ids = after
+    return ids, mask

@@ -1,0 +1,59 @@
+# Raw data to ratings and prompts.
+
+if cfg.world is not None:
+
+    rule make_quickstart_data:
+        input:
+            code=code("make_quickstart_data"),
+        output:
+            helpsteer_train="results/{experiment}/data/raw/helpsteer/train.jsonl",
+            helpsteer_validation="results/{experiment}/data/raw/helpsteer/validation.jsonl",
+            ultrafeedback="results/{experiment}/data/raw/ultrafeedback.jsonl",
+            train_prefs="results/{experiment}/data/raw/ultrafeedback_binarized/train_prefs.jsonl",
+            test_prefs="results/{experiment}/data/raw/ultrafeedback_binarized/test_prefs.jsonl",
+            sft="results/{experiment}/data/raw/ultrachat.jsonl",
+            pretraining="results/{experiment}/data/raw/pretraining.jsonl",
+        log:
+            "results/{experiment}/logs/make_quickstart_data.log",
+        benchmark:
+            "results/{experiment}/benchmarks/make_quickstart_data.tsv"
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            folder="results/{experiment}/data/raw",
+            seed=cfg.seed,
+            sizes=world_flags(),
+        message:
+            "Making the quickstart's world"
+        shell:
+            "python -m scripts.make_quickstart_data --seed {params.seed} {params.sizes:q}"
+            " --output-dir {params.folder:q} 2>&1 | tee {log}"
+
+
+rule prepare_data:
+    input:
+        ratings=ratings_files(),
+        prompts=local_sources([*cfg.data.train_prompts, *cfg.data.validation_prompts]),
+        code=code("prepare_data"),
+    output:
+        ratings="results/{experiment}/data/ratings.jsonl",
+        d1="results/{experiment}/data/prompts/d1.jsonl",
+        d2="results/{experiment}/data/prompts/d2.jsonl",
+        validation="results/{experiment}/data/prompts/validation.jsonl",
+    log:
+        "results/{experiment}/logs/prepare_data.log",
+    benchmark:
+        "results/{experiment}/benchmarks/prepare_data.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        data=as_json(cfg.data),
+        seed=cfg.seed,
+    message:
+        "Mapping ratings to 0-100 and splitting prompts into D1, D2 and validation"
+    shell:
+        "python -m scripts.prepare_data --data {params.data:q} --seed {params.seed}"
+        " --ratings {output.ratings:q} --d1 {output.d1:q} --d2 {output.d2:q}"
+        " --validation {output.validation:q} 2>&1 | tee {log}"

@@ -1,0 +1,123 @@
+# The multi-objective reward model, its quality, and its annotation of original responses.
+
+
+rule pretrain_base_model:
+    input:
+        documents=local_sources(cfg.data.pretraining),
+        ratings="results/{experiment}/data/ratings.jsonl",
+        code=code("pretrain_base_model"),
+    output:
+        model=directory("results/{experiment}/base_model"),
+    log:
+        "results/{experiment}/logs/pretrain_base_model.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pretrain_base_model.tsv"
+    threads: cfg.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        documents=repeat_flag("--documents", map(as_json, cfg.data.pretraining)),
+        scratch=as_json(cfg.base_model.scratch),
+        training=as_json(cfg.training),
+        seed=cfg.seed,
+    message:
+        "Making a base model from scratch"
+    shell:
+        "python -m scripts.pretrain_base_model {params.documents:q} --ratings {input.ratings:q}"
+        " --scratch {params.scratch:q} --training {params.training:q} --seed {params.seed}"
+        " --output {output.model:q} 2>&1 | tee {log}"
+
+
+rule train_reward_model:
+    input:
+        ratings="results/{experiment}/data/ratings.jsonl",
+        base_model=made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+        code=code("train_reward_model"),
+    output:
+        model=directory("results/{experiment}/reward_model/model"),
+    log:
+        "results/{experiment}/logs/train_reward_model.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_reward_model.tsv"
+    threads: cfg.threads
+    resources:
+        mem_mb=8000,
+        runtime=720,
+    params:
+        base_model=base_model_flags(),
+        attributes=",".join(cfg.reward_model.attributes),
+        training=as_json(cfg.training),
+        schedule=as_json(cfg.reward_model.training),
+        lm_loss_weight=cfg.reward_model.lm_loss_weight,
+        token_dropout=cfg.reward_model.token_dropout,
+        seed=cfg.seed,
+    message:
+        "Training the reward model on all ratings"
+    shell:
+        "python -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
+        " --attributes {params.attributes:q} --training {params.training:q}"
+        " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
+        " --token-dropout {params.token_dropout} --seed {params.seed}"
+        " --output {output.model:q} 2>&1 | tee {log}"
+
+
+rule evaluate_reward_model:
+    input:
+        ratings="results/{experiment}/data/ratings.jsonl",
+        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        code=code("evaluate_reward_model"),
+    output:
+        metrics="results/{experiment}/reward_model/metrics.csv",
+        ranking="results/{experiment}/reward_model/ranking.csv",
+    log:
+        "results/{experiment}/logs/evaluate_reward_model.log",
+    benchmark:
+        "results/{experiment}/benchmarks/evaluate_reward_model.tsv"
+    threads: cfg.threads
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        model=reward_model_flags(),
+        tokens=cfg.reward_model.tokens_per_batch,
+    message:
+        "Comparing the reward model with held-out ratings"
+    shell:
+        "python -m scripts.evaluate_reward_model {params.model:q} --ratings {input.ratings:q}"
+        " --tokens-per-batch {params.tokens} --metrics {output.metrics:q}"
+        " --ranking {output.ranking:q} 2>&1 | tee {log}"
+
+
+rule annotate_responses:
+    input:
+        ratings="results/{experiment}/data/ratings.jsonl",
+        d1="results/{experiment}/data/prompts/d1.jsonl",
+        d2="results/{experiment}/data/prompts/d2.jsonl",
+        validation="results/{experiment}/data/prompts/validation.jsonl",
+        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        code=code("annotate_responses"),
+    output:
+        annotations="results/{experiment}/annotations/{shard}.jsonl",
+    log:
+        "results/{experiment}/logs/annotate_responses/{shard}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/annotate_responses/{shard}.tsv"
+    threads: cfg.threads
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        model=reward_model_flags(),
+        objectives=as_json(cfg.objectives),
+        dataset=cfg.data.original_responses,
+        shards=cfg.shards,
+        tokens=cfg.reward_model.tokens_per_batch,
+    message:
+        "Scoring the original responses, shard {wildcards.shard}"
+    shell:
+        "python -m scripts.annotate_responses {params.model:q} --ratings {input.ratings:q}"
+        " --prompts {input.d1:q} --prompts {input.d2:q} --prompts {input.validation:q}"
+        " --dataset {params.dataset:q} --objectives {params.objectives:q}"
+        " --shard {wildcards.shard} --shards {params.shards} --tokens-per-batch {params.tokens}"
+        " --output {output.annotations:q} 2>&1 | tee {log}"

@@ -1,0 +1,76 @@
+"""Score the original responses to the prompts with the reward model.
+
+Rule: annotate_responses. Example:
+
+    python -m scripts.annotate_responses --reward-model reward_model/model \
+        --ratings data/ratings.jsonl --prompts data/prompts/d1.jsonl \
+        --prompts data/prompts/d2.jsonl --dataset ultrafeedback --objectives '[{"name": ...}]' \
+        --shard 0 --shards 2 --tokens-per-batch 16384 --output annotations/0.jsonl
+
+Writes an Annotation per response, in the order of the prompts.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    ratings: Annotated[Path, typer.Option(help="ratings.jsonl, which has the responses.")],
+    prompts: Annotated[list[Path], typer.Option(help="Prompt files.")],
+    dataset: Annotated[str, typer.Option(help="Data set whose responses are meant.")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
+    shard: Annotated[int, typer.Option(min=0)],
+    shards: Annotated[int, typer.Option(min=1)],
+    output: Annotated[Path, typer.Option()],
+    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+) -> None:
+    """Score the original responses to the prompts."""
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective
+    from dpa.errors import InputError
+    from dpa.provenance import Losses, write_sidecar
+    from dpa.records import write_jsonl
+    from dpa.score_files import annotate
+    from dpa.scoring import RewardModel
+
+    if shard >= shards:
+        raise InputError(f"--shard {shard}: must be below --shards {shards}")
+    model = RewardModel.load(
+        reward_model,
+        revision,
+        attributes=attributes.split(",") if attributes else None,
+        tokens_per_batch=tokens_per_batch,
+    )
+    losses = Losses()
+    rows = write_jsonl(
+        output,
+        annotate(
+            model,
+            ratings,
+            prompts,
+            dataset,
+            parse(TypeAdapter(list[Objective]), objectives, "objectives"),
+            shard=shard,
+            shards=shards,
+            losses=losses,
+        ),
+    )
+    write_sidecar(output, [reward_model, ratings, *prompts], losses, rows=rows, cut=model.cut)
+    log.info("scored %d responses to %d of %d prompts", rows, losses.kept, losses.read)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,65 @@
+"""Talk to a steerable policy: one prompt, or interactively.
+
+Calling rule: none; for people. Example:
+
+    python -m scripts.chat --policy results/quickstart/dpa/iter4/policy --direction 0.8,-0.6 \
+        --prompt "Describe the otter."
+
+Prints the answer, its length and its rewards. In an interactive session `/direction 1,0` and
+`/angle -30` change the direction; an empty line ends it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    policy: Annotated[Path, typer.Option(help="A policy folder of finetune_policy.")],
+    direction: Annotated[
+        str | None, typer.Option(help="Unit vector, one weight per objective: 0.8,-0.6")
+    ] = None,
+    angle: Annotated[
+        float | None, typer.Option(help="Instead: the direction (cos a, sin a), in degrees.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="One-shot; interactive without.")] = None,
+    reward_model: Annotated[
+        Path | None, typer.Option(help="Default: the policy's experiment's own.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0)] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Talk to a steerable policy."""
+    from dpa.chat import Chat, policy_objectives, read_direction
+    from dpa.errors import InputError
+
+    # Before anything is loaded: a wrong direction should not cost a model.
+    names = [objective.name for objective in policy_objectives(policy)]
+    asked = read_direction(direction, angle, len(names))
+    chat = Chat(policy, reward_model, temperature, max_new_tokens, seed)
+    if prompt is not None:
+        print(chat.answer(prompt, asked))
+        return
+    print(f"direction {asked} over {names}; /direction 1,0 or /angle -30 to change, empty to end")
+    while text := input("> ").strip():
+        command, _, value = text.partition(" ")
+        try:
+            if command == "/direction":
+                asked = read_direction(value, None, len(names))
+            elif command == "/angle":
+                asked = read_direction(None, float(value), len(names))
+            else:
+                print(chat.answer(text, asked))
+        except (InputError, ValueError) as error:
+            print(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run(app)

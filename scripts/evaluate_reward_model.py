@@ -1,0 +1,60 @@
+"""Compare the reward model's outputs with the held-out ratings.
+
+Rule: evaluate_reward_model. Example:
+
+    python -m scripts.evaluate_reward_model --reward-model reward_model/model \
+        --ratings data/ratings.jsonl --tokens-per-batch 16384 --metrics metrics.csv \
+        --ranking ranking.csv
+
+Writes metrics.csv (attribute, n, pearson, spearman, rmse) over all validation ratings, and
+ranking.csv (attribute, prompts, spearman_within_prompt, pairwise_accuracy): how responses to the
+same prompt are ranked, averaged over prompts.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    ratings: Annotated[Path, typer.Option(help="ratings.jsonl; its validation split is used.")],
+    metrics: Annotated[Path, typer.Option(help="CSV to write.")],
+    ranking: Annotated[Path, typer.Option(help="CSV to write.")],
+    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+) -> None:
+    """Compare the reward model's outputs with the held-out ratings."""
+    import pandas as pd
+
+    from dpa.agreement import labelled_pairs, metrics_table, ranking_table
+    from dpa.provenance import atomic, write_sidecar
+    from dpa.score_files import score_held_out
+    from dpa.scoring import RewardModel
+
+    model = RewardModel.load(
+        reward_model,
+        revision,
+        attributes=attributes.split(",") if attributes else None,
+        tokens_per_batch=tokens_per_batch,
+    )
+    pairs = labelled_pairs(score_held_out(model, ratings), model.names)
+    for path, rows in ((metrics, metrics_table(pairs)), (ranking, ranking_table(pairs))):
+        table = pd.DataFrame(rows)
+        with atomic(path) as partial:
+            table.to_csv(partial, index=False)
+        write_sidecar(path, [reward_model, ratings], scored=model.scored, cut=model.cut)
+        log.info("%s\n%s", path, table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    run(app)

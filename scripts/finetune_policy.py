@@ -1,0 +1,74 @@
+"""Fine-tune the SFT policy on an iteration's selected responses, conditioned on their directions.
+
+Rule: finetune_policy. Example:
+
+    python -m scripts.finetune_policy --sft-policy sft/policy --selected selected.jsonl \
+        --objectives '[{...}]' --iteration 1 --schedule '{...}' --training '{...}' \
+        --seed 0 --output dpa/iter1/policy
+
+Always starts from the SFT policy, never from the previous iteration's (paper, section 3.1).
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    sft_policy: Annotated[str, typer.Option(help="Folder or hub id of the SFT policy.")],
+    selected: Annotated[Path, typer.Option(help="The iteration's selected.jsonl.")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
+    iteration: Annotated[int, typer.Option(min=1)],
+    schedule: Annotated[str, typer.Option(help="config.yaml's dpa.training (JSON).")],
+    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
+    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
+    output: Annotated[Path, typer.Option()],
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
+) -> None:
+    """Fine-tune on selected responses."""
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective, Schedule, Training
+    from dpa.directions import check_direction
+    from dpa.prompts import direction_system_prompt, messages
+    from dpa.provenance import Losses
+    from dpa.records import Selected, decode_lines
+    from dpa.seeds import derive_seed
+    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+
+    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    names = [objective.name for objective in steered]
+    conversations = (
+        messages(
+            row.prompt,
+            direction_system_prompt(names, check_direction(row.direction, len(names))),
+            row.response,
+        )
+        for row in decode_lines(selected, Selected)
+    )
+    stage = parse(Schedule, schedule, "schedule")
+    tokenizer = load_tokenizer(sft_policy, revision)
+    losses = Losses()
+    finetune(
+        (sft_policy, revision),
+        tokenizer,
+        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        output,
+        parse(Training, training, "training"),
+        stage,
+        derive_seed(seed, "finetune", iteration),
+        losses=losses,
+        inputs=[sft_policy, selected],
+        # For chat: what a direction is about, and how it is rewarded.
+        objectives=[objective.model_dump() for objective in steered],
+    )
+
+
+if __name__ == "__main__":
+    run(app)

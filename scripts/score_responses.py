@@ -1,0 +1,81 @@
+"""Score responses with the reward model: a shard of samples, or any table of pairs.
+
+Rule: score_responses. Example (a shard of an iteration):
+
+    python -m scripts.score_responses --reward-model reward_model/model --input sampled/0.jsonl \
+        --prompts data/prompts/d1.jsonl --objectives '[{"name": ...}]' --tokens-per-batch 16384 \
+        --output scored/0.jsonl
+
+writes a ScoredSample per Sample, in the same order; a killed run resumes. Example (your own file):
+
+    python -m scripts.score_responses --reward-model reward_model/model --input pairs.csv \
+        --output scored.csv
+
+reads columns `prompt` and `response` of a JSONL, CSV or parquet file, and writes the same rows in
+the same order with one column more per output of the model, on 0-100.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    input: Annotated[Path, typer.Option(help="Samples, or with no --prompts a table of pairs.")],
+    output: Annotated[Path, typer.Option(help="Scored samples, or .jsonl, .csv, .parquet.")],
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file of the samples.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="config.yaml's objectives (JSON).")] = None,
+    prompt_column: Annotated[str, typer.Option(help="Of a table: text or chat turns.")] = "prompt",
+    response_column: Annotated[str, typer.Option(help="Of a table.")] = "response",
+    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+) -> None:
+    """Score responses with the reward model."""
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective
+    from dpa.errors import InputError
+    from dpa.provenance import content_hash, write_sidecar
+    from dpa.score_files import fingerprint, score_samples, score_table
+    from dpa.scoring import RewardModel
+
+    if (prompts is None) != (objectives is None):
+        raise InputError("samples need both --prompts and --objectives, a table neither")
+    model = RewardModel.load(
+        reward_model,
+        revision,
+        attributes=attributes.split(",") if attributes else None,
+        tokens_per_batch=tokens_per_batch,
+    )
+    if prompts is None or objectives is None:
+        rows = score_table(model, input, output, prompt_column, response_column)
+        inputs: list[Path | str] = [reward_model, input]
+    else:
+        inputs = [reward_model, input, prompts]
+        rows = score_samples(
+            model,
+            input,
+            prompts,
+            parse(TypeAdapter(list[Objective]), objectives, "objectives"),
+            output,
+            fingerprint(
+                [content_hash(Path(i)) for i in inputs],
+                [reward_model, revision, model.names, objectives, tokens_per_batch],
+            ),
+        )
+    write_sidecar(output, inputs, rows=rows, scored=model.scored, cut=model.cut)
+    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
+
+
+if __name__ == "__main__":
+    run(app)

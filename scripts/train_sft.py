@@ -1,0 +1,58 @@
+"""Supervised fine-tuning of the base model on demonstrations: the policy that DPA starts from.
+
+Rule: train_sft (only where sft.path is null). Example:
+
+    python -m scripts.train_sft --base-model results/quickstart/base_model \
+        --demonstrations '{"path": "ultrachat.jsonl"}' --schedule '{...}' --training '{...}' \
+        --seed 0 --output sft/policy
+
+Reads rows with `messages` (UltraChat's schema); the loss is on every assistant turn.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    base_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    demonstrations: Annotated[list[str], typer.Option(help="Sources (JSON) of demonstrations.")],
+    schedule: Annotated[str, typer.Option(help="config.yaml's sft.training (JSON).")],
+    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
+    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
+    output: Annotated[Path, typer.Option()],
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub base model.")] = None,
+) -> None:
+    """Supervised fine-tuning on demonstrations."""
+    from dpa.config import Schedule, Source, Training
+    from dpa.provenance import Losses
+    from dpa.seeds import derive_seed
+    from dpa.sources import read_messages
+    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+
+    sources = [parse(Source, source, "demonstrations") for source in demonstrations]
+    stage = parse(Schedule, schedule, "schedule")
+    tokenizer = load_tokenizer(base_model, revision)
+    losses = Losses()
+    conversations = (turns for source in sources for turns in read_messages(source))
+    finetune(
+        (base_model, revision),
+        tokenizer,
+        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        output,
+        parse(Training, training, "training"),
+        stage,
+        derive_seed(seed, "sft"),
+        losses=losses,
+        inputs=[base_model, *(source.path for source in sources)],
+    )
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,71 @@
+"""Train SteerLM: SFT on annotated responses with their rewards in the system prompt.
+
+Rules: train_initial_policy (on D2: DPA's policy of iteration 0) and train_steerlm (on all training
+prompts: the baseline). Example:
+
+    python -m scripts.train_steerlm --sft-policy sft/policy --annotations annotations/0.jsonl \
+        --prompts data/prompts/d2.jsonl --objectives helpfulness,verbosity --schedule '{...}' \
+        --training '{...}' --seed 0 --output dpa/iter0/policy
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    sft_policy: Annotated[str, typer.Option(help="Folder or hub id of the SFT policy.")],
+    annotations: Annotated[list[Path], typer.Option(help="Annotated original responses.")],
+    prompts: Annotated[list[Path], typer.Option(help="Prompt files whose responses are used.")],
+    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    schedule: Annotated[str, typer.Option(help="config.yaml's steerlm.training (JSON).")],
+    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
+    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
+    output: Annotated[Path, typer.Option()],
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
+) -> None:
+    """Train SteerLM on annotated responses."""
+    from dpa.config import Schedule, Training
+    from dpa.prompts import condition_system_prompt, messages
+    from dpa.provenance import Losses
+    from dpa.records import Annotation, Prompt, decode_lines
+    from dpa.seeds import derive_seed
+    from dpa.steerlm import as_condition
+    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+
+    names = objectives.split(",")
+    wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
+    conversations = (
+        messages(
+            record.prompt,
+            condition_system_prompt(names, as_condition(record.rewards)),
+            record.response,
+        )
+        for path in annotations
+        for record in decode_lines(path, Annotation)
+        if record.prompt_id in wanted
+    )
+    stage = parse(Schedule, schedule, "schedule")
+    tokenizer = load_tokenizer(sft_policy, revision)
+    losses = Losses()
+    finetune(
+        (sft_policy, revision),
+        tokenizer,
+        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        output,
+        parse(Training, training, "training"),
+        stage,
+        derive_seed(seed, "steerlm"),
+        losses=losses,
+        inputs=[sft_policy, *annotations, *prompts],
+    )
+
+
+if __name__ == "__main__":
+    run(app)

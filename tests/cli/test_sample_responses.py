@@ -1,0 +1,65 @@
+"""The real command on a tiny policy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpa.prompts import prompt_id
+from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLING = {
+    "engine": "transformers",
+    "temperature": 1.0,
+    "max_new_tokens": 16,
+    "max_prompt_tokens": 80,
+    "prompts_per_chunk": 2,
+    "rows_per_batch": 16,
+    "max_truncated_fraction": 1.0,
+}
+
+
+def run(*options):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.sample_responses", *map(str, options)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def options(tmp_path, tiny_policy):
+    texts = ["Describe the otter.", "Where?", "Why?"]
+    prompts = [Prompt(prompt_id=prompt_id(t), prompt=t, source="test") for t in texts]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    return [
+        *("--policy", tiny_policy, "--prompts", tmp_path / "prompts.jsonl", "--seed", 0),
+        *("--directions", '{"law": "arc", "from_degrees": -45, "to_degrees": 0}'),
+        *("--objectives", "helpfulness,verbosity", "--directions-per-prompt", 2),
+        *("--responses-per-direction", 3, "--sampling", json.dumps(SAMPLING)),
+        *("--shard", 0, "--shards", 2, "--output", tmp_path / "sampled.jsonl"),
+    ]
+
+
+def test_a_shard_of_iteration_one(options, tmp_path):
+    conditions = tmp_path / "conditions.json"
+    conditions.write_text('{"targets": [[80, 20]], "curve": [[80, 20]]}')
+    done = run(*options, "--iteration", 1, "--conditions", conditions, "--noise", 0)
+    assert done.returncode == 0, done.stderr
+    records = read_jsonl(tmp_path / "sampled.jsonl", Sample)
+    # Two prompts (the first of two chunks), six samples each.
+    assert [(r.direction_index, r.sample_index) for r in records] == 2 * [(-1, i) for i in range(6)]
+    assert [80, 20] in [r.condition for r in records]
+    assert "12/12 responses" in done.stderr
+    assert "tokens/s" in done.stderr
+
+
+def test_mistakes_are_explained(options):
+    done = run(*options, "--iteration", 1)
+    assert done.returncode == 2
+    assert "--conditions goes with --iteration 1" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,381 @@
+"""The scoring scripts: samples, original responses, tables, held-out ratings."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dpa import score_files
+from dpa.config import Objective
+from dpa.errors import InputError
+from dpa.prompts import prompt_id
+from dpa.provenance import read_sidecar
+from dpa.records import (
+    Annotation,
+    Prompt,
+    Rating,
+    Sample,
+    ScoredSample,
+    read_jsonl,
+    write_jsonl,
+)
+from dpa.scoring import RewardModel
+from scripts import annotate_responses, evaluate_reward_model, score_responses
+from tests.tiny_models import NAMES, WORDS, PlainModel, make_reward_model
+
+OBJECTIVES = [
+    Objective(name="helpfulness", outputs={"quality": 0.5, "style": 0.5}),
+    Objective(name="verbosity", outputs={"length": 1.0}),
+]
+OBJECTIVES_JSON = json.dumps([o.model_dump() for o in OBJECTIVES])
+
+
+def run(script, monkeypatch, **options) -> None:
+    """Run a script's command in this process."""
+    arguments = []
+    for name, value in options.items():
+        for item in value if isinstance(value, list) else [value]:
+            arguments += [f"--{name.replace('_', '-')}", str(item)]
+    monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+    script.app(standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return make_reward_model(tmp_path_factory.mktemp("reward") / "model")
+
+
+@pytest.fixture(scope="module")
+def broken_model(model, tmp_path_factory) -> str:
+    """A model whose scores are NaN for responses with the word `badgers` (weights of one token)."""
+    folder = make_reward_model(tmp_path_factory.mktemp("broken") / "model")
+    weights = load_file(f"{folder}/model.safetensors")
+    token = PlainModel(model).tokenizer(" badgers")["input_ids"]
+    assert len(token) == 1
+    weights["model.embed_tokens.weight"][token] = torch.nan
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def make_samples(prompts: list[Prompt], each: int) -> list[Sample]:
+    return [
+        Sample(
+            prompt_id=prompt.prompt_id,
+            direction_index=j % 2,
+            direction=[1.0, 0.0],
+            sample_index=j // 2,
+            seed=i * 100 + j,
+            response=" ".join(WORDS[(i * j + 3 * k) % 10] for k in range((5 * j + i) % 13)),
+            finish_reason="stop",
+            prompt_tokens=5,
+            response_tokens=7,
+        )
+        for i, prompt in enumerate(prompts)
+        for j in range(each)
+    ]
+
+
+def make_prompts(count: int) -> list[Prompt]:
+    texts = [f"Tell me about {' '.join(WORDS[: i + 1])}." for i in range(count)]
+    return [Prompt(prompt_id=prompt_id(text), prompt=text, source="test") for text in texts]
+
+
+@pytest.fixture
+def job(model, tmp_path, monkeypatch):
+    """Five prompts with four samples each, two prompts per chunk; runs the pipeline's command."""
+    monkeypatch.setattr(score_files, "PROMPTS_PER_CHUNK", 2)
+    prompts = make_prompts(5)
+    write_jsonl(tmp_path / "d1.jsonl", prompts)
+
+    def score(samples: list[Sample], name: str, reward_model: str = model) -> Path:
+        write_jsonl(tmp_path / f"{name}-sampled.jsonl", samples)
+        run(
+            score_responses,
+            monkeypatch,
+            reward_model=reward_model,
+            input=tmp_path / f"{name}-sampled.jsonl",
+            prompts=tmp_path / "d1.jsonl",
+            objectives=OBJECTIVES_JSON,
+            tokens_per_batch=300,
+            output=tmp_path / f"{name}.jsonl",
+        )
+        return tmp_path / f"{name}.jsonl"
+
+    score.samples = make_samples(prompts, 4)
+    score.prompts = prompts
+    return score
+
+
+# --- Samples ---------------------------------------------------------------------------------
+
+
+def test_samples_are_scored_in_order(job, model):
+    output = job(job.samples, "all")
+    scored = read_jsonl(output, ScoredSample)
+    plain = PlainModel(model)
+    texts = {prompt.prompt_id: prompt.prompt for prompt in job.prompts}
+    assert [s.seed for s in scored] == [s.seed for s in job.samples]
+    for sample in scored:
+        expected = plain.score(texts[sample.prompt_id], sample.response)
+        np.testing.assert_allclose(list(sample.attributes.values()), expected, atol=1e-3)
+        q, length, style = sample.attributes.values()
+        assert list(sample.attributes) == NAMES
+        assert sample.rewards == pytest.approx([(q + style) / 2, length], abs=1e-4)
+        assert all(round(value, 4) == value for value in sample.attributes.values())
+    assert read_sidecar(output)["rows"] == 20
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_together_are_the_whole(job, shards):
+    whole = job(job.samples, "all").read_bytes()
+    bounds = [4 * (s * 5 // shards) for s in range(shards + 1)]
+    parts = [
+        job(job.samples[bounds[s] : bounds[s + 1]], f"part{s}").read_bytes() for s in range(shards)
+    ]
+    assert b"".join(parts) == whole
+
+
+def test_a_killed_run_resumes(job, tmp_path, monkeypatch):
+    whole = job(job.samples, "all").read_bytes()
+    groups = []
+    real = RewardModel.score_groups
+
+    def dies_in_the_second_chunk(self, some):
+        groups.append(len(list(some)))
+        raise RuntimeError("killed")
+
+    def first_chunk_only(self, some):
+        monkeypatch.setattr(RewardModel, "score_groups", dies_in_the_second_chunk)
+        return real(self, some)
+
+    monkeypatch.setattr(RewardModel, "score_groups", first_chunk_only)
+    with pytest.raises(RuntimeError, match="killed"):
+        job(job.samples, "killed")
+    assert not (tmp_path / "killed.jsonl").exists()
+
+    def counting(self, some):
+        some = list(some)
+        groups.append(len(some))
+        return real(self, some)
+
+    monkeypatch.setattr(RewardModel, "score_groups", counting)
+    groups.clear()
+    assert job(job.samples, "killed").read_bytes() == whole
+    assert groups == [2, 1]
+
+
+def test_nan_names_file_and_line(job, broken_model, tmp_path):
+    job.samples[13].response = "the badgers"
+    with pytest.raises(InputError, match=r"bad-sampled\.jsonl:14: NaN"):
+        job(job.samples, "bad", broken_model)
+    assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_foreign_prompt_is_refused(job):
+    job.samples[6].prompt_id = "0" * 16
+    with pytest.raises(InputError, match=r"foreign-sampled\.jsonl:7: prompt 0000"):
+        job(job.samples, "foreign")
+
+
+def test_empty_shard(job):
+    assert job([], "empty").read_bytes() == b""
+
+
+def test_prompts_need_objectives(model, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--objectives"):
+        run(
+            score_responses,
+            monkeypatch,
+            reward_model=model,
+            input=tmp_path / "in.jsonl",
+            prompts=tmp_path / "d1.jsonl",
+            output=tmp_path / "out.jsonl",
+        )
+
+
+# --- Tables ----------------------------------------------------------------------------------
+
+TABLE = pd.DataFrame(
+    {
+        "id": [3, 1, 2, 9],
+        "prompt": ["Hi, you", "Ho", "Hi, you", "Hi, you"],
+        "response": ["the otter", "river\nfish", "", "the otter"],
+        "note": ["a", "b", "x,y", '"q"'],
+    }
+)
+
+
+def write_frame(path: Path, table: pd.DataFrame) -> None:
+    if path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    if path.suffix == ".jsonl":
+        return pd.read_json(path, lines=True)
+    if path.suffix == ".csv":
+        return pd.read_csv(path, keep_default_na=False)
+    return pd.read_parquet(path)
+
+
+@pytest.mark.parametrize("source", ["in.jsonl", "in.csv", "in.parquet"])
+@pytest.mark.parametrize("target", ["out.jsonl", "out.csv", "out.parquet"])
+def test_tables_keep_rows_and_order(model, tmp_path, monkeypatch, source, target):
+    write_frame(tmp_path / source, TABLE)
+    run(
+        score_responses,
+        monkeypatch,
+        reward_model=model,
+        input=tmp_path / source,
+        output=tmp_path / target,
+    )
+    scored = read_frame(tmp_path / target)
+    assert list(scored) == [*TABLE, *NAMES]
+    assert scored["id"].astype(int).tolist() == TABLE["id"].tolist()
+    assert scored["note"].tolist() == TABLE["note"].tolist()
+    plain = PlainModel(model)
+    for row in scored.to_dict("records"):
+        expected = plain.score(row["prompt"], row["response"])
+        np.testing.assert_allclose([row[name] for name in NAMES], expected, atol=1e-3)
+    if (source, target) == ("in.parquet", "out.parquet"):
+        assert scored["id"].dtype == TABLE["id"].dtype
+
+
+def test_chat_turns_and_other_column_names(model, tmp_path, monkeypatch):
+    turns = [{"role": "user", "content": "Hi"}]
+    write_jsonl(tmp_path / "in.jsonl", [{"q": turns, "a": "far"}, {"q": "Hi", "a": "far"}])
+    run(
+        score_responses,
+        monkeypatch,
+        reward_model=model,
+        input=tmp_path / "in.jsonl",
+        output=tmp_path / "out.csv",
+        prompt_column="q",
+        response_column="a",
+    )
+    with open(tmp_path / "out.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert json.loads(first["q"]) == turns
+    assert first["quality"] == second["quality"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "a", "response": "b"}, {"prompt": "a"}], r"in\.jsonl:2.*response"),
+        ([{"prompt": "a", "response": None}], r"in\.jsonl:1: column 'response' has no text"),
+        ([{"prompt": "a", "response": "b", "style": 1}], r"in\.jsonl:1.*\['style'\].*rename"),
+        ([], "no rows"),
+    ],
+)
+def test_bad_tables(model, tmp_path, monkeypatch, rows, message):
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    with pytest.raises(InputError, match=message):
+        run(
+            score_responses,
+            monkeypatch,
+            reward_model=model,
+            input=tmp_path / "in.jsonl",
+            output=tmp_path / "out.jsonl",
+        )
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+# --- Original responses and held-out ratings -------------------------------------------------
+
+
+def make_ratings(prompts: list[Prompt]) -> list[Rating]:
+    return [
+        Rating(
+            prompt_id=prompt.prompt_id,
+            prompt=prompt.prompt,
+            response=" ".join(WORDS[: (i + 3 * j) % 11]),
+            attributes={"quality": 10.0 * j, "length": 5.0 * i},
+            dataset="ultrafeedback" if j else "helpsteer",
+            split="validation" if i % 2 else "train",
+        )
+        for i, prompt in enumerate(reversed(prompts))
+        for j in range(3)
+        if i != 3
+    ]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_annotations_do_not_depend_on_sharding(model, tmp_path, monkeypatch, shards):
+    monkeypatch.setattr(score_files, "PROMPTS_PER_CHUNK", 2)
+    prompts = make_prompts(7)
+    ratings = make_ratings(prompts)
+    write_jsonl(tmp_path / "ratings.jsonl", ratings)
+    for name, part in (("d1", prompts[:3]), ("d2", prompts[3:6]), ("validation", prompts[6:])):
+        write_jsonl(tmp_path / f"{name}.jsonl", part)
+
+    def annotate(count: int) -> bytes:
+        paths = [tmp_path / f"{count}-{shard}.jsonl" for shard in range(count)]
+        for shard, path in enumerate(paths):
+            run(
+                annotate_responses,
+                monkeypatch,
+                reward_model=model,
+                ratings=tmp_path / "ratings.jsonl",
+                prompts=[tmp_path / f"{name}.jsonl" for name in ("d1", "d2", "validation")],
+                dataset="ultrafeedback",
+                objectives=OBJECTIVES_JSON,
+                shard=shard,
+                shards=count,
+                output=path,
+            )
+        return b"".join(path.read_bytes() for path in paths)
+
+    whole = annotate(shards)
+    (tmp_path / "whole.jsonl").write_bytes(whole)
+    found = read_jsonl(tmp_path / "whole.jsonl", Annotation)
+    expected = [
+        (rating.prompt_id, rating.response, rating.split)
+        for prompt in prompts
+        for rating in ratings
+        if rating.prompt_id == prompt.prompt_id and rating.dataset == "ultrafeedback"
+    ]
+    assert [(a.prompt_id, a.response, a.split) for a in found] == expected
+    if shards > 1:
+        assert annotate(1) == whole
+
+
+def test_evaluation_writes_the_contracted_columns(model, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "ratings.jsonl", make_ratings(make_prompts(6)))
+    run(
+        evaluate_reward_model,
+        monkeypatch,
+        reward_model=model,
+        ratings=tmp_path / "ratings.jsonl",
+        metrics=tmp_path / "metrics.csv",
+        ranking=tmp_path / "ranking.csv",
+    )
+    metrics = pd.read_csv(tmp_path / "metrics.csv", index_col="attribute")
+    assert list(metrics) == ["n", "pearson", "spearman", "rmse"]
+    assert metrics["n"].to_dict() == {"quality": 6, "length": 6, "style": 0}
+    ranking = pd.read_csv(tmp_path / "ranking.csv", index_col="attribute")
+    assert list(ranking) == ["prompts", "spearman_within_prompt", "pairwise_accuracy"]
+    assert ranking["prompts"].to_dict() == {"quality": 2, "length": 0, "style": 0}
+
+
+def test_evaluation_needs_held_out_ratings(model, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "ratings.jsonl", make_ratings(make_prompts(1)))
+    with pytest.raises(InputError, match="no ratings with split validation"):
+        run(
+            evaluate_reward_model,
+            monkeypatch,
+            reward_model=model,
+            ratings=tmp_path / "ratings.jsonl",
+            metrics=tmp_path / "metrics.csv",
+            ranking=tmp_path / "ranking.csv",
+        )

@@ -1,0 +1,21 @@
+"""Fixtures that several test files share: a tiny policy, made in a second."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level BPE tokenizer with chat template and distinct pad, bos and eos."""
+    from tests.tiny_policies import make_tokenizer
+
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory, tiny_tokenizer) -> Path:
+    """A chat policy: Mistral architecture, two layers of width 64, seeded random weights."""
+    from tests.tiny_policies import make_policy
+
+    return make_policy(tmp_path_factory.mktemp("tiny") / "policy", tiny_tokenizer)

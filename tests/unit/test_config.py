@@ -1,0 +1,216 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpa.config import (
+    FORMAT_ATTRIBUTES,
+    ROOT,
+    Config,
+    Table,
+    config_hash,
+    fill_in,
+    load_config,
+    merge,
+    read_yaml,
+)
+from dpa.config_docs import PARTS, describe_keys
+from dpa.errors import InputError
+
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+
+TABLE = {
+    "name": "mine",
+    "format": "table",
+    "train": {"path": "mine.csv"},
+    "attributes": {"quality": {"column": "stars", "from": [1, 5]}},
+}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Write an experiment file and load it; `attributes` are added to the reward model's."""
+
+    def load(overlay: dict, attributes: tuple[str, ...] = ("quality",), **overrides) -> Config:
+        known = yaml.safe_load((ROOT / "config.yaml").read_text())["reward_model"]["attributes"]
+        overlay = merge({"reward_model": {"attributes": [*known, *attributes]}}, overlay)
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(overlay))
+        return load_config({"experiment": str(path), **overrides})
+
+    return load
+
+
+class TestShippedFiles:
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_every_experiment_is_valid(self, path):
+        assert load_config({"experiment": str(path)}).experiment == path.stem
+
+    def test_every_key_of_config_yaml_has_a_comment_above_it(self):
+        comments = describe_keys((ROOT / "config.yaml").read_text())
+        schedules = (".training.", ".scratch.pretraining.")
+        bare = [
+            key
+            for key, comment in comments.items()
+            # A schedule's keys are described once, in dpa/config.py.
+            if not comment and not any(part in key for part in schedules)
+        ]
+        assert bare == []
+
+    def test_every_key_without_a_line_in_config_yaml_has_a_description(self):
+        bare = [
+            f"{model.__name__}.{name}"
+            for _, model in PARTS.values()
+            for name, field in model.model_fields.items()
+            if not field.description
+        ]
+        assert bare == []
+
+    def test_config_yaml_has_every_key(self):
+        values = yaml.safe_load((ROOT / "config.yaml").read_text())
+        Config.model_validate(values)
+
+    def test_formats_bring_the_published_outputs_in_order(self):
+        brought = [name for names in FORMAT_ATTRIBUTES.values() for name in names]
+        assert read_yaml(ROOT / "config.yaml")["reward_model"]["attributes"] == brought
+
+
+class TestLayers:
+    def test_quickstart_is_the_default(self):
+        assert load_config().experiment == "quickstart"
+        assert load_config().sampling.engine == "transformers"
+
+    def test_the_command_line_is_laid_over_the_experiment(self):
+        config = load_config({"dpa": {"iterations": 2}, "experiment": "quickstart"})
+        assert config.dpa.iterations == 2
+        assert config.dpa.training.epochs == 8
+
+    def test_strings_from_the_command_line_are_coerced(self):
+        config = load_config(
+            {"seed": "7", "shards": "3", "training": {"bf16": "false", "weight_decay": "1e-2"}}
+        )
+        assert (config.seed, config.shards) == (7, 3)
+        assert (config.training.bf16, config.training.weight_decay) == (False, 0.01)
+
+    def test_merging_replaces_lists_and_keeps_other_keys(self):
+        base = {"a": {"b": [1, 2], "c": 3}, "d": 4}
+        assert merge(base, {"a": {"b": [5]}}) == {"a": {"b": [5], "c": 3}, "d": 4}
+        assert base["a"]["b"] == [1, 2]
+
+    def test_the_experiments_name_is_filled_in(self):
+        config = load_config()
+        assert config.data.ratings[0].train.path.startswith("results/quickstart/data/raw/")
+        assert fill_in({"a": ["{experiment}/x", 1]}, "e") == {"a": ["e/x", 1]}
+
+    def test_a_path_names_an_experiment_of_ones_own(self, experiment):
+        config = experiment({"data": {"ratings": [TABLE]}, "seed": 3}, seed="4")
+        assert (config.experiment, config.seed) == ("mine", 4)
+        assert isinstance(config.data.ratings[0], Table)
+
+    def test_the_hash_tells_configurations_apart(self):
+        assert config_hash(load_config()) == config_hash(load_config({"seed": "0"}))
+        assert config_hash(load_config()) != config_hash(load_config({"seed": 1}))
+
+    def test_sections_do_not_change_after_loading(self):
+        with pytest.raises(ValueError, match="frozen"):
+            load_config().seed = 1  # type: ignore[misc]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({"sede": 1}, "sede: unknown key, did you mean 'seed'?"),
+            (
+                {"dpa": {"iteration": 1}},
+                "dpa.iteration: unknown key, did you mean 'iterations'?",
+            ),
+            ({"xyzzy": 1}, "xyzzy: unknown key; see docs/configuration.md"),
+            ({"seed": "x"}, "seed: Input should be a valid integer"),
+            ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)"),
+            ({"sampling": {"engine": "tgi"}}, "sampling.engine: Input should be 'vllm' or"),
+            ({"directions": {"from_degrees": 0.0}}, "from_degrees must be below to_degrees"),
+            (
+                {"data": {"validation_prompts": []}},
+                "give both train_prompts and validation_prompts",
+            ),
+            ({"evaluation": {"hypervolume_reference": [0]}}, "give one value per objective"),
+            ({"base_model": {"scratch": {"heads": 5}}}, "hidden_size must be an even multiple"),
+            (
+                {"reward_model": {"attributes": ["helpsteer-verbosity"]}},
+                "objectives: helpfulness uses",
+            ),
+            (
+                {"data": {"train_prompts": [{"path": "org/data", "revision": "abc"}]}},
+                "data.train_prompts.0: a hub data set needs both revision and split",
+            ),
+        ],
+    )
+    def test_names_the_key_and_what_to_do(self, overrides, message):
+        with pytest.raises(InputError) as caught:
+            load_config(overrides)
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("bad configuration (config.yaml < ")
+
+    def test_all_wrong_keys_are_listed_at_once(self):
+        with pytest.raises(InputError) as caught:
+            load_config({"seed": -1, "shards": 0, "treads": 1})
+        assert len(str(caught.value).splitlines()) == 4
+
+    def test_a_missing_key_is_named(self, monkeypatch):
+        whole = read_yaml(ROOT / "config.yaml")
+        del whole["dpa"]["iterations"]
+        monkeypatch.setattr("dpa.config.read_yaml", lambda path: whole)
+        with pytest.raises(InputError, match=r"dpa\.iterations: missing; see docs/configuration"):
+            load_config()
+
+    @pytest.mark.parametrize(
+        ("ratings", "message"),
+        [
+            ([TABLE, TABLE], "names must be unique"),
+            ([TABLE | {"attributes": {}}], "attributes"),
+            ([TABLE | {"colums": {}}], "colums: unknown key"),
+            (
+                [TABLE | {"attributes": {"q": {"column": "stars", "from": [1, 5]}}}],
+                "mine has attributes ['q'] that are not in reward_model.attributes; add them there",
+            ),
+            (
+                [TABLE | {"attributes": {"quality": {"column": "stars", "from": [3, 3]}}}],
+                "low and high must differ",
+            ),
+            ([{**TABLE, "format": "tabel"}], "'tabel'"),
+        ],
+    )
+    def test_wrong_ratings(self, experiment, ratings, message):
+        with pytest.raises(InputError) as caught:
+            experiment({"data": {"ratings": ratings}})
+        assert message in str(caught.value)
+
+    def test_a_public_data_set_needs_its_outputs(self, experiment):
+        ratings = {"name": "hs", "format": "helpsteer", "train": {"path": "x.jsonl"}}
+        overlay = {"data": {"ratings": [ratings]}, "reward_model": {"attributes": ["quality"]}}
+        with pytest.raises(InputError, match=r"hs has attributes .*helpsteer-verbosity"):
+            experiment(overlay)
+
+    def test_unknown_experiment(self):
+        with pytest.raises(InputError, match=r"nope\.yaml: no such file \(known .*quickstart"):
+            load_config({"experiment": "nope"})
+
+    @pytest.mark.parametrize(("content", "message"), [("a: [", "line 1"), ("- a", "mapping")])
+    def test_files_that_are_no_mapping(self, tmp_path, content, message):
+        (tmp_path / "mine.yaml").write_text(content)
+        with pytest.raises(InputError, match=message):
+            load_config({"experiment": str(tmp_path / "mine.yaml")})
+
+
+def test_loading_is_light():
+    heavy = "torch", "transformers", "pandas", "numpy", "datasets", "pyarrow"
+    code = f"import sys, dpa.config; print(*sorted(set({heavy}) & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "\n"
+
+
+def test_root_is_the_repository():
+    assert (Path(ROOT) / "config.yaml").exists()

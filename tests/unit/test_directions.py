@@ -1,0 +1,86 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dpa.directions import (
+    check_direction,
+    evaluation_directions,
+    from_degrees,
+    sample_direction,
+    scalar_reward,
+)
+from dpa.errors import InputError
+
+ARC = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+
+
+class TestCheck:
+    def test_unit_vectors_pass(self):
+        assert check_direction([0.8, -0.6], 2) == [0.8, -0.6]
+        assert check_direction((1, 0, 0), 3) == [1.0, 0.0, 0.0]
+
+    def test_a_vector_that_is_not_unit_is_refused_with_the_nearest(self):
+        with pytest.raises(InputError, match=r"length 5\.0000.*nearest unit vector: 0\.8000,-0\.6"):
+            check_direction([4, -3], 2)
+
+    @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4))
+    def test_the_advice_is_accepted(self, values):
+        assume(abs(math.hypot(*values) - 1) > 1e-3)
+        with pytest.raises(InputError, match="nearest unit vector") as caught:
+            check_direction(values, len(values))
+        advice = [float(v) for v in str(caught.value).rsplit(": ", 1)[1].split(",")]
+        assert check_direction(advice, len(values)) == advice
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_values_that_are_not_finite_are_refused(self, value):
+        with pytest.raises(InputError, match="not finite"):
+            check_direction([value, 0], 2)
+
+    def test_one_weight_per_objective(self):
+        with pytest.raises(InputError, match="has 1 weights, expected 2"):
+            check_direction([1.0], 2)
+
+
+class TestLaw:
+    def test_directions_are_units_within_the_arc(self):
+        drawn = [sample_direction(ARC, 0, 1, "p", i) for i in range(300)]
+        angles = [math.degrees(math.atan2(v[1], v[0])) for v in drawn]
+        assert all(check_direction(v, 2) for v in drawn)
+        assert min(angles) >= -45
+        assert max(angles) <= 0
+        assert np.histogram(angles, bins=3, range=(-45, 0))[0].min() > 70
+
+    def test_depend_on_every_argument_and_nothing_else(self):
+        drawn = [
+            sample_direction(ARC, *arguments)
+            for arguments in [
+                (0, 1, "p", 0),
+                (1, 1, "p", 0),
+                (0, 2, "p", 0),
+                (0, 1, "q", 0),
+                (0, 1, "p", 1),
+            ]
+        ]
+        assert len(set(map(tuple, drawn))) == len(drawn)
+        assert drawn[0] == sample_direction(ARC, 0, 1, "p", 0)
+
+    def test_the_papers_evaluation_grid(self):
+        grid = evaluation_directions(ARC, 10)
+        assert len(grid) == 10
+        assert grid[0] == [1.0, 0.0]
+        assert grid[-1] == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)], abs=1e-6)
+        steps = np.diff([math.degrees(math.atan2(v[1], v[0])) for v in grid])
+        assert steps == pytest.approx([-5.0] * 9, abs=1e-3)
+
+
+def test_scalar_reward():
+    assert scalar_reward([0.8, -0.6], [50, 10]) == pytest.approx(34)
+    with pytest.raises(ValueError, match="zip"):
+        scalar_reward([1.0], [50, 10])
+
+
+def test_from_degrees():
+    assert from_degrees(-90) == [0.0, -1.0]

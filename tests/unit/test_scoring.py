@@ -1,0 +1,154 @@
+"""Scoring: equal to plain transformers, whatever is shared, padded or batched."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig
+
+from dpa.config import Objective
+from dpa.errors import InputError
+from dpa.objectives import objective_rewards
+from dpa.prompts import reward_input
+from dpa.records import Turn
+from dpa.scoring import RewardModel, common_prefix, output_names
+from tests.tiny_models import ARCHITECTURES, WORDS, PlainModel, make_reward_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Folder of a random reward model of an architecture."""
+    folder = tmp_path_factory.mktemp("reward")
+    return cache(lambda name: make_reward_model(folder / name, name))
+
+
+def some_groups(count: int = 5, responses: int = 7):
+    groups = []
+    for i in range(count):
+        prompt = f"Tell me about {' '.join(WORDS[i : 2 * i + 1])}."
+        texts = [
+            " ".join(WORDS[(i * j + 3 * k) % len(WORDS)] for k in range((5 * j + i) % 13))
+            for j in range(responses - 1)
+        ]
+        groups.append((prompt, [*texts, texts[0]]))
+    return groups
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("tokens_per_batch", [1, 100, 10**6])
+def test_equals_plain_transformers(checkpoint, name, tokens_per_batch):
+    model = RewardModel.load(checkpoint(name), tokens_per_batch=tokens_per_batch)
+    groups = some_groups()
+    plain = PlainModel(checkpoint(name))
+    expected = [np.stack([plain.score(p, r) for r in responses]) for p, responses in groups]
+    assert np.ptp(np.concatenate(expected)) > 10
+    for scores in (list(model.score_groups(groups)), model.score_chunk(groups)):
+        for mine, theirs in zip(scores, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_equals_plain_transformers_in_padded_batches(checkpoint, side):
+    path = checkpoint("mistral")
+    plain = PlainModel(path, padding_side=side)
+    [(prompt, responses)] = some_groups(1)
+    texts = [reward_input(prompt, response) for response in responses]
+    with torch.no_grad():
+        inputs = plain.tokenizer(texts, padding=True, return_tensors="pt")
+        expected = plain.model(**inputs).logits
+    scores = RewardModel.load(path, tokens_per_batch=1000).score_chunk([(prompt, responses)])[0]
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_groups_do_not_depend_on_their_neighbours(checkpoint):
+    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    groups = some_groups()
+    together = list(model.score_groups(groups))
+    for group, scores in zip(reversed(groups), reversed(together), strict=True):
+        [alone] = model.score_groups([group])
+        np.testing.assert_array_equal(alone, scores)
+
+
+def test_equal_responses_get_equal_scores_and_are_scored_once(checkpoint):
+    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    [scores] = model.score_chunk([("Hi", ["otter", "river", "otter"])])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    assert model.scored == 2
+
+
+def test_lone_and_empty_responses_and_no_groups(checkpoint):
+    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    scores = model.score_chunk([("Hi", [""]), ("Ho", []), ("Hi", ["otter"])])
+    assert [len(array) for array in scores] == [1, 0, 1]
+    expected = PlainModel(checkpoint("mistral")).score("Hi", "")
+    np.testing.assert_allclose(scores[0][0], expected, atol=1e-3)
+    assert model.score_chunk([]) == []
+
+
+def test_chat_turns(checkpoint):
+    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=200)
+    turns = [Turn("user", "the river"), Turn("assistant", "eats"), Turn("user", "fish")]
+    [scores] = model.score_chunk([(turns, ["otter", "far"])])
+    expected = PlainModel(checkpoint("llama")).score(turns, "far")
+    np.testing.assert_allclose(scores[1], expected, atol=1e-3)
+
+
+def test_long_inputs_are_cut_as_by_the_tokenizer_and_counted(checkpoint):
+    path = checkpoint("mistral")
+    model = RewardModel.load(path, tokens_per_batch=2000)
+    plain = PlainModel(path, truncation_side="left", model_max_length=256)
+    responses = [" ".join(WORDS * 20), "otter", "river"]
+    [scores] = model.score_chunk([("Hi", responses)])
+    assert (model.scored, model.cut) == (3, 1)
+    for response, mine in zip(responses, scores, strict=True):
+        expected = plain.score("Hi", response, truncation=True)
+        np.testing.assert_allclose(mine, expected, atol=1e-3)
+
+
+def test_prefix_sharing_computes_fewer_tokens(checkpoint):
+    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=10**6)
+    tokens = []
+    model.model.base_model.register_forward_pre_hook(
+        lambda _, inputs: tokens.append(inputs[0].numel())
+    )
+    prompt = " ".join(WORDS * 4)
+    model.score_chunk([(prompt, ["otter", "river", "far", "a"])])
+    prefix, rests = tokens
+    assert prefix > 60
+    assert rests < 4 * 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([[1, 2, 3], [1, 2, 4]], 2),
+        ([[1, 2], [1, 2, 3]], 1),  # the shorter one keeps a token of its own
+        ([[1, 2, 3], [1, 2, 3]], 2),
+        ([[5], [6]], 0),
+        ([[1, 2, 3], [1, 9, 3], [1, 2, 3, 4]], 1),
+    ],
+)
+def test_common_prefix(rows, shared):
+    assert common_prefix(rows) == shared
+
+
+def test_outputs_must_have_names():
+    unnamed = AutoConfig.for_model("mistral", num_labels=2)
+    named = AutoConfig.for_model("mistral", num_labels=2, id2label={0: "a", 1: "b"})
+    assert output_names(named, None, "m") == ["a", "b"]
+    assert output_names(unnamed, ["x", "y"], "m") == ["x", "y"]
+    for config, attributes in ((unnamed, None), (unnamed, ["x"]), (named, ["b", "a"])):
+        with pytest.raises(InputError):
+            output_names(config, attributes, "m")
+
+
+def test_objective_rewards():
+    objectives = [
+        Objective(name="helpfulness", outputs={"a": 0.25, "b": 0.75}),
+        Objective(name="brevity", outputs={"c": -1.0}),
+    ]
+    attributes = {"a": 40.0, "b": 80.0, "c": 12.5}
+    assert objective_rewards(attributes, objectives) == [70.0, -12.5]
+    with pytest.raises(InputError, match="helpfulness uses 'b'"):
+        objective_rewards({"a": 1.0, "c": 1.0}, objectives)

@@ -1,0 +1,201 @@
+"""Fine-tuning through TRL: what is learnt, from where, and that it is really learnt."""
+
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dpa.config import Schedule, Training
+from dpa.errors import InputError
+from dpa.provenance import Losses
+from dpa.tokenization import conversation_ids, prompt_ids
+from dpa.training import (
+    finetune,
+    load_tokenizer,
+    tokenise_conversations,
+    tokenise_documents,
+    train_dpo,
+    trainer_arguments,
+)
+
+TRAINING = Training(
+    per_device_batch_size=4,
+    bf16=False,
+    gradient_checkpointing=False,
+    packing=False,
+    attention="sdpa",
+    adam_betas=(0.9, 0.98),
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+)
+
+
+def schedule(**changes):
+    values = {
+        "learning_rate": 5e-3,
+        "epochs": 6,
+        "batch_size": 4,
+        "warmup_steps": 1,
+        "schedule": "cosine",
+        "max_length": 128,
+    }
+    return Schedule(**{**values, **changes})
+
+
+def conversation(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+CONVERSATIONS = [
+    conversation("What does the badger eat?", "The badger often feeds on roots."),
+    conversation("Where does the otter live?", "The otter lives close to rivers."),
+    conversation("Describe the fox.", "The fox grew up in Norway. The fox lives close to rivers."),
+    conversation("Describe the otter.", "Nature is full of wonders."),
+] * 2
+
+
+def log_likelihood(folder, messages):
+    """Of the response tokens, under the policy in a folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids, mask = conversation_ids(tokenizer, messages)
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    chosen = logits.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    return float((chosen * torch.tensor(mask[1:])).sum())
+
+
+def run_finetune(policy, output, training=TRAINING, **changes):
+    losses = Losses()
+    stage = schedule(**changes)
+    tokenizer = load_tokenizer(str(policy), None)
+    rows = tokenise_conversations(tokenizer, CONVERSATIONS, stage.max_length, losses)
+    finetune(
+        (str(policy), None), tokenizer, rows, output, training, stage, 2**40 + 1, losses=losses,
+        inputs=[policy],
+    )  # fmt: skip
+    return output
+
+
+@pytest.fixture(scope="module")
+def finetuned(tiny_policy, tmp_path_factory):
+    return run_finetune(tiny_policy, tmp_path_factory.mktemp("finetuned") / "policy")
+
+
+def test_masks_cover_exactly_what_the_assistant_writes(tiny_tokenizer):
+    two_turns = conversation("Describe the fox.", "The fox grew up in Norway.") + conversation(
+        "What does the badger eat?", "The badger often feeds on roots."
+    )
+    ids, mask = conversation_ids(tiny_tokenizer, two_turns)
+    learnt = tiny_tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert learnt == "The fox grew up in Norway.</s>The badger often feeds on roots.</s>"
+    assert ids[: len(prompt_ids(tiny_tokenizer, two_turns[:1]))] == prompt_ids(
+        tiny_tokenizer, two_turns[:1]
+    )
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_tokenizer):
+    from copy import deepcopy
+
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
+    with pytest.raises(InputError, match="rewrites earlier turns"):
+        conversation_ids(tokenizer, conversation("a", "b"))
+
+
+def test_long_rows_are_dropped_and_counted_in_training_but_cut_in_pretraining(tiny_tokenizer):
+    losses = Losses()
+    rows = tokenise_conversations(tiny_tokenizer, CONVERSATIONS, 20, losses)
+    assert losses.read == 8
+    assert losses.kept == len(rows) < 8
+    assert losses.dropped["longer than max_length"] == 8 - len(rows)
+    documents = tokenise_documents(tiny_tokenizer, CONVERSATIONS, 10, Losses())
+    assert {len(row["input_ids"]) for row in documents} == {10}
+    assert all(all(row["completion_mask"]) for row in documents)
+
+
+def test_finetuning_raises_the_likelihood_of_responses_and_moves_all_weights(
+    tiny_policy, finetuned
+):
+    before = [log_likelihood(tiny_policy, c) for c in CONVERSATIONS[:4]]
+    after = [log_likelihood(finetuned, c) for c in CONVERSATIONS[:4]]
+    assert all(a > b for a, b in zip(after, before, strict=True))
+    old = AutoModelForCausalLM.from_pretrained(tiny_policy).state_dict()
+    new = AutoModelForCausalLM.from_pretrained(finetuned).state_dict()
+    assert [name for name in old if torch.equal(old[name], new[name])] == []
+
+
+def test_the_sidecar_accounts_for_the_rows(finetuned):
+    sidecar = json.loads(finetuned.with_name("policy.meta.json").read_text())
+    assert sidecar["counts"] == {"read": 8, "kept": 8, "dropped": {}}
+    assert sidecar["steps"] == 12
+    assert sidecar["train_loss"] > 0
+
+
+def test_same_seed_same_weights(tiny_policy, finetuned, tmp_path):
+    again = run_finetune(tiny_policy, tmp_path / "policy")
+    assert (again / "model.safetensors").read_bytes() == (
+        finetuned / "model.safetensors"
+    ).read_bytes()
+
+
+def test_packed_training_has_the_unpacked_loss(tiny_policy, tmp_path):
+    """One step over all rows in one batch, without an update: the mean loss per token agrees."""
+    still = {"epochs": 1, "learning_rate": 1e-12, "batch_size": 8}
+    losses = []
+    for packing in (False, True):
+        training = TRAINING.model_copy(update={"packing": packing, "per_device_batch_size": 8})
+        folder = run_finetune(tiny_policy, tmp_path / str(packing), training, **still)
+        losses.append(json.loads((tmp_path / f"{packing}.meta.json").read_text())["train_loss"])
+        assert folder.is_dir()
+    assert losses[1] == pytest.approx(losses[0], abs=2e-5)
+
+
+def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
+    chosen, rejected = "The badger often feeds on roots.", "Nature is full of wonders."
+    prompt = [{"role": "user", "content": "What does the badger eat?"}]
+    losses = Losses()
+    train_dpo(
+        (str(tiny_policy), None), [(prompt, chosen, rejected)] * 4, tmp_path / "policy", TRAINING,
+        schedule(epochs=5, learning_rate=1e-3), 0, beta=0.1, losses=losses, inputs=[],
+    )  # fmt: skip
+
+    def margin(folder):
+        return log_likelihood(folder, conversation(prompt[0]["content"], chosen)) - log_likelihood(
+            folder, conversation(prompt[0]["content"], rejected)
+        )
+
+    assert margin(tmp_path / "policy") > margin(tiny_policy) + 1
+    assert losses.as_dict() == {"read": 4, "kept": 4, "dropped": {}}
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(InputError, match="batch_size 6 is not a multiple of 4"):
+        trainer_arguments(TRAINING, schedule(batch_size=6), 0, tmp_path)
+    arguments = trainer_arguments(TRAINING, schedule(batch_size=12), 0, tmp_path)
+    assert arguments["gradient_accumulation_steps"] == 3
+
+
+def test_nothing_to_train_on_is_an_error(tiny_policy, tmp_path):
+    with pytest.raises(InputError, match="no rows to train on"):
+        run_finetune(tiny_policy, tmp_path / "policy", max_length=3)
+    assert not (tmp_path / "policy").exists()
+
+
+def test_divergence_stops_with_a_remedy(tiny_policy, tmp_path):
+    from transformers import TrainerState
+
+    from dpa.training import ProgressCallback
+
+    callback = ProgressCallback()
+    state = TrainerState(global_step=7, max_steps=10)
+    callback.on_train_begin(None, state, None)
+    with pytest.raises(InputError, match="loss nan at step 7; lower"):
+        callback.on_log(None, state, None, logs={"loss": float("nan")})
+
+
+def test_a_schedule_is_strict():
+    with pytest.raises(ValidationError, match="learning_rate"):
+        schedule(learning_rate=0)

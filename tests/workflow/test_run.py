@@ -1,0 +1,214 @@
+"""The real workflow on a small quickstart: artefacts, reruns, shards, kill and resume."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpa.config import ROOT, merge
+from tests.workflow.helpers import (
+    MINI,
+    command,
+    copy_repository,
+    environment,
+    planned_jobs,
+    snakemake,
+)
+
+EXPERIMENT = "mini"
+RESULTS = Path("results") / EXPERIMENT
+CONFIG = ("--config", f"experiment={EXPERIMENT}")
+SELECTED = [RESULTS / f"dpa/iter{t}/selected.jsonl" for t in (1, 2)]
+
+
+def add_experiment(folder: Path) -> Path:
+    """A copy of the repository with the small experiment in it."""
+    copy_repository(folder)
+    quickstart = yaml.safe_load((ROOT / "experiments/quickstart.yaml").read_text())
+    text = yaml.safe_dump(merge(quickstart, yaml.safe_load(MINI)))
+    (folder / f"experiments/{EXPERIMENT}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run."""
+    folder = add_experiment(tmp_path_factory.mktemp("finished"))
+    result = snakemake(folder, "--cores", "2", *CONFIG)
+    assert "figure4.png shows" in result.stdout
+    return folder
+
+
+def test_artefacts_have_their_contracted_names_and_columns(finished):
+    with open(finished / RESULTS / "evaluation/validation_rewards.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "method", "iteration", "seed", "direction_index", "v_helpfulness", "v_verbosity",
+        "r_helpfulness", "r_verbosity", "gold_helpfulness", "gold_verbosity", "mean_tokens", "n",
+    ]  # fmt: skip
+    counts = {(row["method"], row["iteration"]): 0 for row in rows}
+    for row in rows:
+        counts[row["method"], row["iteration"]] += 1
+    assert counts == {("dpa", "0"): 5, ("dpa", "1"): 4, ("dpa", "2"): 4, ("sft", ""): 1}
+    assert [row["direction_index"] for row in rows if row["method"] == "sft"] == ["-1"]
+    with open(finished / RESULTS / "reward_model/metrics.csv") as file:
+        metrics = list(csv.DictReader(file))
+    assert list(metrics[0]) == ["attribute", "n", "pearson", "spearman", "rmse"]
+    assert len(metrics) == 10
+    for kind in ("pdf", "svg", "png"):
+        assert (finished / RESULTS / f"figures/figure4.{kind}").stat().st_size > 5000
+
+
+def test_selected_data_is_complete_and_accounted_for(finished):
+    for path in SELECTED:
+        rows = [json.loads(line) for line in (finished / path).read_text().splitlines()]
+        sampled = [row for row in rows if row["origin"] == "sampled"]
+        assert len(sampled) == 12 * 2
+        assert len(rows) - len(sampled) == round(24 * 0.15 / 0.85)
+        sidecar = json.loads((finished / f"{path}.meta.json").read_text())
+        assert (
+            sidecar["counts"]
+            == {
+                "read": 12,
+                "kept": 12,
+                "dropped": {"no candidates": 0},
+            }
+            or sidecar["counts"]["dropped"] == {}
+        )
+        assert sidecar["base_seed"] == "0"
+        assert len(sidecar["config_hash"]) == 16
+        assert all(sidecar["inputs"].values())
+
+
+def test_no_validation_prompt_is_trained_on(finished):
+    def ids(path):
+        with open(finished / RESULTS / path) as file:
+            return {json.loads(line)["prompt_id"] for line in file}
+
+    held_out = ids("data/prompts/validation.jsonl")
+    assert len(held_out) == 8
+    for path in ("data/prompts/d1.jsonl", "data/prompts/d2.jsonl", "dpa/iter1/selected.jsonl",
+                 "dpa/iter2/selected.jsonl"):  # fmt: skip
+        assert not held_out & ids(path)
+    with open(finished / RESULTS / "data/ratings.jsonl") as file:
+        rated = [json.loads(line) for line in file]
+    assert not held_out & {row["prompt_id"] for row in rated if row["split"] == "train"}
+
+
+def test_policies_load_with_plain_transformers(finished):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    for policy in ("sft", "dpa/iter0", "dpa/iter2"):
+        folder = finished / RESULTS / policy / "policy"
+        AutoModelForCausalLM.from_pretrained(folder)
+        assert AutoTokenizer.from_pretrained(folder).chat_template
+    model = AutoModelForSequenceClassification.from_pretrained(
+        finished / RESULTS / "reward_model/model"
+    )
+    assert model.config.id2label[4] == "helpsteer-verbosity"
+    assert model.config.num_labels == 10
+
+
+def test_a_second_run_does_nothing(finished):
+    assert planned_jobs(finished, *CONFIG) == {}
+
+
+def test_a_deleted_figure_is_redrawn_alone(finished):
+    figure = finished / RESULTS / "figures/figure4.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    jobs = planned_jobs(finished, *CONFIG)
+    assert jobs == {"plot_pareto_front": 1, "all": 1}
+    snakemake(finished, "--cores", "2", *CONFIG)
+    assert figure.read_bytes() == before
+
+
+def test_more_iterations_extend_the_run(finished):
+    jobs = planned_jobs(finished, *CONFIG, "dpa={iterations: 3}")
+    assert jobs == {
+        "sample_responses": 2,
+        "score_responses": 2,
+        "select_responses": 1,
+        "finetune_policy": 1,
+        "evaluate_policy": 1,
+        "collect_validation_rewards": 1,
+        "plot_pareto_front": 1,
+        "all": 1,
+    }
+
+
+def test_evaluation_settings_do_not_retrain(finished):
+    jobs = planned_jobs(finished, *CONFIG, "evaluation={temperature: 0.5}")
+    assert set(jobs) == {
+        "evaluate_policy",
+        "collect_validation_rewards",
+        "plot_pareto_front",
+        "all",
+    }
+
+
+@pytest.mark.parametrize(
+    ("edited", "rerun", "spared"),
+    [
+        ("scripts/plot_pareto_front.py", "plot_pareto_front", "evaluate_policy"),
+        ("dpa/selection.py", "select_responses", "train_reward_model"),
+        ("dpa/metrics.py", "plot_pareto_front", "evaluate_policy"),
+    ],
+)
+def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):
+    path = finished / edited
+    original = path.read_text()
+    try:
+        path.write_text(original + "\n# edited\n")
+        jobs = planned_jobs(finished, *CONFIG)
+        assert rerun in jobs
+        assert spared not in jobs
+    finally:
+        path.write_text(original)
+
+
+def test_other_shards_and_a_kill_give_the_same_bytes(finished, tmp_path):
+    """One shard instead of two; killed while sampling; resumed."""
+    folder = add_experiment(tmp_path)
+    arguments = ["--cores", "2", *CONFIG, "shards=1", "--nolock", str(SELECTED[1])]
+    process = subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    partial = folder / RESULTS / "dpa/iter1/sampled/0.jsonl.partial"
+    deadline = time.monotonic() + 300
+    while not (partial.exists() and partial.stat().st_size):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    snakemake(folder, *arguments, "--rerun-incomplete")
+    for path in SELECTED:
+        assert (folder / path).read_bytes() == (finished / path).read_bytes()
+
+
+def test_chat_answers_and_refuses(finished):
+    def chat(*arguments):
+        return subprocess.run(
+            [*command()[:1], "-m", "scripts.chat", "--policy", f"{RESULTS}/dpa/iter2/policy",
+             "--prompt", "Describe the otter.", *arguments],
+            cwd=finished, env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+
+    answer = chat("--direction", "0.8,-0.6")
+    assert answer.returncode == 0, answer.stderr
+    assert "direction: helpfulness +0.80, verbosity -0.60" in answer.stdout
+    assert "rewards: helpfulness " in answer.stdout
+    assert "length: " in answer.stdout
+    assert chat("--angle", "-37").returncode == 0
+    refused = chat("--direction", "0.8,-0.8")
+    assert refused.returncode == 2
+    assert "0.7071,-0.7071" in refused.stderr
+    assert "Traceback" not in refused.stderr
