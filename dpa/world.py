@@ -173,7 +173,11 @@ class Fact(NamedTuple):
         return TEMPLATES[self.attribute][template].format(animal=self.animal, value=self.value)
 
 
-Phrase = Literal["opener", "filler", "hedge"]
+class Phrase(NamedTuple):
+    """A sentence of the world that states no fact."""
+
+    kind: Literal["opener", "filler", "hedge"]
+    text: str
 
 
 @cache
@@ -186,9 +190,9 @@ def _grammar() -> dict[str, Fact | Phrase]:
                 fact = Fact(animal, attribute, value)
                 for template in range(len(TEMPLATES[attribute])):
                     grammar[fact.sentence(template)] = fact
-    grammar.update(dict.fromkeys(OPENERS, "opener"))
-    grammar.update(dict.fromkeys(FILLERS, "filler"))
-    grammar.update(dict.fromkeys(HEDGES, "hedge"))
+    grammar |= {text: Phrase("opener", text) for text in OPENERS}
+    grammar |= {text: Phrase("filler", text) for text in FILLERS}
+    grammar |= {text: Phrase("hedge", text) for text in HEDGES}
     return grammar
 
 
@@ -213,14 +217,11 @@ def read_response(response: str) -> Reading:
     """Parse any string. A last sentence without its full stop is garbage."""
     sentences = [" ".join(s.split()) for s in re.findall(r"[^.!?]*[.!?]|[^.!?]+", response)]
     sentences = [sentence for sentence in sentences if sentence]
-    grammar = _grammar()
-    meanings = [
-        grammar[s] if isinstance(grammar[s], Fact) else s for s in sentences if s in grammar
-    ]
+    meanings = [_grammar()[sentence] for sentence in sentences if sentence in _grammar()]
     distinct = list(dict.fromkeys(meanings))
-    phrases = [grammar[m] for m in distinct if not isinstance(m, Fact)]
+    phrases = [meaning.kind for meaning in distinct if isinstance(meaning, Phrase)]
     return Reading(
-        facts=tuple(m for m in distinct if isinstance(m, Fact)),
+        facts=tuple(meaning for meaning in distinct if isinstance(meaning, Fact)),
         sentences=len(sentences),
         garbage=len(sentences) - len(meanings),
         repeats=len(meanings) - len(distinct),
@@ -303,7 +304,10 @@ def gold_scores(prompt: str, response: str) -> dict[str, float]:
 
 
 def gold_rewards(prompt: str, response: str) -> tuple[float, float]:
-    """True (helpfulness, verbosity) on 0..100, the paper's two objectives (section 3.1)."""
+    """True (helpfulness, verbosity) on 0..100, the paper's two objectives (section 3.1).
+
+    Raises InputError when `prompt` is not a prompt of this world.
+    """
     scores = gold_scores(prompt, response)
     helpfulness = sum(scores[f"ultrafeedback-{name}"] for name in ULTRAFEEDBACK) / 4
     return helpfulness, scores["helpsteer-verbosity"]
@@ -331,10 +335,10 @@ def _annotate(rng: Generator, latent: float, levels: int, lowest: int) -> int:
 
 @dataclass(frozen=True)
 class Writer:
-    """A stand-in for a language model. All fields but `correct` are probabilities.
+    """A stand-in for a language model: probabilities per response.
 
-    `correct` is the range from which each response's probability of a true fact is drawn; `focused`
-    is that of putting the asked attributes first, the others that of the flaw.
+    `correct` is the range from which a response's share of true facts is drawn, `focused` the
+    probability that it puts the asked attributes first; the others are those of what it may add.
     """
 
     correct: tuple[float, float]
@@ -363,7 +367,7 @@ HELPSTEER_WRITERS = (
     Writer((0.8, 1.0), off_topic=0.07, garble=0.15),
     Writer((0.0, 0.5), off_topic=0.07, garble=0.15),
 )
-#: The SFT demonstrations leave room for alignment.
+#: The SFT demonstrations leave much room for alignment.
 SFT_WRITER = Writer((0.1, 0.7), garble=0.15)
 
 

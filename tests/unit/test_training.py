@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from dpa.errors import InputError
 from dpa.provenance import Losses
 from dpa.tokenization import conversation_ids, prompt_ids
 from dpa.training import (
+    LengthGroups,
     finetune,
     load_tokenizer,
     tokenise_conversations,
@@ -194,6 +196,23 @@ def test_divergence_stops_with_a_remedy(tiny_policy, tmp_path):
     callback.on_train_begin(None, state, None)
     with pytest.raises(InputError, match="loss nan at step 7; lower"):
         callback.on_log(None, state, None, logs={"loss": float("nan")})
+
+
+def test_length_groups_are_batches_of_like_lengths_in_random_order():
+    lengths = [10 * (i % 50) + i % 7 for i in range(1003)]
+    sampler = LengthGroups(lengths, 16, 3)
+    rows = list(sampler)
+    assert sorted(rows) == list(range(1003))
+    assert rows == list(LengthGroups(lengths, 16, 3))
+    batches = [[lengths[r] for r in rows[i : i + 16]] for i in range(0, 1003, 16)]
+    assert len(batches[-1]) == 1003 % 16
+    padded = sum(len(batch) * max(batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths)
+    # In random order: the mean length of a batch does not predict the next one's.
+    means = [sum(batch) / len(batch) for batch in batches]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.4
+    sampler.set_epoch(1)
+    assert list(sampler) != rows
 
 
 def test_a_schedule_is_strict():
