@@ -9,7 +9,6 @@ Works for every architecture that has both AutoModelForCausalLM and
 AutoModelForSequenceClassification with a linear `score` (Mistral, Llama, Gemma, Qwen, ...).
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PrinterCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -35,7 +33,7 @@ from dpa.errors import InputError
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
 from dpa.provenance import Losses, save_folder, write_sidecar
 from dpa.records import Rating
-from dpa.training import LengthGroupedMixin, ProgressCallback, trainer_arguments
+from dpa.training import LengthGroupedMixin, run_trainer, trainer_arguments
 
 #: The head learns labels divided by this: outputs near 1 suit the backbone's learning rate.
 LABEL_SCALE = 100.0
@@ -371,16 +369,8 @@ def train_reward_model(
             args=TrainingArguments(**arguments),
             train_dataset=rows,
             data_collator=lambda some: dict(collate(some, tokenizer.pad_token_id)),
-            callbacks=[ProgressCallback()],
         )
-        trainer.remove_callback(PrinterCallback)  # prints what ProgressCallback prints
-        result = trainer.train()
-        if not math.isfinite(result.training_loss):
-            raise InputError(
-                f"{output}: training diverged (loss {result.training_loss}); lower "
-                "reward_model.training.learning_rate"
-            )
-        details.update(steps=result.global_step, train_loss=round(result.training_loss, 6))
+        details.update(run_trainer(trainer))
         save_reward_model(learner.classifier, tokenizer, folder)
 
     save_folder(output, train)

@@ -137,6 +137,10 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback())
     result = trainer.train()
+    if not math.isfinite(result.training_loss):
+        raise InputError(
+            f"training diverged: mean loss {result.training_loss}; lower the stage's learning_rate"
+        )
     return {"steps": result.global_step, "train_loss": round(result.training_loss, 6)}
 
 
@@ -218,6 +222,39 @@ def finetune(
     save_folder(output, train)
     details.update(rows=len(rows), response_tokens=response_tokens)
     write_sidecar(output, inputs, losses, **details)
+
+
+def finetune_conversations(
+    start: tuple[str, str | None],
+    conversations: Iterable[list[dict]],
+    output: Path,
+    training: Training,
+    schedule: Schedule,
+    seed: int,
+    *,
+    inputs: list[Path | str],
+    **details: Any,
+) -> None:
+    """`finetune` a policy on conversations, tokenised with its own chat template.
+
+    `start` is (folder or hub id, revision); `inputs` are what the conversations were made from.
+    """
+    losses = Losses()
+    tokenizer = load_tokenizer(*start)
+    rows = tokenise_conversations(tokenizer, conversations, schedule.max_length, losses)
+    inputs = [start[0], *inputs]
+    finetune(
+        start,
+        tokenizer,
+        rows,
+        output,
+        training,
+        schedule,
+        seed,
+        losses=losses,
+        inputs=inputs,
+        **details,
+    )
 
 
 def train_dpo(

@@ -37,10 +37,9 @@ def main(
     from dpa.config import Objective, Schedule, Training
     from dpa.directions import check_direction
     from dpa.prompts import direction_system_prompt, messages
-    from dpa.provenance import Losses
     from dpa.records import Selected, decode_lines
     from dpa.seeds import derive_seed
-    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+    from dpa.training import finetune_conversations
 
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     names = [objective.name for objective in steered]
@@ -52,19 +51,14 @@ def main(
         )
         for row in decode_lines(selected, Selected)
     )
-    stage = parse(Schedule, schedule, "schedule")
-    tokenizer = load_tokenizer(sft_policy, revision)
-    losses = Losses()
-    finetune(
+    finetune_conversations(
         (sft_policy, revision),
-        tokenizer,
-        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        conversations,
         output,
         parse(Training, training, "training"),
-        stage,
+        parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "finetune", iteration),
-        losses=losses,
-        inputs=[sft_policy, selected],
+        inputs=[selected],
         # For chat: what a direction is about, and how it is rewarded.
         objectives=[objective.model_dump() for objective in steered],
     )

@@ -31,26 +31,20 @@ def main(
 ) -> None:
     """Supervised fine-tuning on demonstrations."""
     from dpa.config import Schedule, Source, Training
-    from dpa.provenance import Losses
     from dpa.seeds import derive_seed
     from dpa.sources import read_messages
-    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+    from dpa.training import finetune_conversations
 
     sources = [parse(Source, source, "demonstrations") for source in demonstrations]
-    stage = parse(Schedule, schedule, "schedule")
-    tokenizer = load_tokenizer(base_model, revision)
-    losses = Losses()
     conversations = (turns for source in sources for turns in read_messages(source))
-    finetune(
+    finetune_conversations(
         (base_model, revision),
-        tokenizer,
-        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        conversations,
         output,
         parse(Training, training, "training"),
-        stage,
+        parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "sft"),
-        losses=losses,
-        inputs=[base_model, *(source.path for source in sources)],
+        inputs=[source.path for source in sources],
     )
 
 

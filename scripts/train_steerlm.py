@@ -33,11 +33,10 @@ def main(
     """Train SteerLM on annotated responses."""
     from dpa.config import Schedule, Training
     from dpa.prompts import condition_system_prompt, messages
-    from dpa.provenance import Losses
     from dpa.records import Annotation, Prompt, decode_lines
     from dpa.seeds import derive_seed
     from dpa.steerlm import as_condition
-    from dpa.training import finetune, load_tokenizer, tokenise_conversations
+    from dpa.training import finetune_conversations
 
     names = objectives.split(",")
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
@@ -51,19 +50,14 @@ def main(
         for record in decode_lines(path, Annotation)
         if record.prompt_id in wanted
     )
-    stage = parse(Schedule, schedule, "schedule")
-    tokenizer = load_tokenizer(sft_policy, revision)
-    losses = Losses()
-    finetune(
+    finetune_conversations(
         (sft_policy, revision),
-        tokenizer,
-        tokenise_conversations(tokenizer, conversations, stage.max_length, losses),
+        conversations,
         output,
         parse(Training, training, "training"),
-        stage,
+        parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "steerlm"),
-        losses=losses,
-        inputs=[sft_policy, *annotations, *prompts],
+        inputs=[*annotations, *prompts],
     )
 
 
