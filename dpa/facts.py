@@ -56,10 +56,12 @@ def front_facts(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Fac
         yield Fact(f"Spearman(direction, verbosity), t={t}", spearman(index, verb), -0.9, False)
         yield Fact(f"Spearman(direction, helpfulness), t={t}", spearman(index, help_), -0.85, False)
     if last >= 1:
-        for method, bound in (("sft", 20), ("steerlm", 10), ("dpo", 8)):
-            if len(points(method)):
-                gain = scalar("dpa", 1) - scalar(method)
-                yield Fact(f"mean v.r, t=1 minus {method}", gain, bound)
+        baselines = (("sft", None, 20.0), ("dpa", 0, 10.0), ("dpo", None, 8.0))
+        for method, iteration, bound in baselines:
+            if len(points(method, iteration)):
+                name = method if iteration is None else "t=0 (SteerLM on D2)"
+                gain = scalar("dpa", 1) - scalar(method, iteration)
+                yield Fact(f"mean v.r, t=1 minus {name}", gain, bound)
     if last >= 2:
         verbosity = points("dpa", 2)[:, 1]
         yield Fact("verbosity span of the curve, t=2", float(np.ptp(verbosity)), 8)
@@ -69,6 +71,8 @@ def front_facts(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Fac
             grown = volume("dpa", 2, by) - volume("dpa", 1, by)
             yield Fact(f"hypervolume by {label}, t=2 minus t=1", grown, 1)
         if len(points("steerlm")):
+            gain = scalar("dpa", 2) - scalar("steerlm")
+            yield Fact("mean v.r, t=2 minus steerlm", gain, 0)
             grown = volume("dpa", 2, "gold") - volume("steerlm", by="gold")
             yield Fact("hypervolume by gold, t=2 minus steerlm", grown, 5)
     if last >= 3:

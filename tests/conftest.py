@@ -1,8 +1,12 @@
 """Fixtures that several test files share: a tiny policy, made in a second."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tiny models are fastest on one thread, and so do the scripts that tests start run in the pipeline.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

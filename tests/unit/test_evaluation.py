@@ -154,7 +154,7 @@ def make_table(gain=5.0):
 def test_facts_hold_on_a_good_run_and_fail_on_a_flat_one():
     good = list(front_facts(make_table(), [0.0, 100.0]))
     assert [fact.name for fact in good if not fact.holds] == []
-    assert len(good) == 14
+    assert len(good) == 15
     flat = {fact.name: fact.holds for fact in front_facts(make_table(0.0), [0.0, 100.0])}
     assert not flat["hypervolume by gold, t=2 minus t=1"]
     assert not flat["mean v.r, t=3 minus t=2"]
