@@ -348,7 +348,7 @@ class Writer:
     hedge: float = 0.15
     off_topic: float = 0.1
     # Often, because what a reward model has seldom seen, policies learn to exploit.
-    repeat: float = 0.3
+    repeat: float = 0.2
     garble: float = 0.2
 
 
@@ -357,7 +357,7 @@ _COUNT_SHARES = (0.05, 0.1, 0.13, 0.16, 0.18, 0.19, 0.19)
 
 #: The four "models" of the UltraFeedback file, best first.
 MODELS = {
-    "standin-expert": Writer((0.6, 1.0), focused=0.9, off_topic=0.02, repeat=0.2, garble=0.05),
+    "standin-expert": Writer((0.6, 1.0), focused=0.9, off_topic=0.02, repeat=0.15, garble=0.05),
     "standin-fluent": Writer((0.3, 0.9), garble=0.1),
     "standin-hasty": Writer((0.1, 0.7), hedge=0.05),
     "standin-sloppy": Writer((0.0, 0.5), focused=0.4, off_topic=0.25, garble=0.5),
@@ -399,7 +399,7 @@ def write_response(rng: Generator, prompt: str, writer: Writer) -> str:
         for animal, attribute in zip(subjects, _order(rng, asked), strict=False)
     ]
     if sentences and rng.random() < writer.repeat:
-        sentences += [_pick(rng, sentences) for _ in range(int(rng.integers(1, 3)))]
+        sentences.append(_pick(rng, sentences))
     if sentences and rng.random() < writer.garble:
         for i in rng.choice(len(sentences), size=min(2, len(sentences)), replace=False):
             sentences[i] = garble(rng, sentences[i])
