@@ -8,13 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
 from dpa.prompts import normalise
 from dpa.records import Prompt, ScoredSample, decode_lines, read_jsonl
-from dpa.sampling import Steering
-from dpa.steerlm import read_conditions
 
 
 class Policy(NamedTuple):
@@ -28,17 +25,6 @@ class Policy(NamedTuple):
         """`dpa-3` → (dpa, 3); `sft` → (sft, None)."""
         method, _, iteration = name.partition("-")
         return cls(method, int(iteration) if iteration else None)
-
-
-def grid_of(law: dict | None, count: int, conditions: Path | None, samples: int) -> list[Steering]:
-    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing."""
-    if law is not None:
-        directions = evaluation_directions(law, count)
-        return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
-    if conditions is not None:
-        curve = read_conditions(conditions).curve
-        return [Steering(i, condition=c, samples=samples) for i, c in enumerate(curve)]
-    return [Steering(-1, samples=samples)]
 
 
 #: Rewards of a response by a scorer that knows the truth: (prompt, response) -> one per objective.

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from dpa.cli import Progress, log
 from dpa.config import Sampling
-from dpa.directions import Direction, sample_direction
+from dpa.directions import Direction, evaluation_directions, sample_direction
 from dpa.engines import Completion, Engine, Request, load_engine, load_tokenizer
 from dpa.errors import InputError
 from dpa.prompts import condition_system_prompt, direction_system_prompt, messages
 from dpa.provenance import Losses, code_version, content_hash, write_sidecar
 from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_jsonl
 from dpa.seeds import sample_seed
-from dpa.steerlm import Conditions, draw_condition
+from dpa.steerlm import Conditions, draw_condition, read_conditions
 from dpa.tokenization import prompt_ids
 
 
@@ -74,6 +74,17 @@ def drawn_conditions(
         return [Steering(-1, condition=c, first=i) for i, c in enumerate(drawn)]
 
     return steer
+
+
+def grid_of(law: dict | None, count: int, conditions: Path | None, samples: int) -> list[Steering]:
+    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing."""
+    if law is not None:
+        directions = evaluation_directions(law, count)
+        return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
+    if conditions is not None:
+        curve = read_conditions(conditions).curve
+        return [Steering(i, condition=c, samples=samples) for i, c in enumerate(curve)]
+    return [Steering(-1, samples=samples)]
 
 
 def request_for(

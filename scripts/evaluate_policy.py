@@ -47,9 +47,8 @@ def main(
     from pydantic import TypeAdapter
 
     from dpa.config import Arc, Objective, Sampling
-    from dpa.evaluation import grid_of
     from dpa.provenance import content_hash, write_sidecar
-    from dpa.sampling import sample_file
+    from dpa.sampling import grid_of, sample_file
     from dpa.score_files import fingerprint, score_samples
 
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")

@@ -30,6 +30,7 @@ def run(folder: Path, data: dict[str, Any], seed: int = 0) -> subprocess.Complet
         "sft": [],
         "pretraining": [],
         "prompts_per_half": None,
+        "original_responses": "ultrafeedback",
         "drop_sources": ["truthful_qa"],
         "max_dropped_fraction": 0.05,
     }

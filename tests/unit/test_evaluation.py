@@ -11,7 +11,6 @@ from dpa.evaluation import (
     collect,
     front,
     front_hypervolume,
-    grid_of,
     mean_scalar_reward,
     read_table,
 )
@@ -19,6 +18,7 @@ from dpa.facts import front_facts, reward_model_facts
 from dpa.figures import plot_figure4, save_figure
 from dpa.metrics import best_scalar_rewards, hypervolume, spearman, steered_scalar_rewards
 from dpa.records import Prompt, ScoredSample, write_jsonl
+from dpa.sampling import grid_of
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
@@ -132,7 +132,8 @@ def make_table(gain=5.0):
     rows = []
     for t in range(4):
         for i, v in enumerate(evaluation_directions(LAW, 10)):
-            point = {"helpfulness": 70 - 2 * i + gain * t, "verbosity": 60 - 3 * i}
+            start = 70 if t else 40
+            point = {"helpfulness": start - 2 * i + gain * t, "verbosity": 60 - 3 * i}
             rows.append({"method": "dpa", "iteration": t, "direction_index": i, "v": v, **point})
     for method, low in (("steerlm", 40), ("sft", 35), ("dpo", 45)):
         rows.append(

@@ -430,6 +430,7 @@ class TestReadRatings:
             "sft": [],
             "pretraining": [],
             "prompts_per_half": None,
+            "original_responses": "ultrafeedback",
             "drop_sources": ["truthful_qa"],
             "max_dropped_fraction": 0.0,
         }
