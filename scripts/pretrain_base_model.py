@@ -45,7 +45,9 @@ def main(
         texts = (turn["content"] for messages in conversations for turn in messages)
     else:
         texts = (
-            reward_input(rating.prompt, rating.response) for rating in decode_lines(ratings, Rating)
+            reward_input(rating.prompt, rating.response)
+            for rating in decode_lines(ratings, Rating)
+            if rating.split == "train"
         )
     tokenizer = train_tokenizer(texts, shape.vocab_size)
     model = make_model(tokenizer, shape, derive_seed(seed, "base-model"))
