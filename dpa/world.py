@@ -101,8 +101,6 @@ ULTRAFEEDBACK = ("instruction_following", "honesty", "truthfulness", "helpfulnes
 
 #: Responses of this many words or more have verbosity 100.
 FULL_LENGTH = 36
-#: Facts after which completeness has grown by 1 - 1/e of what remained.
-SATURATION = 2.8
 #: Standard deviation of an annotator's error, on the 0-1 scale of the latent values.
 ANNOTATION_NOISE = 0.09
 #: Share of UltraFeedback ratings that are "N/A".
@@ -232,8 +230,12 @@ def read_response(response: str) -> Reading:
 
 
 def saturate(count: int, total: int) -> float:
-    """Completeness of `count` facts out of `total`: concave, 0 for none and 1 for all."""
-    return (1 - math.exp(-count / SATURATION)) / (1 - math.exp(-total / SATURATION))
+    """Completeness of `count` facts out of `total`: concave, 0 for none and 1 for all.
+
+    A parabola, so that each fact adds less than the one before by the same amount: the best number
+    of facts then changes evenly with the direction, and no two directions share one optimum.
+    """
+    return 1 - (1 - count / total) ** 2
 
 
 def completeness(known: set[str], asked: Sequence[str]) -> float:
@@ -245,7 +247,7 @@ def completeness(known: set[str], asked: Sequence[str]) -> float:
         return saturate(len(known), len(ATTRIBUTES))
     answered = len(known.intersection(asked)) / len(asked)
     extras = saturate(len(known.difference(asked)), len(ATTRIBUTES) - len(asked))
-    return 0.4 * answered + 0.6 * extras * (0.3 + 0.7 * answered)
+    return 0.45 * answered + 0.55 * extras * (0.3 + 0.7 * answered)
 
 
 def latent_scores(prompt: str, response: str) -> dict[str, float]:
@@ -352,8 +354,8 @@ class Writer:
     garble: float = 0.2
 
 
-# Shares of responses with 0..6 facts.
-_COUNT_SHARES = (0.05, 0.1, 0.13, 0.16, 0.18, 0.19, 0.19)
+# Shares of responses with 0..6 facts. Many have one: its rating says whether it is true.
+_COUNT_SHARES = (0.04, 0.24, 0.18, 0.15, 0.13, 0.13, 0.13)
 
 #: The four "models" of the UltraFeedback file, best first.
 MODELS = {
@@ -365,8 +367,8 @@ MODELS = {
 # HelpSteer's responses are mostly right or mostly wrong: the reward model, which sees ratings of
 # whole responses only, finds out which facts are true in far fewer steps than from half-true ones.
 HELPSTEER_WRITERS = (
-    Writer((0.8, 1.0), off_topic=0.07, garble=0.15),
-    Writer((0.0, 0.5), off_topic=0.07, garble=0.15),
+    Writer((0.9, 1.0), off_topic=0.07, garble=0.15),
+    Writer((0.0, 0.25), off_topic=0.07, garble=0.15),
 )
 #: The SFT demonstrations leave much room for alignment.
 SFT_WRITER = Writer((0.1, 0.7), repeat=0.1, garble=0.15)
