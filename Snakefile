@@ -6,10 +6,12 @@ include: "rules/common.smk"
 
 
 wildcard_constraints:
-    experiment=cfg.experiment,
+    experiment=ANY_RUN,
+    loop=r"dpa|directional_dpo|rsf/[\d_-]+",
     iteration=r"\d+",
     shard=r"\d+",
-    policy=r"[a-z]+(-\d+)?",
+    direction=r"[\d_-]+",
+    policy=r"[a-z_]+(-\d+)?",
 
 
 # Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def
@@ -30,6 +32,7 @@ localrules:
     dpa,
     baselines,
     figures,
+    tables,
 
 
 rule all:
@@ -37,6 +40,7 @@ rule all:
     input:
         reward_model_targets(),
         figure_targets(),
+        table_targets(),
 
 
 rule reward_model:
@@ -57,6 +61,11 @@ rule baselines:
 rule figures:
     input:
         figure_targets(),
+
+
+rule tables:
+    input:
+        table_targets(),
 
 
 onstart:

@@ -9,14 +9,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
+from dpa.directions import (
+    check_direction,
+    direction_name,
+    evaluation_directions,
+    objectives_of,
+    single_objectives,
+)
 from dpa.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+
+#: The methods that an experiment may compare.
+Method = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "reward_soup", "directional_dpo"]
 
 #: The attributes that a rating format brings: the published reward model's outputs, in its order.
 FORMAT_ATTRIBUTES = {
@@ -68,6 +86,43 @@ class Arc(Section):
         if self.from_degrees >= self.to_degrees:
             raise ValueError("from_degrees must be below to_degrees")
         return self
+
+
+class Wedge(Section):
+    """Three objectives: v1 > v3 >= 0 and v2 <= 0 (appendix A), both angles uniform."""
+
+    law: Literal["wedge"]
+    """This law."""
+    from_degrees: Annotated[float, Field(ge=-90, lt=0)]
+    """The lowest angle of the second objective; it goes up to 0."""
+    to_degrees: Annotated[float, Field(gt=0, le=45)]
+    """The highest angle of the third objective; it goes down to 0."""
+
+
+class Dirichlet(Section):
+    """Any number of objectives: squared weights are Dirichlet."""
+
+    law: Literal["dirichlet"]
+    """This law."""
+    signs: Annotated[list[Literal[-1, 1]], Field(min_length=2)]
+    """Sign of each objective's weight."""
+    concentration: Annotated[float, Field(gt=0)]
+    """1 is uniform over trade-offs; larger values gather around equal weights."""
+
+
+class Fixed(Section):
+    """One direction only: what a scalar method optimises, and is not told."""
+
+    law: Literal["fixed"]
+    direction: Annotated[list[float], Field(min_length=1)]
+    """Unit vector, one weight per objective."""
+
+
+#: What `directions` may be; scripts also take Fixed.
+SteeringLaw = Annotated[Arc | Wedge | Dirichlet, Field(discriminator="law")]
+Law: TypeAdapter = TypeAdapter(
+    Annotated[Arc | Wedge | Dirichlet | Fixed, Field(discriminator="law")]
+)
 
 
 class Source(Section):
@@ -247,13 +302,51 @@ class Sampling(Section):
     max_truncated_fraction: Fraction
 
 
+class DpoRecipe(Section):
+    """How DPO is trained."""
+
+    beta: Annotated[float, Field(gt=0)]
+    """Strength of the pull to the policy that training starts from."""
+    training: Schedule
+    """Training schedule."""
+
+
 class Dpo(Model):
+    recipe: str
+    recipes: dict[str, DpoRecipe]
+
+    @model_validator(mode="after")
+    def _known(self) -> "Dpo":
+        if self.recipe not in self.recipes:
+            raise ValueError(f"recipe: {self.recipe!r} is not among {sorted(self.recipes)}")
+        return self
+
+
+class Rsf(Section):
+    iterations: Positive
+    training: Schedule
+
+
+class Ppo(Section):
+    beta: Annotated[float, Field(ge=0)]
+    responses_per_prompt: Annotated[int, Field(ge=2)]
+    training: Schedule
+
+
+class RewardSoup(Section):
+    experts: Literal["rsf", "ppo"]
+    iterations: Positive
+
+
+class DirectionalDpo(Section):
+    start: Literal["sft", "dpa"]
+    iterations: Positive
     beta: Annotated[float, Field(gt=0)]
     training: Schedule
 
 
 class Evaluation(Section):
-    directions: Annotated[int, Field(ge=2)]
+    directions: Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]
     responses_per_prompt: Positive
     temperature: Annotated[float, Field(ge=0)]
     gold: Literal["quickstart"] | None
@@ -279,11 +372,11 @@ class Config(Section):
     """The whole configuration of an experiment."""
 
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed | Annotated[list[Seed], Field(min_length=1)]
     threads: Positive
     shards: Positive
     objectives: Annotated[list[Objective], Field(min_length=1)]
-    directions: Arc
+    directions: SteeringLaw
     data: Data
     training: Training
     base_model: BaseModelSection
@@ -292,10 +385,20 @@ class Config(Section):
     steerlm: SteerLM
     dpa: Dpa
     sampling: Sampling
-    baselines: list[Literal["sft", "steerlm", "dpo"]]
+    methods: list[Method]
+    scalar_direction: list[float]
     dpo: Dpo
+    rsf: Rsf
+    ppo: Ppo
+    reward_soup: RewardSoup
+    directional_dpo: DirectionalDpo
     evaluation: Evaluation
     world: World | None
+
+    @property
+    def seeds(self) -> list[int]:
+        """The base seeds: one, or those of a repeated experiment."""
+        return [self.seed] if isinstance(self.seed, int) else self.seed
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -328,8 +431,32 @@ class Config(Section):
                 )
         if len(self.evaluation.hypervolume_reference) != len(names):
             raise ValueError("evaluation.hypervolume_reference: give one value per objective")
-        if len(names) != 2:
-            raise ValueError("directions.law: arc is for exactly two objectives")
+        weighed = objectives_of(self.directions.model_dump())
+        if len(names) != weighed:
+            raise ValueError(
+                f"directions.law: {self.directions.law} is for exactly {weighed} objectives, "
+                f"there are {len(names)}; choose another law (arc, wedge, dirichlet)"
+            )
+        try:
+            check_direction(self.scalar_direction, len(names))
+        except InputError as error:
+            raise ValueError(f"scalar_direction: {error}") from None
+        try:
+            evaluation_directions(self.directions.model_dump(), self.evaluation.directions)
+        except InputError as error:
+            raise ValueError(f"evaluation.directions: {error}") from None
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seed: the seeds of a list must differ")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods: names must be unique")
+        soup = self.reward_soup
+        if "reward_soup" in self.methods and soup.experts == "rsf":
+            alone = [direction_name(v) for v in single_objectives(self.directions.model_dump())]
+            scalar = direction_name(self.scalar_direction)
+            if scalar in alone and soup.iterations > self.rsf.iterations and "rsf" in self.methods:
+                raise ValueError(
+                    "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
+                )
         if bool(self.data.train_prompts) != bool(self.data.validation_prompts):
             raise ValueError("data: give both train_prompts and validation_prompts, or neither")
         rated = [ratings.name for ratings in self.data.ratings]
@@ -342,8 +469,14 @@ class Config(Section):
 
 
 def merge(base: dict, overlay: dict) -> dict:
-    """`overlay` laid over `base`: sections merge key by key, everything else is replaced."""
+    """`overlay` laid over `base`: sections merge key by key, everything else is replaced.
+
+    A section that names another `law` is replaced as a whole.
+    """
     merged = dict(base)
+    # Another kind of law has other keys.
+    if "law" in overlay and overlay["law"] != base.get("law"):
+        return overlay
     for key, value in overlay.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
@@ -379,6 +512,15 @@ def read_yaml(path: Path) -> dict:
     return content
 
 
+def read_experiment(path: Path) -> dict:
+    """An experiment's overlay, laid over that of the experiment it `extends`, if any."""
+    overlay = read_yaml(path)
+    extended = overlay.pop("extends", None)
+    if extended is None:
+        return overlay
+    return merge(read_experiment(ROOT / "experiments" / f"{extended}.yaml"), overlay)
+
+
 def load_config(overrides: dict[str, Any] | None = None) -> Config:
     """config.yaml, overlaid by the experiment's file, overlaid by `overrides` (--config).
 
@@ -392,10 +534,10 @@ def load_config(overrides: dict[str, Any] | None = None) -> Config:
         path, experiment = Path(experiment), Path(experiment).stem
     else:
         path = ROOT / "experiments" / f"{experiment}.yaml"
-    values = merge(merge(base, read_yaml(path)), overrides)
+    values = merge(merge(base, read_experiment(path)), overrides)
     values["experiment"] = experiment
     try:
-        return Config.model_validate(fill_in(values, experiment))
+        return Config.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, path)) from None
 
@@ -405,20 +547,17 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
 
 
-def fill_in(value: Any, experiment: str) -> Any:
-    """Replace `{experiment}` in every string."""
-    if isinstance(value, dict):
-        return {key: fill_in(item, experiment) for key, item in value.items()}
-    if isinstance(value, list):
-        return [fill_in(item, experiment) for item in value]
-    return value.replace("{experiment}", experiment) if isinstance(value, str) else value
-
-
 def explain(error: ValidationError, path: Path) -> str:
     """One line per wrong key: its path, what is wrong, what to do."""
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        # Of a key that takes one value or a list of them, say what is wrong with what was given.
+        branches = [p for p in item["loc"] if str(p).startswith(("constrained-", "list["))]
+        if branches and item["type"] == (
+            "int_type" if isinstance(item["input"], list) else "list_type"
+        ):
+            continue
+        key = ".".join(str(part) for part in item["loc"] if part not in branches)
         if item["type"] == "extra_forbidden":
             advice = f"unknown key{_nearest(item['loc'])}; see docs/configuration.md"
         elif item["type"] == "missing":

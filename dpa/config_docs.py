@@ -16,12 +16,15 @@ from dpa.config import (
     ROOT,
     Column,
     Config,
+    Dirichlet,
+    DpoRecipe,
     Objective,
     Ratings,
     Schedule,
     Section,
     Source,
     Table,
+    Wedge,
     World,
 )
 
@@ -38,7 +41,8 @@ INTRODUCTION = f"""\
 `config.yaml` has every key with its default. An experiment lays its own file over it: a name in
 `experiments/` (`--config experiment=quickstart`) or a path to a file of yours
 (`--config experiment=path/to/mine.yaml`). It gives only what differs: sections merge key by key,
-lists are replaced as a whole. `--config key=value` on the command line is laid over both. Outputs
+lists are replaced as a whole. With `extends: quickstart` it is laid over that experiment's
+file in turn. `--config key=value` on the command line is laid over both. Outputs
 go to `results/<name of the experiment>/`, and `{{experiment}}` in any text stands for that name.
 
 Unknown, missing and contradictory keys stop the run before its first job, with the key's path.
@@ -54,6 +58,9 @@ PARTS: dict[str, tuple[str, type[Section]]] = {
     "Table": ("An item of `data.ratings`: a file of your own (see your-own-data.md).", Table),
     "Column": ("An attribute of a table.", Column),
     "Source": ("Where rows are read from: local files, or a hub data set at a commit.", Source),
+    "Wedge law": ("`directions` for three objectives (appendix A).", Wedge),
+    "Dirichlet law": ("`directions` for any number of objectives.", Dirichlet),
+    "DPO recipe": ("An item of `dpo.recipes`.", DpoRecipe),
     "Schedule": ("How a stage is trained: the keys of each `training` section.", Schedule),
     "World": ("Sizes of the quickstart's generated data: the keys of `world`.", World),
 }
@@ -106,11 +113,14 @@ class Keys:
 
     def rows(self, path: str, value: dict, node: Schema) -> Iterator[TableRow]:
         """The lines of all keys below a section; a schedule has one line."""
+        if "discriminator" in node:  # one of several laws: the default's
+            node = {"$ref": node["discriminator"]["mapping"][value["law"]]}
         if "$ref" in node:
             node = self.schema["$defs"][_model_name(node)]
         for key, item in value.items():
             inner, child = f"{path}.{key}", node["properties"][key]
-            if isinstance(item, dict) and _model_name(child) not in TITLES:
+            section = isinstance(item, dict) and "additionalProperties" not in child
+            if section and _model_name(child) not in TITLES:
                 yield inner, "section", "", self.comments[inner]
                 yield from self.rows(inner, item, child)
             else:

@@ -1,10 +1,13 @@
 """Preference directions: unit vectors with one weight per objective (paper, section 2).
 
-A direction law draws training directions; a grid lists evaluation directions.
+A law is where directions come from; `LAWS` has them all, as functions from the unit cube to the
+law's support. Training draws from the cube at random, the evaluation grid takes evenly spread
+points. Nothing here knows how many objectives there are but the laws themselves.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,24 +48,116 @@ def check_direction(direction: Sequence[float], objectives: int) -> Direction:
 
 
 def sample_direction(law: dict, seed: int, iteration: int, prompt_id: str, index: int) -> Direction:
-    """Draw direction `index` of a prompt from the law; equal arguments give equal directions.
-
-    Laws: `arc` (two objectives): angle uniform between `from_degrees` and `to_degrees`; the paper's
-    is Uniform(-45, 0) (section 3.1).
-    """
+    """Draw direction `index` of a prompt from the law; equal arguments give equal directions."""
     generator = np.random.default_rng(derive_seed(seed, "direction", iteration, prompt_id, index))
-    return from_degrees(generator.uniform(law["from_degrees"], law["to_degrees"]))
+    kind = LAWS[law["law"]]
+    return kind.place(law, [generator.uniform() for _ in range(kind.cube(law))])
 
 
-def evaluation_directions(law: dict, count: int) -> list[Direction]:
-    """`count` directions spread evenly over the law's support, the most helpful first.
+def evaluation_directions(law: dict, grid: int | Sequence[Sequence[float]]) -> list[Direction]:
+    """The evaluation grid: directions given one by one, or that many spread over the law's support.
 
-    For the paper's arc: ten from (1, 0) to (sqrt(2)/2, -sqrt(2)/2) (section 3.2; the text's plus
-    sign is a slip).
+    On an arc they are evenly spaced, the most helpful first: for the paper's, ten from (1, 0) to
+    (sqrt(2)/2, -sqrt(2)/2) (section 3.2; the text's plus sign is a slip). In more dimensions they
+    are the first points of a Halton sequence, ordered by the first weight.
     """
-    return [from_degrees(a) for a in np.linspace(law["to_degrees"], law["from_degrees"], count)]
+    if not isinstance(grid, int):
+        return [check_direction(v, objectives_of(law)) for v in grid]
+    kind = LAWS[law["law"]]
+    if kind.cube(law) == 0:
+        return [kind.place(law, [])]
+    if kind.cube(law) == 1:
+        return [kind.place(law, [u]) for u in np.linspace(1, 0, grid)]
+    from scipy.stats.qmc import Halton
+
+    # The sequence's first point is a corner of the cube.
+    points = Halton(kind.cube(law), scramble=False).random(grid + 1)[1:]
+    return sorted((kind.place(law, list(u)) for u in points), reverse=True)
+
+
+def objectives_of(law: dict) -> int:
+    """Number of objectives that a law's directions weigh."""
+    return LAWS[law["law"]].objectives(law)
+
+
+def conditioned(law: dict) -> bool:
+    """Whether policies are told the direction: one that never changes says nothing."""
+    return law["law"] != "fixed"
+
+
+def fixed_law(direction: Sequence[float]) -> dict:
+    """The law that always gives `direction`: what a scalar method optimises."""
+    return {"law": "fixed", "direction": list(direction)}
+
+
+def single_objectives(law: dict) -> list[Direction]:
+    """For each objective the direction that asks for it alone, with the sign it has in the law.
+
+    The experts of Reward Soup: where verbosity's weight is negative, its expert is terse.
+    """
+    mean = np.sum(evaluation_directions(law, 50), axis=0)
+    signs = np.where(mean < 0, -1.0, 1.0)
+    return [[float(v) + 0.0 for v in row] for row in np.diag(signs)]
+
+
+def direction_name(direction: Sequence[float]) -> str:
+    """A direction as part of a path: its weights in hundredths, `80_-60`."""
+    return "_".join(str(round(100 * v)) for v in direction)
 
 
 def scalar_reward(direction: Sequence[float], rewards: Sequence[float]) -> float:
     """v . r, the reward that a direction asks to maximise (paper, equation 1)."""
     return sum(v * r for v, r in zip(direction, rewards, strict=True))
+
+
+# --- Laws ------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """A kind of law: `place` maps a point of a unit cube of `cube` dimensions to a direction."""
+
+    objectives: Callable[[dict], int]
+    cube: Callable[[dict], int]
+    place: Callable[[dict, Sequence[float]], Direction]
+
+
+def _between(low: float, high: float, u: float) -> float:
+    return low + (high - low) * u
+
+
+def _arc(law: dict, u: Sequence[float]) -> Direction:
+    """The angle is uniform; the paper's is Uniform(-45, 0) degrees (section 3.1)."""
+    return from_degrees(_between(law["from_degrees"], law["to_degrees"], u[0]))
+
+
+def _wedge(law: dict, u: Sequence[float]) -> Direction:
+    """Unit, v1 > v3 >= 0 and v2 <= 0 (appendix A); the law is ours: both angles are uniform."""
+    down = math.radians(_between(law["from_degrees"], 0, u[0]))
+    aside = math.radians(_between(0, law["to_degrees"], u[1]))
+    return _rounded(
+        [math.cos(down) * math.cos(aside), math.sin(down), math.cos(down) * math.sin(aside)]
+    )
+
+
+def _dirichlet(law: dict, u: Sequence[float]) -> Direction:
+    """Squared weights are Dirichlet, so the length is 1; signs are given."""
+    from scipy.special import gammaincinv
+
+    shares = gammaincinv(law["concentration"], np.clip(u, 1e-9, 1 - 1e-9))
+    return _rounded(np.array(law["signs"]) * np.sqrt(shares / shares.sum()))
+
+
+def _rounded(values: Iterable[float]) -> Direction:
+    return [round(float(v), 6) + 0.0 for v in values]
+
+
+LAWS = {
+    "arc": Kind(lambda law: 2, lambda law: 1, _arc),
+    "wedge": Kind(lambda law: 3, lambda law: 2, _wedge),
+    "dirichlet": Kind(lambda law: len(law["signs"]), lambda law: len(law["signs"]), _dirichlet),
+    "fixed": Kind(
+        lambda law: len(law["direction"]),
+        lambda law: 0,
+        lambda law, u: [float(v) for v in law["direction"]],
+    ),
+}

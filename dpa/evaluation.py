@@ -1,6 +1,6 @@
 """The validation curve: mean rewards of every method under every direction (paper, section 3.2)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -8,14 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dpa.config import Objective
 from dpa.errors import InputError
 from dpa.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
+from dpa.objectives import objective_rewards
 from dpa.prompts import normalise
-from dpa.records import Prompt, ScoredSample, decode_lines, read_jsonl
+from dpa.records import Prompt, ScoredSample, decode_lines
 
 
 class Policy(NamedTuple):
-    """A policy's place in the comparison: `dpa` has an iteration, baselines have none."""
+    """A policy's place in the comparison; methods whose iterations are compared have one."""
 
     method: str
     iteration: int | None
@@ -31,70 +33,95 @@ class Policy(NamedTuple):
 Gold = Callable[[str, str], Sequence[float]]
 
 
-def gold_scorer(name: str | None) -> Gold | None:
+def gold_scorer(name: str | None, objectives: Sequence[Objective]) -> Gold | None:
     """A gold scorer by its name in the configuration."""
     if name is None:
         return None
     if name == "quickstart":
-        from dpa.world import gold_rewards
+        from dpa.world import gold_scores
 
-        return gold_rewards
+        return lambda prompt, response: objective_rewards(gold_scores(prompt, response), objectives)
     raise InputError(f"unknown gold scorer {name!r}; known: quickstart")
 
 
-def summarise(
-    policy: Policy,
-    records: Sequence[ScoredSample],
-    objectives: Sequence[str],
-    seed: int,
-    gold: Gold | None,
-    prompts: dict[str, str],
-) -> Iterator[dict]:
-    """Rows of validation_rewards.csv: means over prompts and samples, one row per direction.
-
-    `prompts` maps ids to texts, for the gold scorer.
-    """
-    ordered = sorted(records, key=lambda r: r.direction_index)
-    for index, group in groupby(ordered, lambda r: r.direction_index):
-        rows = list(group)
-        columns = {"v": rows[0].direction, "r": _mean([r.rewards for r in rows]), "gold": None}
-        if gold is not None:
-            columns["gold"] = _mean([gold(prompts[r.prompt_id], r.response) for r in rows])
-        yield {
-            "method": policy.method,
-            "iteration": policy.iteration,
-            "seed": seed,
-            "direction_index": index,
-            **{
-                f"{prefix}_{name}": values[i] if values else None
-                for prefix, values in columns.items()
-                for i, name in enumerate(objectives)
-            },
-            "mean_tokens": _mean([[r.response_tokens] for r in rows])[0],
-            "n": len(rows),
-        }
-
-
-def _mean(values: Sequence[Sequence[float]]) -> list[float]:
-    return np.mean(values, axis=0).round(4).tolist()
-
-
-def collect(
+def prompt_rewards(
     responses: Sequence[Path],
     prompts: Path,
-    objectives: Sequence[str],
+    objectives: Sequence[Objective],
     seed: int,
     gold: Gold | None,
 ) -> pd.DataFrame:
-    """The table of all policies; a file's stem names its policy (`dpa-3.jsonl`)."""
+    """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
+
+    One row per policy, direction and prompt: the direction's weights `v_*` or the condition `c_*`,
+    mean rewards `r_*` (and `gold_*`), mean length `tokens`, number of responses `n`. What every
+    table, figure and interval is made from.
+    """
     texts = {p.prompt_id: normalise(p.prompt) for p in decode_lines(prompts, Prompt)}
-    rows = [
-        row
-        for path in responses
-        for row in summarise(
-            Policy.parse(path.stem), read_jsonl(path, ScoredSample), objectives, seed, gold, texts
+    names = [objective.name for objective in objectives]
+    rows = []
+    for path in responses:
+        policy = Policy.parse(path.stem)
+        ordered = sorted(
+            decode_lines(path, ScoredSample), key=lambda r: (r.direction_index, r.prompt_id)
         )
-    ]
+        for (index, prompt_id), found in groupby(
+            ordered, lambda r: (r.direction_index, r.prompt_id)
+        ):
+            group = list(found)
+            columns = {
+                "v": group[0].direction,
+                "c": group[0].condition,
+                "r": np.mean([r.rewards for r in group], axis=0),
+            }
+            if gold is not None:
+                text = texts[prompt_id]
+                columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)
+            rows.append(
+                {
+                    "method": policy.method,
+                    "iteration": policy.iteration,
+                    "seed": seed,
+                    "direction_index": index,
+                    "prompt_id": prompt_id,
+                    **{
+                        f"{prefix}_{name}": None if values is None else float(values[i])
+                        for prefix, values in columns.items()
+                        for i, name in enumerate(names)
+                    },
+                    "tokens": float(np.mean([r.response_tokens for r in group])),
+                    "n": len(group),
+                }
+            )
+    return pd.DataFrame(rows).astype(
+        {"iteration": "Int64"} | dict.fromkeys(_prefixed("vc", names), float)
+    )
+
+
+def _prefixed(prefixes: Iterable[str], names: Sequence[str]) -> list[str]:
+    return [f"{prefix}_{name}" for prefix in prefixes for name in names]
+
+
+def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """validation_rewards.csv: means over responses, one row per policy, seed and direction.
+
+    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer.
+    """
+    means = [*_prefixed(["r", "gold"], names), "tokens"]
+    rows = []
+    for key, group in table.groupby(
+        ["method", "iteration", "seed", "direction_index"], dropna=False, sort=False
+    ):
+        weights = group["n"].to_numpy()
+        mean = {
+            c: round(float(np.average(group[c], weights=weights)), 4) for c in means if c in group
+        }
+        rows.append(
+            dict(zip(["method", "iteration", "seed", "direction_index"], key, strict=True))
+            | {c: group[c].iloc[0] for c in _prefixed("v", names)}
+            | {c: mean.get(c) for c in means[:-1]}
+            | {"mean_tokens": mean["tokens"], "n": int(weights.sum())}
+        )
     return pd.DataFrame(rows).astype({"iteration": "Int64"})
 
 
@@ -115,12 +142,13 @@ def front(
 ) -> np.ndarray:
     """(points, k) mean rewards of a policy in direction order, `by` the reward model or gold.
 
-    `by` is the column prefix, `r` or `gold`. Empty when the table does not have the policy.
+    `by` is the column prefix, `r` or `gold`. Means over the seeds, if there are several. Empty when
+    the table does not have the policy.
     """
     rows = table[table["method"] == method]
     rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
-    rows = rows.sort_values("direction_index")
-    return rows[[f"{by}_{name}" for name in objectives]].to_numpy(dtype=float)
+    columns = _prefixed([by], objectives)
+    return rows.groupby("direction_index")[columns].mean().to_numpy(dtype=float)
 
 
 def mean_scalar_reward(points: np.ndarray, directions: np.ndarray, steered: bool) -> float:

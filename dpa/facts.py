@@ -1,13 +1,16 @@
 """What the quickstart must show, with bounds that held over seeds that were not tuned on."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dpa.evaluation import front, front_hypervolume, mean_scalar_reward
+from dpa.evaluation import front, front_hypervolume, mean_scalar_reward, read_table
 from dpa.metrics import spearman
+from dpa.records import Annotation, decode_lines
+from dpa.world import gold_rewards
 
 OBJECTIVES = ("helpfulness", "verbosity")
 
@@ -23,6 +26,19 @@ class Fact(NamedTuple):
     @property
     def holds(self) -> bool:
         return self.value > self.bound if self.above else self.value <= self.bound
+
+
+def run_facts(folder: Path, reference: Sequence[float]) -> Iterator[Fact]:
+    """All facts about a quickstart run in results/<experiment>/."""
+    held_out = [
+        record
+        for path in sorted((folder / "annotations").glob("*.jsonl"))
+        for record in decode_lines(path, Annotation)
+        if record.split == "validation"
+    ]
+    gold = np.array([gold_rewards(str(r.prompt), r.response) for r in held_out])
+    yield from reward_model_facts(np.array([r.rewards for r in held_out]), gold)
+    yield from front_facts(read_table(folder / "evaluation" / "validation_rewards.csv"), reference)
 
 
 def reward_model_facts(rewards: np.ndarray, gold: np.ndarray) -> Iterator[Fact]:

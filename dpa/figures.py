@@ -34,6 +34,10 @@ STYLE: Any = {
 #: Baselines: label, marker, colour (Okabe-Ito). DPA's iterations take their colours from viridis.
 BASELINES = {
     "steerlm": ("SteerLM", "s", "#D55E00"),
+    "reward_soup": ("Reward Soup", "v", "#0072B2"),
+    "directional_dpo": ("Directional DPO", "^", "#E69F00"),
+    "rsf": ("RSF", "P", "#56B4E9"),
+    "ppo": ("PPO (RLOO)", "X", "#009E73"),
     "dpo": ("DPO", "D", "#CC79A7"),
     "sft": ("SFT", "*", "#000000"),
 }
@@ -49,11 +53,19 @@ def draw_fronts(axes: Axes, table: pd.DataFrame, objectives: Sequence[str], by: 
         label = f"DPA t={t}" + (" (SteerLM on D2)" if t == 0 else "")
         axes.plot(points[:, 1], points[:, 0], "o-", color=colour, label=label, zorder=3 + t)
     for method, (label, marker, colour) in BASELINES.items():
-        points = front(table, method, None, objectives, by)
+        # Of a baseline with iterations the last.
+        last = table.loc[table["method"] == method, "iteration"].max()
+        iteration = None if pd.isna(last) else int(last)
+        points = front(table, method, iteration, objectives, by)
         if len(points):
-            line = "--" if len(points) > 1 else ""
+            many = len(points) > 1
             axes.plot(
-                points[:, 1], points[:, 0], marker + line, color=colour, label=label, markersize=7
+                points[:, 1],
+                points[:, 0],
+                marker + ("--" if many else ""),
+                color=colour,
+                label=label,
+                markersize=5 if many else 8,
             )
     axes.set_xlabel("verbosity (mean reward, 0–100)")
     axes.set_ylabel("helpfulness (mean reward, 0–100)")
@@ -82,6 +94,30 @@ def plot_figure4(table: pd.DataFrame, objectives: Sequence[str], title: str) -> 
             axes.set_title(f"validation rewards {PANELS[by]}", fontsize=9)
         handles, labels = all_axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_policy_gradient(histories: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Reward, divergence from the SFT policy, and length by step; a line per direction.
+
+    `histories` maps a direction's name to its training's history.csv.
+    """
+    panels = {
+        "reward": "reward v·r (points)",
+        "kl": "KL from the SFT policy (nats per response)",
+        "response_tokens": "response length (tokens)",
+        "truncated": "responses cut off (share)",
+    }
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.2), sharex=True, layout="constrained")
+        for panel, (column, label) in zip(axes.flat, panels.items(), strict=True):
+            for name, history in histories.items():
+                panel.plot(history["step"], history[column], label=name)
+            panel.set_ylabel(label)
+        for panel in axes[1]:
+            panel.set_xlabel("optimiser step")
+        axes[0, 0].legend(title="direction (hundredths)")
         figure.suptitle(title, fontsize=10)
     return figure
 

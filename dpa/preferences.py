@@ -1,19 +1,24 @@
-"""Preference pairs from ratings, for the DPO baseline."""
+"""Preference pairs: from ratings, for DPO, and from a policy's samples, for directional DPO."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from dpa.prompts import messages
+from dpa.directions import scalar_reward
+from dpa.prompts import direction_system_prompt, messages
 from dpa.provenance import Losses
-from dpa.records import Rating, decode_lines
+from dpa.records import Pair, Prompt, Rating, decode_lines, read_jsonl
 from dpa.seeds import derive_seed
+from dpa.selection import Candidates, SelectionPlan, best_of_n, candidates_by_direction
+
+#: Rewards and ratings have fewer decimals than this.
+DECIMALS = 6
 
 
-def preference_pairs(
+def rating_pairs(
     ratings: Path, dataset: str, prompt_ids: set[str], seed: int, losses: Losses
-) -> Iterator[tuple[list[dict], str, str]]:
-    """(prompt messages, chosen, rejected) for each prompt with two differently rated responses.
+) -> Iterator[Pair]:
+    """A pair for each prompt with two differently rated responses.
 
     Only the ratings of one data set count: those of different ones are not comparable.
     Chosen has the highest mean rating, rejected is a seeded choice among the lower ones (zephyr-7b-
@@ -24,13 +29,70 @@ def preference_pairs(
         if rating.dataset == dataset and rating.prompt_id in prompt_ids:
             by_prompt.setdefault(rating.prompt_id, []).append(rating)
     for prompt_id, responses in by_prompt.items():
+        losses.read += 1
         means = [fmean(r.attributes.values()) for r in responses]
         best = max(means)
         lower = [r for r, mean in zip(responses, means, strict=True) if mean < best]
         if not lower:
-            losses.read += 1
             losses.drop("no two different ratings")
             continue
         chosen = responses[means.index(best)]
         rejected = lower[derive_seed(seed, "dpo-pair", prompt_id) % len(lower)]
-        yield messages(chosen.prompt, None), chosen.response, rejected.response
+        yield Pair(
+            prompt_id=prompt_id,
+            prompt=chosen.prompt,
+            direction=None,
+            chosen=chosen.response,
+            rejected=rejected.response,
+            margin=round(best - fmean(rejected.attributes.values()), DECIMALS),
+        )
+
+
+def sampled_pairs(
+    shards: Iterable[Path],
+    prompts_file: Path,
+    plan: SelectionPlan,
+    losses: Losses,
+    pair_losses: Losses,
+) -> Iterator[Pair]:
+    """For each prompt and direction the best and the worst of its candidates by v.r.
+
+    Among equals the lowest sample index wins. Directions whose candidates are all equal give no
+    pair; they are counted in `pair_losses`, prompts without candidates in `losses`.
+    """
+    prompts = read_jsonl(prompts_file, Prompt)
+    for candidates in candidates_by_direction(shards, prompts, plan, losses):
+        pair_losses.read += 1
+        pair = _pair(candidates)
+        if pair is None:
+            pair_losses.drop("candidates are equal")
+        else:
+            yield pair
+
+
+def _pair(candidates: Candidates) -> Pair | None:
+    prompt, direction, samples = candidates
+    rewards = [s.rewards for s in samples]
+    chosen = samples[best_of_n(direction, rewards)]
+    rejected = samples[best_of_n([-v for v in direction], rewards)]
+    gap = scalar_reward(direction, chosen.rewards) - scalar_reward(direction, rejected.rewards)
+    margin = round(gap, DECIMALS)
+    if margin <= 0:
+        return None
+    return Pair(
+        prompt_id=prompt.prompt_id,
+        prompt=prompt.prompt,
+        direction=direction,
+        chosen=chosen.response,
+        rejected=rejected.response,
+        margin=margin,
+    )
+
+
+def as_conversations(
+    pairs: Iterable[Pair], names: Sequence[str]
+) -> Iterator[tuple[list[dict], str, str]]:
+    """(prompt messages, chosen, rejected); a pair's direction, if any, is in the system prompt."""
+    for pair in pairs:
+        system = pair.direction and direction_system_prompt(names, pair.direction)
+        yield messages(pair.prompt, system or None), pair.chosen, pair.rejected

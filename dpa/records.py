@@ -105,6 +105,21 @@ class Selected(Record):
     origin: Literal["sampled", "replay"]
 
 
+class Pair(Record):
+    """A line of pairs.jsonl: two responses to a prompt, the first better by `margin`.
+
+    `direction` is the one that they were compared under, and that the policy is told; null for
+    pairs from ratings, whose margin is that of the mean ratings.
+    """
+
+    prompt_id: str
+    prompt: str | list[Turn]
+    direction: list[float] | None
+    chosen: str
+    rejected: str
+    margin: Annotated[float, msgspec.Meta(gt=0)]
+
+
 R = TypeVar("R")
 
 

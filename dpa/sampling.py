@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from dpa.cli import Progress, log
 from dpa.config import Sampling
-from dpa.directions import Direction, evaluation_directions, sample_direction
+from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.engines import Completion, Engine, Request, load_engine, load_tokenizer
 from dpa.errors import InputError
 from dpa.prompts import condition_system_prompt, direction_system_prompt, messages
@@ -42,14 +42,27 @@ class Steering(NamedTuple):
     first: int = 0
 
 
+#: In the place of an iteration it sets evaluation's seeds apart from those of iterations 1, 2, ...
+EVALUATION = 0
+
 #: The steerings of a prompt, given its id.
 Steer = Callable[[str], Sequence[Steering]]
 
 
+def always(grid: Sequence[Steering]) -> Steer:
+    """The same steerings for every prompt: an evaluation."""
+    return lambda prompt_id: grid
+
+
 def drawn_directions(law: dict, seed: int, iteration: int, directions: int, samples: int) -> Steer:
-    """Iterations 2 and up: `directions` drawn for each prompt, `samples` each (section 3.1)."""
+    """Iterations 2 and up: `directions` drawn for each prompt, `samples` each (section 3.1).
+
+    Under a law that has one direction only the policy is not told it.
+    """
 
     def steer(prompt_id: str) -> list[Steering]:
+        if not conditioned(law):
+            return [Steering(i, samples=samples) for i in range(directions)]
         return [
             Steering(i, sample_direction(law, seed, iteration, prompt_id, i), samples=samples)
             for i in range(directions)
@@ -76,10 +89,15 @@ def drawn_conditions(
     return steer
 
 
-def grid_of(law: dict | None, count: int, conditions: Path | None, samples: int) -> list[Steering]:
+def grid_of(
+    law: dict | None,
+    grid: int | Sequence[Sequence[float]],
+    conditions: Path | None,
+    samples: int,
+) -> list[Steering]:
     """What every validation prompt is asked for: directions, SteerLM's curve, or nothing."""
     if law is not None:
-        directions = evaluation_directions(law, count)
+        directions = evaluation_directions(law, grid)
         return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
     if conditions is not None:
         curve = read_conditions(conditions).curve
@@ -205,7 +223,7 @@ def sample_file(
     samples. For an evaluation `steer` gives every prompt the same grid:
 
         grid = [Steering(i, direction=v, samples=2) for i, v in enumerate(directions)]
-        sample_file(..., steer=lambda prompt_id: grid)
+        sample_file(..., steer=always(grid))
 
     `policy` is a folder, or a hub id with its `revision`; `names` are the objectives', `seed` is
     the base seed, `iteration` sets the seeds of different files apart; `inputs` are files besides

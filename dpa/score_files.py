@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from dpa.cli import Progress
+from dpa.cli import Progress, log
 from dpa.config import Objective, Source
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
 from dpa.prompts import Conversation
-from dpa.provenance import Losses, atomic
+from dpa.provenance import Losses, atomic, content_hash, write_sidecar
 from dpa.records import (
     Annotation,
     ChunkedWriter,
@@ -108,6 +108,37 @@ def score_samples(
         progress.advance(size)
     writer.finish()
     return sum(sizes)
+
+
+def score_file(
+    reward_model: tuple[str, str | None],
+    samples: Path,
+    prompts: Path,
+    objectives: Sequence[Objective],
+    output: Path,
+    *,
+    tokens_per_batch: int,
+    attributes: Sequence[str] | None = None,
+) -> None:
+    """`score_samples` by a reward model given as (path, revision), with the sidecar."""
+    from dpa.scoring import RewardModel
+
+    path, revision = reward_model
+    model = RewardModel.load(
+        path, revision, attributes=attributes, tokens_per_batch=tokens_per_batch
+    )
+    inputs: list[Path | str] = [path, samples, prompts]
+    settings = [
+        path,
+        revision,
+        model.names,
+        [objective.model_dump() for objective in objectives],
+        tokens_per_batch,
+    ]
+    known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
+    rows = score_samples(model, samples, prompts, objectives, output, known)
+    write_sidecar(output, inputs, rows=rows, scored=model.scored, cut=model.cut)
+    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 
 def _prompt_of(numbered: tuple[int, Sample]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
-from dpa.directions import Direction, sample_direction, scalar_reward
+from dpa.directions import Direction, conditioned, sample_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.provenance import Losses
 from dpa.records import Annotation, Prompt, ScoredSample, Selected, decode_lines, read_jsonl
@@ -24,7 +25,10 @@ class SelectionPlan:
     iteration: int
     directions_per_prompt: int
     responses_per_direction: int
-    replay_fraction: float
+    #: Every direction chooses among all of a prompt's candidates: DPA's first iteration, whose
+    #: policy, SteerLM, knows conditions and no directions.
+    shared: bool = False
+    replay_fraction: float = 0.0
 
     def direction(self, prompt_id: str, index: int) -> Direction:
         """Direction `index` of a prompt; indices from directions_per_prompt on are for replay."""
@@ -39,38 +43,44 @@ def best_of_n(direction: Sequence[float], rewards: Sequence[Sequence[float]]) ->
     return scores.index(max(scores))
 
 
-def select_for_prompt(
-    prompt: Prompt, candidates: list[ScoredSample], plan: SelectionPlan
-) -> Iterator[Selected]:
-    """One row per direction. In iteration 1 every direction chooses among all candidates.
+class Candidates(NamedTuple):
+    """What one direction of a prompt chooses among, in the order of sample indices."""
 
-    Raises ValueError when a candidate is missing, doubled, or was sampled under another direction.
+    prompt: Prompt
+    direction: Direction
+    samples: list[ScoredSample]
+
+
+def candidates_of_prompt(
+    prompt: Prompt, samples: list[ScoredSample], plan: SelectionPlan
+) -> Iterator[Candidates]:
+    """The candidates of each of the prompt's directions.
+
+    Raises ValueError when one is missing, doubled, or was sampled under another direction.
     """
     by_direction: dict[int, list[ScoredSample]] = {}
-    for candidate in sorted(candidates, key=lambda c: (c.direction_index, c.sample_index)):
-        by_direction.setdefault(candidate.direction_index, []).append(candidate)
+    for sample in sorted(samples, key=lambda s: (s.direction_index, s.sample_index)):
+        by_direction.setdefault(sample.direction_index, []).append(sample)
     total = plan.directions_per_prompt * plan.responses_per_direction
-    shared = plan.iteration == 1
     expected = (
         {-1: total}
-        if shared
+        if plan.shared
         else dict.fromkeys(range(plan.directions_per_prompt), plan.responses_per_direction)
     )
     for index, count in expected.items():
-        found = [c.sample_index for c in by_direction.pop(index, [])]
+        found = [s.sample_index for s in by_direction.get(index, [])]
         if found != list(range(count)):
             raise ValueError(f"direction {index} has samples {found}, expected 0..{count - 1}")
-    if by_direction:
-        raise ValueError(f"unexpected direction indices {sorted(by_direction)}")
+    if foreign := sorted(set(by_direction) - set(expected)):
+        raise ValueError(f"unexpected direction indices {foreign}")
 
+    told = conditioned(plan.law) and not plan.shared
     for index in range(plan.directions_per_prompt):
         direction = plan.direction(prompt.prompt_id, index)
-        mine = [c for c in candidates if shared or c.direction_index == index]
-        mine.sort(key=lambda c: c.sample_index)
-        if not shared and mine[0].direction != direction:
+        mine = by_direction[-1 if plan.shared else index]
+        if told and mine[0].direction != direction:
             raise ValueError(f"direction {index} is {mine[0].direction}, expected {direction}")
-        best = mine[best_of_n(direction, [c.rewards for c in mine])]
-        yield _selected(prompt, direction, best.response, best.rewards, len(mine), "sampled")
+        yield Candidates(prompt, direction, mine)
 
 
 def _selected(
@@ -107,10 +117,10 @@ def _place(prompt_id: str, position: dict[str, int], path: Path) -> int:
     return position[prompt_id]
 
 
-def select_sampled(
+def candidates_by_direction(
     shards: Iterable[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
-) -> Iterator[Selected]:
-    """Selected rows of all shards in prompt order, whatever the shards' number and order.
+) -> Iterator[Candidates]:
+    """Candidates of all shards in prompt order, whatever the shards' number and order.
 
     Prompts without any candidate (too long to sample) are counted in `losses`. Raises InputError
     naming the shard when candidates are missing, doubled or foreign.
@@ -129,7 +139,7 @@ def select_sampled(
             last = place
             seen += 1
             try:
-                yield from select_for_prompt(prompts[place], list(group), plan)
+                yield from candidates_of_prompt(prompts[place], list(group), plan)
             except ValueError as error:
                 if isinstance(error, InputError):
                     raise
@@ -138,6 +148,15 @@ def select_sampled(
                 ) from None
     losses.read += len(prompts)
     losses.dropped["no candidates"] += len(prompts) - seen
+
+
+def select_sampled(
+    shards: Iterable[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
+) -> Iterator[Selected]:
+    """Each direction's best candidate; see candidates_by_direction."""
+    for prompt, direction, samples in candidates_by_direction(shards, prompts, plan, losses):
+        best = samples[best_of_n(direction, [s.rewards for s in samples])]
+        yield _selected(prompt, direction, best.response, best.rewards, len(samples), "sampled")
 
 
 def select_replay(

@@ -268,8 +268,9 @@ def train_dpo(
     beta: float,
     losses: Losses,
     inputs: list[Path | str],
+    **details: Any,
 ) -> None:
-    """DPO from the SFT policy on (prompt messages, chosen, rejected), with the start as reference.
+    """DPO from a policy on (prompt messages, chosen, rejected), with the start as reference.
 
     Pairs longer than the schedule's max_length are dropped and counted in `losses`.
     """
@@ -278,21 +279,23 @@ def train_dpo(
 
     tokenizer = load_tokenizer(*start)
     rows = []
+    response_tokens = 0
     for messages, chosen, rejected in pairs:
         losses.read += 1
         row = {
             "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
         }
-        ids = [conversation_ids(tokenizer, messages + answer)[0] for answer in row.values()]
-        if max(map(len, ids)) > schedule.max_length:
+        tokenised = [conversation_ids(tokenizer, messages + answer) for answer in row.values()]
+        if max(len(ids) for ids, _ in tokenised) > schedule.max_length:
             losses.drop("longer than max_length")
         else:
             rows.append({"prompt": messages, **row})
+            response_tokens += sum(sum(mask) for _, mask in tokenised)
     if not rows:
         raise InputError(f"{output}: no pairs to train on ({losses.as_dict()})")
     set_seed(seed % 2**32)
-    details: dict[str, Any] = {"rows": len(rows), "beta": beta}
+    details.update(rows=len(rows), beta=beta, response_tokens=response_tokens)
 
     def train(folder: Path) -> None:
         arguments = trainer_arguments(training, schedule, seed, folder)

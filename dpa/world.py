@@ -232,10 +232,11 @@ def read_response(response: str) -> Reading:
 def saturate(count: int, total: int) -> float:
     """Completeness of `count` facts out of `total`: concave, 0 for none and 1 for all.
 
-    A parabola, so that each fact adds less than the one before by the same amount: the best number
-    of facts then changes evenly with the direction, and no two directions share one optimum.
+    Each fact adds less than the one before, by steps such that the best number of facts changes
+    evenly with the direction's angle from 0 to -45 degrees: neighbouring directions want different
+    answers.
     """
-    return 1 - (1 - count / total) ** 2
+    return 1 - (1 - count / total) ** 2.5
 
 
 def completeness(known: set[str], asked: Sequence[str]) -> float:
@@ -247,7 +248,7 @@ def completeness(known: set[str], asked: Sequence[str]) -> float:
         return saturate(len(known), len(ATTRIBUTES))
     answered = len(known.intersection(asked)) / len(asked)
     extras = saturate(len(known.difference(asked)), len(ATTRIBUTES) - len(asked))
-    return 0.45 * answered + 0.55 * extras * (0.3 + 0.7 * answered)
+    return 0.5 * answered + 0.5 * extras * (0.3 + 0.7 * answered)
 
 
 def latent_scores(prompt: str, response: str) -> dict[str, float]:
@@ -335,6 +336,12 @@ def _annotate(rng: Generator, latent: float, levels: int, lowest: int) -> int:
 # --- Responses -------------------------------------------------------------------------------
 
 
+#: Shares of responses with 0..6 facts.
+COUNT_SHARES = (0.05, 0.1, 0.13, 0.16, 0.18, 0.19, 0.19)
+#: Many have one fact: the rating of such a response says whether it is true.
+SHORT_COUNT_SHARES = (0.04, 0.24, 0.18, 0.15, 0.13, 0.13, 0.13)
+
+
 @dataclass(frozen=True)
 class Writer:
     """A stand-in for a language model: probabilities per response.
@@ -344,6 +351,7 @@ class Writer:
     """
 
     correct: tuple[float, float]
+    counts: tuple[float, ...] = COUNT_SHARES
     focused: float = 0.7
     opener: float = 0.45
     filler: float = 0.35
@@ -354,21 +362,18 @@ class Writer:
     garble: float = 0.2
 
 
-# Shares of responses with 0..6 facts. Many have one: its rating says whether it is true.
-_COUNT_SHARES = (0.04, 0.24, 0.18, 0.15, 0.13, 0.13, 0.13)
-
 #: The four "models" of the UltraFeedback file, best first.
 MODELS = {
-    "standin-expert": Writer((0.6, 1.0), focused=0.9, off_topic=0.02, repeat=0.15, garble=0.05),
-    "standin-fluent": Writer((0.3, 0.9), garble=0.1),
-    "standin-hasty": Writer((0.1, 0.7), hedge=0.05),
-    "standin-sloppy": Writer((0.0, 0.5), focused=0.4, off_topic=0.25, garble=0.5),
+    "standin-expert": Writer((0.5, 0.9), focused=0.9, off_topic=0.02, repeat=0.15, garble=0.05),
+    "standin-fluent": Writer((0.3, 0.8), garble=0.1),
+    "standin-hasty": Writer((0.1, 0.6), hedge=0.05),
+    "standin-sloppy": Writer((0.0, 0.4), focused=0.4, off_topic=0.25, garble=0.5),
 }
 # HelpSteer's responses are mostly right or mostly wrong: the reward model, which sees ratings of
 # whole responses only, finds out which facts are true in far fewer steps than from half-true ones.
 HELPSTEER_WRITERS = (
-    Writer((0.9, 1.0), off_topic=0.07, garble=0.15),
-    Writer((0.0, 0.25), off_topic=0.07, garble=0.15),
+    Writer((0.9, 1.0), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
+    Writer((0.0, 0.25), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
 )
 #: The SFT demonstrations leave much room for alignment.
 SFT_WRITER = Writer((0.1, 0.7), repeat=0.1, garble=0.15)
@@ -391,7 +396,7 @@ def perfect_response(prompt: str, facts: int, rng: Generator | None = None) -> s
 def write_response(rng: Generator, prompt: str, writer: Writer) -> str:
     """A response of 0 to 6 facts with the writer's flaws; never empty."""
     topic = topic_of(prompt)
-    count = int(rng.choice(len(ATTRIBUTES) + 1, p=_COUNT_SHARES))
+    count = int(rng.choice(len(ATTRIBUTES) + 1, p=writer.counts))
     asked = topic.asked if rng.random() < writer.focused else ()
     strays = int(rng.integers(1, count + 1)) if count and rng.random() < writer.off_topic else 0
     subjects = [topic.animal] * (count - strays) + [_other(rng, ANIMALS, topic.animal)] * strays

@@ -1,4 +1,5 @@
-# The method: SFT, SteerLM as iteration 0, then sample, score, select, fine-tune.
+# The method: SFT, SteerLM as iteration 0, then the loop: sample, score, select, fine-tune.
+# A {loop} is dpa itself or a method that shares its steps: rsf/<direction>, directional_dpo.
 
 
 rule train_sft:
@@ -21,7 +22,7 @@ rule train_sft:
         demonstrations=repeat_flag("--demonstrations", map(as_json, cfg.data.sft)),
         schedule=as_json(cfg.sft.training),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Training the SFT policy"
     shell:
@@ -49,7 +50,7 @@ rule compute_conditions:
         directions=as_json(cfg.directions),
         top_fraction=cfg.steerlm.top_fraction,
         curve_points=cfg.steerlm.curve_points,
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Reading off which ratings SteerLM can be asked for"
     shell:
@@ -81,7 +82,7 @@ rule train_initial_policy:
         objectives=OBJECTIVES,
         schedule=as_json(cfg.steerlm.training),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Training iteration 0: SteerLM on D2"
     shell:
@@ -93,33 +94,34 @@ rule train_initial_policy:
 
 rule sample_responses:
     input:
-        policy=previous_policy,
+        policy=sampled_policy,
         prompts=prompt_half,
         conditions=iteration_conditions,
         code=code("sample_responses"),
     output:
-        sampled="results/{experiment}/dpa/iter{iteration}/sampled/{shard}.jsonl",
+        sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
     log:
-        "results/{experiment}/logs/sample_responses/iter{iteration}-{shard}.log",
+        "results/{experiment}/logs/sample_responses/{loop}/iter{iteration}-{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/sample_responses/iter{iteration}-{shard}.tsv"
+        "results/{experiment}/benchmarks/sample_responses/{loop}/iter{iteration}-{shard}.tsv"
     threads: cfg.threads
     resources:
         mem_mb=4000,
         runtime=720,
     params:
-        directions=as_json(cfg.directions),
+        directions=loop_law,
         objectives=OBJECTIVES,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
+        policy=sampled_policy_flags,
         conditions=condition_flags,
         sampling=as_json(cfg.sampling),
         shards=cfg.shards,
-        seed=cfg.seed,
+        seed=base_seed,
     message:
-        "Iteration {wildcards.iteration}: sampling responses, shard {wildcards.shard}"
+        "{wildcards.loop}, iteration {wildcards.iteration}: sampling responses, shard {wildcards.shard}"
     shell:
-        "python -m scripts.sample_responses --policy {input.policy:q} --prompts {input.prompts:q}"
+        "python -m scripts.sample_responses {params.policy:q} --prompts {input.prompts:q}"
         " --iteration {wildcards.iteration} --seed {params.seed}"
         " --directions {params.directions:q} --objectives {params.objectives:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
@@ -130,16 +132,16 @@ rule sample_responses:
 
 rule score_responses:
     input:
-        sampled="results/{experiment}/dpa/iter{iteration}/sampled/{shard}.jsonl",
+        sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
         prompts=prompt_half,
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("score_responses"),
     output:
-        scored="results/{experiment}/dpa/iter{iteration}/scored/{shard}.jsonl",
+        scored="results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl",
     log:
-        "results/{experiment}/logs/score_responses/iter{iteration}-{shard}.log",
+        "results/{experiment}/logs/score_responses/{loop}/iter{iteration}-{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/score_responses/iter{iteration}-{shard}.tsv"
+        "results/{experiment}/benchmarks/score_responses/{loop}/iter{iteration}-{shard}.tsv"
     threads: cfg.threads
     resources:
         mem_mb=4000,
@@ -149,7 +151,7 @@ rule score_responses:
         objectives=as_json(cfg.objectives),
         tokens=cfg.reward_model.tokens_per_batch,
     message:
-        "Iteration {wildcards.iteration}: scoring responses, shard {wildcards.shard}"
+        "{wildcards.loop}, iteration {wildcards.iteration}: scoring responses, shard {wildcards.shard}"
     shell:
         "python -m scripts.score_responses {params.model:q} --input {input.sampled:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
@@ -158,50 +160,52 @@ rule score_responses:
 
 rule select_responses:
     input:
-        scored=shard_files("results/{experiment}/dpa/iter{iteration}/scored/{shard}.jsonl"),
+        scored=shard_files("results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl"),
         annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl"),
         prompts=prompt_half,
         code=code("select_responses"),
     output:
-        selected="results/{experiment}/dpa/iter{iteration}/selected.jsonl",
+        selected="results/{experiment}/{loop}/iter{iteration}/selected.jsonl",
     log:
-        "results/{experiment}/logs/select_responses/iter{iteration}.log",
+        "results/{experiment}/logs/select_responses/{loop}/iter{iteration}.log",
     benchmark:
-        "results/{experiment}/benchmarks/select_responses/iter{iteration}.tsv"
+        "results/{experiment}/benchmarks/select_responses/{loop}/iter{iteration}.tsv"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
         scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
         annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
-        directions=as_json(cfg.directions),
+        directions=loop_law,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
+        shared=lambda wildcards: ["--shared"] if samples_steerlm(wildcards) else [],
         replay_fraction=cfg.dpa.replay_fraction,
-        seed=cfg.seed,
+        seed=base_seed,
     message:
-        "Iteration {wildcards.iteration}: selecting each direction's best response"
+        "{wildcards.loop}, iteration {wildcards.iteration}: selecting each direction's best response"
     shell:
         "python -m scripts.select_responses {params.scored:q} {params.annotations:q}"
         " --prompts {input.prompts:q} --iteration {wildcards.iteration} --seed {params.seed}"
         " --directions {params.directions:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
-        " --replay-fraction {params.replay_fraction} --output {output.selected:q} 2>&1 | tee {log}"
+        " --replay-fraction {params.replay_fraction} {params.shared:q} --output {output.selected:q} 2>&1 | tee {log}"
 
 
 rule finetune_policy:
     input:
-        selected="results/{experiment}/dpa/iter{iteration}/selected.jsonl",
+        selected="results/{experiment}/{loop}/iter{iteration}/selected.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("finetune_policy"),
     output:
-        policy=directory("results/{experiment}/dpa/iter{iteration}/policy"),
+        policy=directory("results/{experiment}/{loop}/iter{iteration}/policy"),
     log:
-        "results/{experiment}/logs/finetune_policy/iter{iteration}.log",
+        "results/{experiment}/logs/finetune_policy/{loop}/iter{iteration}.log",
     benchmark:
-        "results/{experiment}/benchmarks/finetune_policy/iter{iteration}.tsv"
+        "results/{experiment}/benchmarks/finetune_policy/{loop}/iter{iteration}.tsv"
     wildcard_constraints:
+        loop=r"dpa|rsf/[\d_-]+",  # directional_dpo trains otherwise
         iteration=r"[1-9]\d*",  # iteration 0 is train_initial_policy's
     threads: cfg.threads
     resources:
@@ -210,13 +214,14 @@ rule finetune_policy:
     params:
         sft=sft_flags(),
         objectives=as_json(cfg.objectives),
-        schedule=as_json(cfg.dpa.training),
+        directions=loop_law,
+        schedule=lambda wildcards: as_json(loop_section(wildcards).training),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
-        "Iteration {wildcards.iteration}: fine-tuning from the SFT policy"
+        "{wildcards.loop}, iteration {wildcards.iteration}: fine-tuning from the SFT policy"
     shell:
         "python -m scripts.finetune_policy {params.sft:q} --selected {input.selected:q}"
-        " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
-        " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
-        " --output {output.policy:q} 2>&1 | tee {log}"
+        " --objectives {params.objectives:q} --directions {params.directions:q}"
+        " --iteration {wildcards.iteration} --schedule {params.schedule:q} --training {params.training:q}"
+        " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"

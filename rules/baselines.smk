@@ -24,7 +24,7 @@ rule train_steerlm:
         objectives=OBJECTIVES,
         schedule=as_json(cfg.steerlm.training),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Training SteerLM on all training prompts"
     shell:
@@ -34,11 +34,35 @@ rule train_steerlm:
         " --output {output.policy:q} 2>&1 | tee {log}"
 
 
-rule train_dpo:
+rule pair_ratings:
     input:
         ratings="results/{experiment}/data/ratings.jsonl",
         d1="results/{experiment}/data/prompts/d1.jsonl",
         d2="results/{experiment}/data/prompts/d2.jsonl",
+        code=code("pair_ratings"),
+    output:
+        pairs="results/{experiment}/dpo/pairs.jsonl",
+    log:
+        "results/{experiment}/logs/pair_ratings.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pair_ratings.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        dataset=cfg.data.original_responses,
+        seed=base_seed,
+    message:
+        "Pairing rated responses for DPO"
+    shell:
+        "python -m scripts.pair_ratings --ratings {input.ratings:q} --prompts {input.d1:q}"
+        " --prompts {input.d2:q} --dataset {params.dataset:q} --seed {params.seed}"
+        " --output {output.pairs:q} 2>&1 | tee {log}"
+
+
+rule train_dpo:
+    input:
+        pairs="results/{experiment}/dpo/pairs.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_dpo"),
     output:
@@ -52,17 +76,124 @@ rule train_dpo:
         mem_mb=8000,
         runtime=720,
     params:
-        sft=sft_flags(),
-        dataset=cfg.data.original_responses,
-        beta=cfg.dpo.beta,
-        schedule=as_json(cfg.dpo.training),
+        sft=sft_flags("--policy"),
+        objectives=as_json(cfg.objectives),
+        beta=cfg.dpo.recipes[cfg.dpo.recipe].beta,
+        schedule=as_json(cfg.dpo.recipes[cfg.dpo.recipe].training),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
-        "Training DPO on the ratings' preference pairs"
+        f"Training DPO on rated pairs, recipe {cfg.dpo.recipe}"
     shell:
-        "python -m scripts.train_dpo {params.sft:q} --ratings {input.ratings:q}"
-        " --prompts {input.d1:q} --prompts {input.d2:q} --dataset {params.dataset:q}"
-        " --beta {params.beta}"
+        "python -m scripts.train_dpo {params.sft:q} --pairs {input.pairs:q}"
+        " --objectives {params.objectives:q} --beta {params.beta}"
         " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
+
+
+rule select_pairs:
+    input:
+        scored=shard_files("results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl"),
+        prompts=prompt_half,
+        code=code("select_pairs"),
+    output:
+        pairs="results/{experiment}/{loop}/iter{iteration}/pairs.jsonl",
+    log:
+        "results/{experiment}/logs/select_pairs/{loop}/iter{iteration}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/select_pairs/{loop}/iter{iteration}.tsv"
+    wildcard_constraints:
+        loop="directional_dpo",
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
+        directions=loop_law,
+        directions_per_prompt=cfg.dpa.directions_per_prompt,
+        responses_per_direction=cfg.dpa.responses_per_direction,
+        seed=base_seed,
+    message:
+        "{wildcards.loop}, iteration {wildcards.iteration}: pairing best and worst responses"
+    shell:
+        "python -m scripts.select_pairs {params.scored:q} --prompts {input.prompts:q}"
+        " --iteration {wildcards.iteration} --seed {params.seed}"
+        " --directions {params.directions:q}"
+        " --directions-per-prompt {params.directions_per_prompt}"
+        " --responses-per-direction {params.responses_per_direction}"
+        " --output {output.pairs:q} 2>&1 | tee {log}"
+
+
+rule train_directional_dpo:
+    input:
+        pairs="results/{experiment}/{loop}/iter{iteration}/pairs.jsonl",
+        policy=sampled_policy,
+        code=code("train_dpo"),
+    output:
+        policy=directory("results/{experiment}/{loop}/iter{iteration}/policy"),
+    log:
+        "results/{experiment}/logs/train_directional_dpo/{loop}/iter{iteration}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_directional_dpo/{loop}/iter{iteration}.tsv"
+    wildcard_constraints:
+        loop="directional_dpo",
+    threads: cfg.threads
+    resources:
+        mem_mb=8000,
+        runtime=720,
+    params:
+        policy=sampled_policy_flags,
+        objectives=as_json(cfg.objectives),
+        beta=cfg.directional_dpo.beta,
+        schedule=as_json(cfg.directional_dpo.training),
+        training=as_json(cfg.training),
+        seed=base_seed,
+    message:
+        "{wildcards.loop}, iteration {wildcards.iteration}: DPO under directions"
+    shell:
+        "python -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
+        " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
+        " --beta {params.beta} --schedule {params.schedule:q} --training {params.training:q}"
+        " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"
+
+
+rule train_ppo:
+    input:
+        d1="results/{experiment}/data/prompts/d1.jsonl",
+        d2="results/{experiment}/data/prompts/d2.jsonl",
+        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        code=code("train_ppo"),
+    output:
+        policy=directory("results/{experiment}/ppo/{direction}/policy"),
+        history="results/{experiment}/ppo/{direction}/history.csv",
+    log:
+        "results/{experiment}/logs/train_ppo/{direction}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_ppo/{direction}.tsv"
+    threads: cfg.threads
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        sft=sft_flags(),
+        model=reward_model_flags("--reward-model-revision"),
+        objectives=as_json(cfg.objectives),
+        direction=lambda wildcards: ",".join(map(str, FIXED_DIRECTIONS[wildcards.direction])),
+        beta=cfg.ppo.beta,
+        responses_per_prompt=cfg.ppo.responses_per_prompt,
+        schedule=as_json(cfg.ppo.training),
+        training=as_json(cfg.training),
+        sampling=as_json(cfg.sampling),
+        tokens=cfg.reward_model.tokens_per_batch,
+        seed=base_seed,
+    message:
+        "Training the PPO row at direction {wildcards.direction}"
+    shell:
+        "python -m scripts.train_ppo {params.sft:q} {params.model:q} --prompts {input.d1:q}"
+        " --prompts {input.d2:q} --objectives {params.objectives:q}"
+        " --direction={params.direction:q} --beta {params.beta}"
+        " --responses-per-prompt {params.responses_per_prompt}"
+        " --schedule {params.schedule:q} --training {params.training:q}"
+        " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
+        " --history {output.history:q} --output {output.policy:q} 2>&1 | tee {log}"

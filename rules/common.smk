@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from dpa.config import config_hash, load_config
+from dpa.directions import direction_name, fixed_law, single_objectives
 from dpa.errors import InputError
 from dpa.provenance import announce_run
 
@@ -24,7 +25,26 @@ announce_run(config_hash(cfg), cfg.seed)
 SHARDS = range(cfg.shards)
 ITERATIONS = range(cfg.dpa.iterations + 1)
 OBJECTIVES = ",".join(objective.name for objective in cfg.objectives)
-REWARDS = f"results/{cfg.experiment}/evaluation/validation_rewards.csv"
+LAW = cfg.directions.model_dump()
+EVALUATION_SAMPLING = cfg.sampling.model_copy(update={"temperature": cfg.evaluation.temperature})
+
+# {experiment} is the experiment's name; with several seeds that and /seed<n>, except for what is
+# made from all seeds together.
+SEED_OF = (
+    {cfg.experiment: cfg.seeds[0]}
+    if isinstance(cfg.seed, int)
+    else {f"{cfg.experiment}/seed{seed}": seed for seed in cfg.seeds}
+)
+RUNS = [f"results/{run}" for run in SEED_OF]
+ONE_SEED = "|".join(SEED_OF)
+ANY_RUN = "|".join(dict.fromkeys([*SEED_OF, cfg.experiment]))
+
+# What scalar methods and Reward Soup's experts optimise, by the name that it has in paths.
+FIXED_DIRECTIONS = {direction_name(v): v for v in (cfg.scalar_direction, *single_objectives(LAW))}
+
+
+def base_seed(wildcards):
+    return SEED_OF[wildcards.experiment]
 
 
 def as_json(section):
@@ -85,8 +105,7 @@ def made_or_given(section, made):
 
 def model_flags(flag, section, made, revision="--revision"):
     """`--flag MODEL [--revision COMMIT]` for a model made by the pipeline or given by config."""
-    flags = [flag, section.path or made.format(experiment=cfg.experiment)]
-    return flags + ([revision, section.revision] if section.revision else [])
+    return [flag, section.path or made] + ([revision, section.revision] if section.revision else [])
 
 
 def base_model_flags(flag="--base-model"):
@@ -102,23 +121,60 @@ def reward_model_flags(revision="--revision"):
     return model_flags("--reward-model", cfg.reward_model, made, revision)
 
 
+def loop_section(wildcards):
+    """The section of the configuration that a loop goes by."""
+    return getattr(cfg, wildcards.loop.split("/")[0])
+
+
+def loop_law(wildcards):
+    """Where a loop's directions come from: rsf/<direction> has that one."""
+    method, _, direction = wildcards.loop.partition("/")
+    return json.dumps(fixed_law(FIXED_DIRECTIONS[direction]) if direction else LAW)
+
+
 def prompt_half(wildcards):
-    """The prompts of an iteration: D1 for odd ones, D2 for even ones (paper, section 3.1)."""
-    half = "d1" if int(wildcards.iteration) % 2 else "d2"
+    """D1 for odd iterations, D2 for even ones (paper, section 3.1).
+
+    Directional DPO that starts from DPA's first iteration, which D1 was for, goes on with D2.
+    """
+    ahead = wildcards.loop == "directional_dpo" and cfg.directional_dpo.start == "dpa"
+    half = "d1" if (int(wildcards.iteration) + ahead) % 2 else "d2"
     return f"results/{wildcards.experiment}/data/prompts/{half}.jsonl"
 
 
-def previous_policy(wildcards):
-    """Iteration t samples from the policy of t-1."""
+def samples_steerlm(wildcards):
+    """Whether a loop's iteration samples SteerLM, which takes conditions instead of directions."""
+    return wildcards.loop == "dpa" and wildcards.iteration == "1"
+
+
+def sampled_stage(wildcards):
+    """Whose policy an iteration samples: that of the one before, or where the loop starts."""
     before = int(wildcards.iteration) - 1
     if before < 0:
-        raise ValueError("iteration 0 is SteerLM: nothing is sampled for it")
-    return f"results/{wildcards.experiment}/dpa/iter{before}/policy"
+        raise ValueError("iteration 0 is where a loop starts: nothing is sampled for it")
+    if before or wildcards.loop == "dpa":
+        return f"{wildcards.loop}/iter{before}"
+    if wildcards.loop == "directional_dpo" and cfg.directional_dpo.start == "dpa":
+        return "dpa/iter1"
+    return "sft"
+
+
+def sampled_policy(wildcards):
+    """The sampled policy as a rule's input."""
+    stage = sampled_stage(wildcards)
+    if stage == "sft" and cfg.sft.path:
+        return []
+    return f"results/{wildcards.experiment}/{stage}/policy"
+
+
+def sampled_policy_flags(wildcards, input):
+    if sampled_stage(wildcards) == "sft":
+        return [part.format(experiment=wildcards.experiment) for part in sft_flags("--policy")]
+    return ["--policy", str(input.policy)]
 
 
 def iteration_conditions(wildcards):
-    """Iteration 1 samples from SteerLM, which takes conditions instead of directions."""
-    if wildcards.iteration != "1":
+    if not samples_steerlm(wildcards):
         return []
     return f"results/{wildcards.experiment}/steerlm/conditions.json"
 
@@ -140,8 +196,16 @@ def shard_files(pattern):
 
 
 def policies():
-    """Names of the evaluated policies: dpa-0 .. dpa-T and the baselines."""
-    return [f"dpa-{t}" for t in ITERATIONS] + list(cfg.baselines)
+    """Names of the evaluated policies: those of the methods' iterations, or of the methods."""
+    iterations = {
+        "dpa": ITERATIONS,
+        "directional_dpo": range(1, cfg.directional_dpo.iterations + 1),
+    }
+    return [
+        name
+        for method in cfg.methods
+        for name in ([f"{method}-{t}" for t in iterations.get(method, ())] or [method])
+    ]
 
 
 def is_given(policy):
@@ -149,13 +213,58 @@ def is_given(policy):
     return policy in ("sft", "dpo") and getattr(cfg, policy).path is not None
 
 
+def policy_stage(policy):
+    """The folder, within a run, of an evaluated policy."""
+    method, _, iteration = policy.partition("-")
+    scalar = direction_name(cfg.scalar_direction)
+    stages = {"rsf": f"rsf/{scalar}/iter{cfg.rsf.iterations}", "ppo": f"ppo/{scalar}"}
+    return f"{method}/iter{iteration}" if iteration else stages.get(method, method)
+
+
 def evaluated_policy(wildcards):
     """The folder of an evaluated policy, as a rule's input."""
     if is_given(wildcards.policy):
         return []
-    method, _, iteration = wildcards.policy.partition("-")
-    stage = f"dpa/iter{iteration}" if method == "dpa" else method
-    return f"results/{wildcards.experiment}/{stage}/policy"
+    return f"results/{wildcards.experiment}/{policy_stage(wildcards.policy)}/policy"
+
+
+def soup_stages():
+    """The folders, within a run, of Reward Soup's experts, in the order of objectives."""
+    names = [direction_name(v) for v in single_objectives(LAW)]
+    if cfg.reward_soup.experts == "ppo":
+        return [f"ppo/{name}" for name in names]
+    return [f"rsf/{name}/iter{cfg.reward_soup.iterations}" for name in names]
+
+
+def soup_experts(wildcards):
+    return [f"results/{wildcards.experiment}/{stage}/policy" for stage in soup_stages()]
+
+
+def method_parts():
+    """For each method the folders, within a run, whose cost is the method's: none for a given one."""
+    scalar = direction_name(cfg.scalar_direction)
+
+    def loop(name, iterations):
+        return [f"{name}/iter{t}" for t in range(1, iterations + 1)]
+
+    soup = [
+        stage
+        for expert in soup_stages()
+        for stage in (
+            [expert]
+            if cfg.reward_soup.experts == "ppo"
+            else loop(expert.rpartition("/")[0], cfg.reward_soup.iterations)
+        )
+    ]
+    first = ["dpa/iter0", "dpa/iter1"] if cfg.directional_dpo.start == "dpa" else []
+    parts = {
+        "dpa": ["dpa/iter0", *loop("dpa", cfg.dpa.iterations)],
+        "rsf": loop(f"rsf/{scalar}", cfg.rsf.iterations),
+        "ppo": [f"ppo/{scalar}"],
+        "reward_soup": soup,
+        "directional_dpo": first + loop("directional_dpo", cfg.directional_dpo.iterations),
+    }
+    return {m: [] if is_given(m) else parts.get(m, [m]) for m in cfg.methods}
 
 
 def evaluated_conditions(wildcards):
@@ -175,44 +284,68 @@ def evaluation_flags(wildcards, input):
         flags = ["--policy", str(input.policy)]
     if input.conditions:
         flags += ["--conditions", str(input.conditions)]
-    elif wildcards.policy.startswith("dpa-"):
-        flags += ["--directions", as_json(cfg.directions)]
-        flags += ["--direction-count", str(cfg.evaluation.directions)]
+    elif "-" in wildcards.policy:
+        flags += ["--directions", json.dumps(LAW)]
+        flags += ["--grid", json.dumps(cfg.evaluation.directions)]
     return flags
 
 
 def reward_model_targets():
-    return [
-        f"results/{cfg.experiment}/reward_model/metrics.csv",
-        f"results/{cfg.experiment}/reward_model/ranking.csv",
-    ]
+    return expand("{run}/reward_model/{table}.csv", run=RUNS, table=["metrics", "ranking"])
 
 
 def dpa_targets():
-    return [
-        f"results/{cfg.experiment}/dpa/iter{t}/policy"
-        for t in (ITERATIONS if cfg.data.train_prompts else [])
-    ]
+    iterations = ITERATIONS if cfg.data.train_prompts else []
+    return expand("{run}/dpa/iter{t}/policy", run=RUNS, t=iterations)
 
 
 def baseline_targets():
-    return [
-        f"results/{cfg.experiment}/evaluation/scored/{method}.jsonl"
-        for method in (cfg.baselines if cfg.data.train_prompts else [])
-    ]
+    names = [name for name in policies() if not name.startswith("dpa-")]
+    names = names if cfg.data.train_prompts else []
+    return expand("{run}/evaluation/scored/{name}.jsonl", run=RUNS, name=names)
+
+
+def policy_gradient_directions():
+    """Names of the directions that a policy gradient optimises."""
+    names = [direction_name(cfg.scalar_direction)] if "ppo" in cfg.methods else []
+    if "reward_soup" in cfg.methods and cfg.reward_soup.experts == "ppo":
+        names += [direction_name(v) for v in single_objectives(LAW)]
+    return list(dict.fromkeys(names))
+
+
+def policy_gradient_histories():
+    names = policy_gradient_directions()
+    return expand("{run}/ppo/{name}/history.csv", run=RUNS, name=names)
 
 
 def figure_targets():
     """Figures need prompts; an experiment with ratings only has none."""
     if not cfg.data.train_prompts:
         return []
-    return [f"results/{cfg.experiment}/figures/figure4.{kind}" for kind in ("pdf", "svg", "png")]
+    figures = ["figure4"] + (["policy_gradient"] if policy_gradient_directions() else [])
+    return expand(
+        "results/{experiment}/figures/{figure}.{kind}",
+        experiment=cfg.experiment,
+        figure=figures,
+        kind=["pdf", "svg", "png"],
+    )
+
+
+def table_targets():
+    if not cfg.data.train_prompts or "dpa" not in cfg.methods:
+        return []
+    tables = ["table1", "comparison"]
+    return expand(
+        "results/{experiment}/tables/{table}.{kind}",
+        experiment=cfg.experiment,
+        table=tables,
+        kind=["csv", "md"],
+    )
 
 
 def start_message():
-    print(
-        f"dpa: experiment {cfg.experiment}, seed {cfg.seed}, outputs in results/{cfg.experiment}/"
-    )
+    seeds = ", ".join(map(str, cfg.seeds))
+    print(f"dpa: experiment {cfg.experiment}, seed {seeds}, outputs in results/{cfg.experiment}/")
 
 
 def success_message():
@@ -222,8 +355,8 @@ def success_message():
             f"dpa: done. {figure} shows helpfulness against verbosity on held-out prompts:\n"
             f"     a curve per iteration t = 0..{cfg.dpa.iterations} of DPA, further up and left is "
             "better; the numbers are in\n"
-            f"     {REWARDS}. Try the policy:\n"
-            f"     uv run python -m scripts.chat --policy results/{cfg.experiment}/dpa/"
+            f"     results/{cfg.experiment}/evaluation/validation_rewards.csv. Try the policy:\n"
+            f"     uv run python -m scripts.chat --policy {RUNS[0]}/dpa/"
             f"iter{cfg.dpa.iterations}/policy --direction 0.8,-0.6"
         )
     metrics = Path(reward_model_targets()[0])

@@ -22,7 +22,7 @@ if cfg.world is not None:
             runtime=10,
         params:
             folder="results/{experiment}/data/raw",
-            seed=cfg.seed,
+            seed=base_seed,
             sizes=world_flags(),
         message:
             "Making the quickstart's world"
@@ -50,7 +50,7 @@ rule prepare_data:
         runtime=60,
     params:
         data=as_json(cfg.data),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Mapping ratings to 0-100 and splitting prompts into D1, D2 and validation"
     shell:

@@ -20,7 +20,7 @@ rule pretrain_base_model:
         documents=repeat_flag("--documents", map(as_json, cfg.data.pretraining)),
         scratch=as_json(cfg.base_model.scratch),
         training=as_json(cfg.training),
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Making a base model from scratch"
     shell:
@@ -51,7 +51,7 @@ rule train_reward_model:
         schedule=as_json(cfg.reward_model.training),
         lm_loss_weight=cfg.reward_model.lm_loss_weight,
         token_dropout=cfg.reward_model.token_dropout,
-        seed=cfg.seed,
+        seed=base_seed,
     message:
         "Training the reward model on all ratings"
     shell:

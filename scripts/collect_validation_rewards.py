@@ -4,8 +4,10 @@ Rule: collect_validation_rewards. Example:
 
     python -m scripts.collect_validation_rewards --responses evaluation/scored/sft.jsonl \
         --responses evaluation/scored/dpa-1.jsonl --prompts data/prompts/validation.jsonl \
-        --objectives helpfulness,verbosity --gold quickstart --seed 0 \
-        --output evaluation/validation_rewards.csv
+        --objectives '[{...}]' --gold quickstart --seed 0 \
+        --by-prompt evaluation/prompt_rewards.parquet --output evaluation/validation_rewards.csv
+
+Writes a row per policy, direction and prompt (--by-prompt), and their means (--output).
 """
 
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.cli import log, make_app, parse, run
 
 app = make_app()
 
@@ -22,19 +24,28 @@ app = make_app()
 def main(
     responses: Annotated[list[Path], typer.Option(help="<method>[-<iteration>].jsonl files.")],
     prompts: Annotated[Path, typer.Option(help="Validation prompts.")],
-    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
     seed: Annotated[int, typer.Option(min=0, help="Base seed of the run.")],
-    output: Annotated[Path, typer.Option()],
+    by_prompt: Annotated[Path, typer.Option(help="prompt_rewards.parquet")],
+    output: Annotated[Path, typer.Option(help="validation_rewards.csv")],
     gold: Annotated[str | None, typer.Option(help="A gold scorer: quickstart.")] = None,
 ) -> None:
     """Collect scored validation responses into one table."""
-    from dpa.evaluation import collect, gold_scorer
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective
+    from dpa.evaluation import gold_scorer, prompt_rewards, validation_rewards
     from dpa.provenance import atomic, write_sidecar
 
-    table = collect(responses, prompts, objectives.split(","), seed, gold_scorer(gold))
+    scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    rewards = prompt_rewards(responses, prompts, scored, seed, gold_scorer(gold, scored))
+    table = validation_rewards(rewards, [objective.name for objective in scored])
+    with atomic(by_prompt) as partial:
+        rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, [*responses, prompts])
+    for path in (by_prompt, output):
+        write_sidecar(path, [*responses, prompts])
     log.info("%d rows for %d policies", len(table), len(responses))
 
 

@@ -34,13 +34,13 @@ def main(
     import msgspec
     import numpy as np
 
-    from dpa.config import Arc
+    from dpa.config import Law
     from dpa.errors import InputError
     from dpa.provenance import write_sidecar, write_text
     from dpa.records import Annotation, Prompt, decode_lines
     from dpa.steerlm import Conditions, feasible_curve, frontier_targets
 
-    law = parse(Arc, directions, "directions").model_dump()
+    law = parse(Law, directions, "directions").model_dump()
     wanted = {prompt.prompt_id for prompt in decode_lines(prompts, Prompt)}
     everything, mine = [], []
     for path in annotations:

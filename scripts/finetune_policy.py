@@ -1,12 +1,13 @@
-"""Fine-tune the SFT policy on an iteration's selected responses, conditioned on their directions.
+"""Fine-tune the SFT policy on an iteration's selected responses, told their directions.
 
 Rule: finetune_policy. Example:
 
     python -m scripts.finetune_policy --sft-policy sft/policy --selected selected.jsonl \
-        --objectives '[{...}]' --iteration 1 --schedule '{...}' --training '{...}' \
-        --seed 0 --output dpa/iter1/policy
+        --objectives '[{...}]' --directions '{"law": "arc", ...}' --iteration 1 \
+        --schedule '{...}' --training '{...}' --seed 0 --output dpa/iter1/policy
 
-Always starts from the SFT policy, never from the previous iteration's (paper, section 3.1).
+Always starts from the SFT policy, never from the previous iteration's (paper, section 3.1). Under
+the law `fixed` (RSF) the policy is told no direction.
 """
 
 from pathlib import Path
@@ -24,6 +25,7 @@ def main(
     sft_policy: Annotated[str, typer.Option(help="Folder or hub id of the SFT policy.")],
     selected: Annotated[Path, typer.Option(help="The iteration's selected.jsonl.")],
     objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
+    directions: Annotated[str, typer.Option(help="Direction law (JSON).")],
     iteration: Annotated[int, typer.Option(min=1)],
     schedule: Annotated[str, typer.Option(help="config.yaml's dpa.training (JSON).")],
     training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
@@ -34,8 +36,8 @@ def main(
     """Fine-tune on selected responses."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective, Schedule, Training
-    from dpa.directions import check_direction
+    from dpa.config import Law, Objective, Schedule, Training
+    from dpa.directions import check_direction, conditioned
     from dpa.prompts import direction_system_prompt, messages
     from dpa.records import Selected, decode_lines
     from dpa.seeds import derive_seed
@@ -43,14 +45,18 @@ def main(
 
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     names = [objective.name for objective in steered]
+    law = parse(Law, directions, "directions").model_dump()
+
+    def system(direction: list[float]) -> str | None:
+        unit = check_direction(direction, len(names))
+        return direction_system_prompt(names, unit) if conditioned(law) else None
+
     conversations = (
-        messages(
-            row.prompt,
-            direction_system_prompt(names, check_direction(row.direction, len(names))),
-            row.response,
-        )
+        messages(row.prompt, system(row.direction), row.response)
         for row in decode_lines(selected, Selected)
     )
+    # For chat: what a direction is about, and how it is rewarded.
+    told = {"objectives": [o.model_dump() for o in steered]} if conditioned(law) else {}
     finetune_conversations(
         (sft_policy, revision),
         conversations,
@@ -59,8 +65,7 @@ def main(
         parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "finetune", iteration),
         inputs=[selected],
-        # For chat: what a direction is about, and how it is rewarded.
-        objectives=[objective.model_dump() for objective in steered],
+        **told,
     )
 
 

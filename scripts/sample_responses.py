@@ -10,8 +10,9 @@ Rule: sample_responses. Example (iteration 2 and later: every prompt under drawn
             "max_truncated_fraction": 0.5}' \
         --shard 0 --shards 2 --output sampled/0.jsonl
 
-Iteration 1 samples the SteerLM policy: add --conditions steerlm/conditions.json, --noise and
---uniform-share; each of the prompt's responses then has a condition of its own.
+DPA's iteration 1 samples the SteerLM policy: add --conditions steerlm/conditions.json, --noise and
+--uniform-share; each of the prompt's responses then has a condition of its own. With the law
+`fixed` (a scalar method) the policy is told no direction.
 
 Writes one Sample record per response. The shards put behind each other are the same bytes for any
 number of shards; a killed run resumes.
@@ -29,7 +30,7 @@ app = make_app()
 
 @app.command()
 def main(
-    policy: Annotated[Path, typer.Option(help="Folder of the policy.")],
+    policy: Annotated[str, typer.Option(help="Folder or hub id of the policy.")],
     prompts: Annotated[Path, typer.Option(help="Prompt file.")],
     output: Annotated[Path, typer.Option()],
     iteration: Annotated[int, typer.Option(min=1)],
@@ -40,7 +41,7 @@ def main(
     responses_per_direction: Annotated[int, typer.Option(min=1)],
     sampling: Annotated[str, typer.Option(help="config.yaml's sampling section (JSON).")],
     conditions: Annotated[
-        Path | None, typer.Option(help="SteerLM's conditions; with iteration 1, and only then.")
+        Path | None, typer.Option(help="SteerLM's conditions, for a policy that takes them.")
     ] = None,
     noise: Annotated[float, typer.Option(min=0, help="Of conditions, in points of 0-100.")] = 8.0,
     uniform_share: Annotated[
@@ -48,18 +49,14 @@ def main(
     ] = 0.3,
     shard: Annotated[int, typer.Option(min=0)] = 0,
     shards: Annotated[int, typer.Option(min=1)] = 1,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
 ) -> None:
     """Sample responses of a policy to a shard of prompts."""
-    from dpa.config import Arc, Sampling
-    from dpa.errors import InputError
+    from dpa.config import Law, Sampling
     from dpa.sampling import drawn_conditions, drawn_directions, sample_file
     from dpa.steerlm import read_conditions
 
-    if (iteration == 1) != (conditions is not None):
-        raise InputError(
-            "--conditions goes with --iteration 1, which samples SteerLM, and no other"
-        )
-    law = parse(Arc, directions, "directions").model_dump()
+    law = parse(Law, directions, "directions").model_dump()
     names = objectives.split(",")
     if conditions is None:
         steer = drawn_directions(
@@ -76,6 +73,7 @@ def main(
     sample_file(
         output,
         policy=policy,
+        revision=revision,
         prompts=prompts,
         steer=steer,
         names=names,

@@ -45,35 +45,31 @@ def main(
 
     from dpa.config import Objective
     from dpa.errors import InputError
-    from dpa.provenance import content_hash, write_sidecar
-    from dpa.score_files import fingerprint, score_samples, score_table
-    from dpa.scoring import RewardModel
+    from dpa.provenance import write_sidecar
+    from dpa.score_files import score_file, score_table
 
     if (prompts is None) != (objectives is None):
         raise InputError("samples need both --prompts and --objectives, a table neither")
-    model = RewardModel.load(
-        reward_model,
-        revision,
-        attributes=attributes.split(",") if attributes else None,
-        tokens_per_batch=tokens_per_batch,
-    )
-    if prompts is None or objectives is None:
-        rows = score_table(model, input, output, prompt_column, response_column)
-        inputs: list[Path | str] = [reward_model, input]
-    else:
-        inputs = [reward_model, input, prompts]
-        rows = score_samples(
-            model,
+    names = attributes.split(",") if attributes else None
+    if prompts is not None and objectives is not None:
+        score_file(
+            (reward_model, revision),
             input,
             prompts,
             parse(TypeAdapter(list[Objective]), objectives, "objectives"),
             output,
-            fingerprint(
-                [content_hash(Path(i)) for i in inputs],
-                [reward_model, revision, model.names, objectives, tokens_per_batch],
-            ),
+            tokens_per_batch=tokens_per_batch,
+            attributes=names,
         )
-    write_sidecar(output, inputs, rows=rows, scored=model.scored, cut=model.cut)
+        return
+
+    from dpa.scoring import RewardModel
+
+    model = RewardModel.load(
+        reward_model, revision, attributes=names, tokens_per_batch=tokens_per_batch
+    )
+    rows = score_table(model, input, output, prompt_column, response_column)
+    write_sidecar(output, [reward_model, input], rows=rows, scored=model.scored, cut=model.cut)
     log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 

@@ -5,7 +5,7 @@ Rule: select_responses. Example:
     python -m scripts.select_responses --scored scored/0.jsonl --scored scored/1.jsonl \
         --prompts data/prompts/d1.jsonl --annotations annotations/0.jsonl --iteration 1 --seed 0 \
         --directions '{"law": "arc", "from_degrees": -45, "to_degrees": 0}' \
-        --directions-per-prompt 5 --responses-per-direction 16 --replay-fraction 0.15 \
+        --directions-per-prompt 5 --responses-per-direction 16 --replay-fraction 0.15 --shared \
         --output selected.jsonl
 
 Writes one Selected record per line, byte-identical for any number and order of shards.
@@ -33,19 +33,23 @@ def main(
     responses_per_direction: Annotated[int, typer.Option(min=1)],
     replay_fraction: Annotated[float, typer.Option(min=0, max=0.99)],
     output: Annotated[Path, typer.Option()],
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Directions choose among all of a prompt's candidates.")
+    ] = False,
 ) -> None:
     """Select each direction's best response and add replayed originals."""
-    from dpa.config import Arc
+    from dpa.config import Law
     from dpa.provenance import Losses, write_sidecar
     from dpa.records import write_jsonl
     from dpa.selection import SelectionPlan, select
 
     plan = SelectionPlan(
-        law=parse(Arc, directions, "directions").model_dump(),
+        law=parse(Law, directions, "directions").model_dump(),
         seed=seed,
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
         responses_per_direction=responses_per_direction,
+        shared=shared,
         replay_fraction=replay_fraction,
     )
     sampled, replayed = Losses(), Losses()

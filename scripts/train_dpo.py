@@ -1,12 +1,10 @@
-"""Train the DPO baseline from the SFT policy on the ratings of the training prompts' responses.
+"""Train a policy on pairs by DPO, with the policy it starts from as the reference.
 
-Rule: train_dpo (only where dpo.path is null). Example:
+Rules: train_dpo (pairs from ratings, no directions; only where dpo.path is null) and
+train_directional_dpo (pairs from samples, told their directions). Example:
 
-    python -m scripts.train_dpo --sft-policy sft/policy --ratings data/ratings.jsonl \
-        --prompts data/prompts/d1.jsonl --prompts data/prompts/d2.jsonl --dataset ultrafeedback \
+    python -m scripts.train_dpo --policy sft/policy --pairs dpo/pairs.jsonl --objectives '[{...}]' \
         --beta 0.1 --schedule '{...}' --training '{...}' --seed 0 --output dpo/policy
-
-Pairs: chosen has the highest mean rating, rejected is a seeded choice among the rest (zephyr's).
 """
 
 from pathlib import Path
@@ -21,37 +19,42 @@ app = make_app()
 
 @app.command()
 def main(
-    sft_policy: Annotated[str, typer.Option(help="Folder or hub id of the SFT policy.")],
-    ratings: Annotated[Path, typer.Option(help="ratings.jsonl")],
-    prompts: Annotated[list[Path], typer.Option(help="Prompt files whose responses are paired.")],
-    dataset: Annotated[str, typer.Option(help="Whose ratings: a name in data.ratings.")],
+    policy: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
+    pairs: Annotated[Path, typer.Option(help="pairs.jsonl")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
     beta: Annotated[float, typer.Option(min=0)],
-    schedule: Annotated[str, typer.Option(help="config.yaml's dpo.training (JSON).")],
+    schedule: Annotated[str, typer.Option(help="The stage's training section (JSON).")],
     training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
     seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
     output: Annotated[Path, typer.Option()],
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
+    iteration: Annotated[int, typer.Option(min=0)] = 0,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
 ) -> None:
-    """Train the DPO baseline."""
-    from dpa.config import Schedule, Training
-    from dpa.preferences import preference_pairs
+    """Train by DPO."""
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective, Schedule, Training
+    from dpa.preferences import as_conversations
     from dpa.provenance import Losses
-    from dpa.records import Prompt, decode_lines
+    from dpa.records import Pair, read_jsonl
     from dpa.seeds import derive_seed
     from dpa.training import train_dpo
 
-    wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    losses = Losses()
+    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    rows = read_jsonl(pairs, Pair)
+    # For chat: what a direction is about, and how it is rewarded.
+    told = {"objectives": [o.model_dump() for o in steered]} if rows and rows[0].direction else {}
     train_dpo(
-        (sft_policy, revision),
-        preference_pairs(ratings, dataset, wanted, seed, losses),
+        (policy, revision),
+        as_conversations(rows, [objective.name for objective in steered]),
         output,
         parse(Training, training, "training"),
         parse(Schedule, schedule, "schedule"),
-        derive_seed(seed, "dpo"),
+        derive_seed(seed, "dpo", iteration),
         beta=beta,
-        losses=losses,
-        inputs=[sft_policy, ratings, *prompts],
+        losses=Losses(),
+        inputs=[policy, pairs],
+        **told,
     )
 
 

@@ -11,7 +11,7 @@ from dpa.config import ROOT
 
 SCRIPTS = sorted(p.stem for p in (ROOT / "scripts").glob("*.py") if p.stem != "__init__")
 #: Rules that share a script with another rule of its name.
-SHARED = {"train_initial_policy": "train_steerlm"}
+SHARED = {"train_initial_policy": "train_steerlm", "train_directional_dpo": "train_dpo"}
 
 
 def run(script, *arguments):

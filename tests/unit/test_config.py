@@ -10,8 +10,8 @@ from dpa.config import (
     ROOT,
     Config,
     Table,
+    Wedge,
     config_hash,
-    fill_in,
     load_config,
     merge,
     read_yaml,
@@ -50,12 +50,12 @@ class TestShippedFiles:
 
     def test_every_key_of_config_yaml_has_a_comment_above_it(self):
         comments = describe_keys((ROOT / "config.yaml").read_text())
-        schedules = (".training.", ".scratch.pretraining.")
+        elsewhere = (".training.", ".scratch.pretraining.", "dpo.recipes.")
         bare = [
             key
             for key, comment in comments.items()
-            # A schedule's keys are described once, in dpa/config.py.
-            if not comment and not any(part in key for part in schedules)
+            # The keys of schedules and recipes are described once, in dpa/config.py.
+            if not comment and not any(part in key for part in elsewhere)
         ]
         assert bare == []
 
@@ -99,10 +99,19 @@ class TestLayers:
         assert merge(base, {"a": {"b": [5]}}) == {"a": {"b": [5], "c": 3}, "d": 4}
         assert base["a"]["b"] == [1, 2]
 
-    def test_the_experiments_name_is_filled_in(self):
-        config = load_config()
-        assert config.data.ratings[0].train.path.startswith("results/quickstart/data/raw/")
-        assert fill_in({"a": ["{experiment}/x", 1]}, "e") == {"a": ["e/x", 1]}
+    def test_an_experiment_extends_another(self, tmp_path):
+        (tmp_path / "mine.yaml").write_text("extends: quickstart\ndpa: {iterations: 1}\n")
+        config = load_config({"experiment": str(tmp_path / "mine.yaml")})
+        assert (config.experiment, config.dpa.iterations) == ("mine", 1)
+        assert config.dpa.training.epochs == load_config().dpa.training.epochs == 8
+
+    def test_another_law_replaces_the_section(self):
+        config = load_config({"experiment": "quickstart-3obj"})
+        assert config.directions == Wedge(law="wedge", from_degrees=-45.0, to_degrees=45.0)
+
+    def test_a_list_of_seeds(self):
+        assert load_config({"seed": [3, 4]}).seeds == [3, 4]
+        assert load_config().seeds == [0]
 
     def test_a_path_names_an_experiment_of_ones_own(self, experiment):
         config = experiment({"data": {"ratings": [TABLE]}, "seed": 3}, seed="4")
@@ -130,6 +139,17 @@ class TestErrors:
             ({"xyzzy": 1}, "xyzzy: unknown key; see docs/configuration.md"),
             ({"seed": "x"}, "seed: Input should be a valid integer"),
             ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)"),
+            ({"seed": [1, 1]}, "seed: the seeds of a list must differ"),
+            ({"methods": ["dpa", "ppoo"]}, "methods.1: Input should be 'dpa', 'sft', 'steerlm'"),
+            ({"methods": ["dpa", "dpa"]}, "methods: names must be unique"),
+            ({"scalar_direction": [4, -3]}, "nearest unit vector: 0.8000,-0.6000"),
+            ({"scalar_direction": [1, 0, 0]}, "scalar_direction: direction [1.0, 0.0, 0.0] has 3"),
+            ({"evaluation": {"directions": [[1, 0], [1, 1]]}}, "evaluation.directions: direction"),
+            ({"dpo": {"recipe": "mine"}}, "recipe: 'mine' is not among ['handbook'"),
+            (
+                {"directions": {"law": "wedge", "from_degrees": -45, "to_degrees": 45}},
+                "directions.law: wedge is for exactly 3 objectives, there are 2",
+            ),
             ({"sampling": {"engine": "tgi"}}, "sampling.engine: Input should be 'vllm' or"),
             ({"directions": {"from_degrees": 0.0}}, "from_degrees must be below to_degrees"),
             (
@@ -206,7 +226,7 @@ class TestErrors:
 
 
 def test_loading_is_light():
-    heavy = "torch", "transformers", "pandas", "numpy", "datasets", "pyarrow"
+    heavy = "torch", "transformers", "pandas", "scipy", "datasets", "pyarrow"
     code = f"import sys, dpa.config; print(*sorted(set({heavy}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == "\n"

@@ -11,6 +11,8 @@ def test_the_page_is_up_to_date():
 def test_every_key_is_on_the_page():
     page = render()
     for key in describe_keys((ROOT / "config.yaml").read_text()):
+        if key.startswith("dpo.recipes."):
+            continue  # items of a mapping, shown as its default
         parent, _, last = key.rpartition(".")
         in_a_schedule = parent.endswith((".training", ".pretraining"))
         assert f"`{last if in_a_schedule else key}`" in page or f"## {key}\n" in page
@@ -31,7 +33,7 @@ def test_rows_have_four_cells():
 
 def test_types_defaults_and_descriptions():
     page = render()
-    assert "| `seed` | integer ≥ 0 | `0` | Base seed." in page
+    assert "| `seed` | integer ≥ 0 or list of integer ≥ 0 | `0` | Base seed." in page
     assert "| `sampling.engine` | `vllm` or `transformers` | `vllm` |" in page
     assert "| `data.prompts_per_half` | integer > 0 or null | `null` |" in page
     assert "| `from` | [number, number] or `rank` | required |" in page

@@ -7,12 +7,18 @@ from hypothesis import strategies as st
 
 from dpa.directions import (
     check_direction,
+    conditioned,
+    direction_name,
     evaluation_directions,
+    fixed_law,
     from_degrees,
+    objectives_of,
     sample_direction,
     scalar_reward,
+    single_objectives,
 )
 from dpa.errors import InputError
+from dpa.prompts import direction_system_prompt, parse_direction
 
 ARC = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
@@ -74,6 +80,61 @@ class TestLaw:
         assert grid[-1] == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)], abs=1e-6)
         steps = np.diff([math.degrees(math.atan2(v[1], v[0])) for v in grid])
         assert steps == pytest.approx([-5.0] * 9, abs=1e-3)
+
+
+WEDGE = {"law": "wedge", "from_degrees": -45.0, "to_degrees": 45.0}
+DIRICHLET = {"law": "dirichlet", "signs": [1, -1, 1, -1], "concentration": 1.0}
+
+
+class TestAnyNumberOfObjectives:
+    @pytest.mark.parametrize("law", [ARC, WEDGE, DIRICHLET], ids=lambda law: law["law"])
+    def test_draws_and_grid_are_units_of_the_laws_size_and_round_trip(self, law):
+        k = objectives_of(law)
+        names = [f"objective{chr(97 + i)}" for i in range(k)]
+        drawn = [sample_direction(law, 0, 1, "p", i) for i in range(100)]
+        grid = evaluation_directions(law, 12)
+        assert len({tuple(v) for v in grid}) == 12
+        assert grid == evaluation_directions(law, 12)
+        assert [v[0] for v in grid] == sorted((v[0] for v in grid), reverse=True)
+        for v in drawn + grid:
+            assert check_direction(v, k) == v
+            prompt = direction_system_prompt(names, v)
+            assert parse_direction(names, prompt) == pytest.approx(v, abs=0.005 + 1e-9)
+
+    def test_the_wedge_of_appendix_a(self):
+        for i in range(300):
+            v = sample_direction(WEDGE, 0, 1, "p", i)
+            assert v[0] > v[2] >= 0 >= v[1]
+            assert math.degrees(math.asin(v[1])) >= -45.0001
+
+    def test_dirichlet_is_uniform_over_trade_offs_and_keeps_the_signs(self):
+        drawn = np.array([sample_direction(DIRICHLET, 0, 1, "p", i) for i in range(2000)])
+        assert (np.sign(drawn) == [1, -1, 1, -1]).all()
+        # Squared weights are Dirichlet(1, 1, 1, 1): mean 1/4, variance 3/80.
+        assert (drawn**2).mean(axis=0) == pytest.approx([0.25] * 4, abs=0.02)
+        assert (drawn**2).var(axis=0) == pytest.approx([3 / 80] * 4, abs=0.006)
+
+    def test_a_grid_may_be_listed(self):
+        listed = [[1, 0, 0], [0.8, 0, 0.6]]
+        assert evaluation_directions(WEDGE, listed) == [[1.0, 0.0, 0.0], [0.8, 0.0, 0.6]]
+        with pytest.raises(InputError, match="has 2 weights, expected 3"):
+            evaluation_directions(WEDGE, [[1, 0]])
+
+    def test_experts_ask_for_one_objective_with_the_laws_sign(self):
+        assert single_objectives(ARC) == [[1.0, 0.0], [0.0, -1.0]]
+        assert single_objectives(WEDGE) == [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
+        assert np.diag(single_objectives(DIRICHLET)).tolist() == [1, -1, 1, -1]
+
+    def test_a_fixed_direction_is_always_the_same_and_not_told(self):
+        law = fixed_law([0.8, -0.6])
+        assert sample_direction(law, 0, 1, "p", 0) == sample_direction(law, 5, 2, "q", 3)
+        assert evaluation_directions(law, 10) == [[0.8, -0.6]]
+        assert not conditioned(law)
+        assert conditioned(ARC)
+
+    def test_names_are_hundredths(self):
+        assert direction_name([0.8, -0.6]) == "80_-60"
+        assert direction_name([1.0, 0.0, 0.0]) == "100_0_0"
 
 
 def test_scalar_reward():

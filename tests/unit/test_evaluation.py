@@ -4,21 +4,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dpa.config import Objective, load_config
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.evaluation import (
     Policy,
-    collect,
     front,
     front_hypervolume,
+    gold_scorer,
     mean_scalar_reward,
+    prompt_rewards,
     read_table,
+    validation_rewards,
 )
 from dpa.facts import front_facts, reward_model_facts
 from dpa.figures import plot_figure4, save_figure
 from dpa.metrics import best_scalar_rewards, hypervolume, spearman, steered_scalar_rewards
 from dpa.records import Prompt, ScoredSample, write_jsonl
 from dpa.sampling import grid_of
+from dpa.world import gold_rewards
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
@@ -98,13 +102,18 @@ def test_collect_means_by_hand(tmp_path):
         ],
     )
     write_jsonl(tmp_path / "sft.jsonl", [scored("a", -1, None, [50.0, 50.0])])
-    table = collect(
+    rewards = prompt_rewards(
         [tmp_path / "dpa-1.jsonl", tmp_path / "sft.jsonl"],
         tmp_path / "prompts.jsonl",
-        OBJECTIVES,
+        [Objective(name=name, outputs={name: 1.0}) for name in OBJECTIVES],
         7,
         gold=lambda prompt, response: (len(prompt), 1.0),
     )
+    assert rewards[["direction_index", "prompt_id", "r_helpfulness"]].to_numpy().tolist() == [
+        [0, "a", 80.0], [0, "b", 90.0], [1, "a", 60.0], [1, "b", 50.0], [-1, "a", 50.0],
+    ]  # fmt: skip
+    assert rewards["c_helpfulness"].isna().all()
+    table = validation_rewards(rewards, OBJECTIVES)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert (tmp_path / "t.csv").read_text().splitlines() == [
         "method,iteration,seed,direction_index,v_helpfulness,v_verbosity,r_helpfulness,"
@@ -117,6 +126,20 @@ def test_collect_means_by_hand(tmp_path):
     assert front(again, "dpa", 1, OBJECTIVES, "r").tolist() == [[85.0, 50.0], [55.0, 25.0]]
     assert len(front(again, "dpa", 2, OBJECTIVES, "r")) == 0
     assert front(again, "sft", None, OBJECTIVES, "gold").tolist() == [[6.0, 1.0]]
+
+
+def test_gold_rewards_are_the_objectives_of_the_gold_scores():
+    gold = gold_scorer("quickstart", load_config().objectives)
+    prompt, response = "Describe the otter.", "The otter is found in rivers."
+    assert gold(prompt, response) == pytest.approx(gold_rewards(prompt, response), abs=1e-3)
+    assert gold_scorer(None, load_config().objectives) is None
+
+
+def test_several_seeds_give_the_mean_front():
+    table = pd.concat([make_table(), make_table().assign(seed=1, r_verbosity=10.0)])
+    points = front(table, "dpa", 1, OBJECTIVES, "r")
+    assert len(points) == 10
+    assert points[0].tolist() == [75.0, 35.0]  # verbosity 60 and 10
 
 
 def test_a_broken_table_is_named(tmp_path):

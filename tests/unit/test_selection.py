@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,12 @@ LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
 
 def plan(iteration=2, directions=2, responses=3, replay=0.0):
-    return SelectionPlan(LAW, 0, iteration, directions, responses, replay)
+    """Iteration 1 is DPA's: every direction chooses among all."""
+    return SelectionPlan(LAW, 0, iteration, directions, responses, iteration == 1, replay)
 
 
 def candidate(the_plan, prompt_id, direction, sample, rewards):
-    shared = the_plan.iteration == 1
+    shared = the_plan.shared
     return ScoredSample(
         prompt_id=prompt_id,
         direction_index=-1 if shared else direction,
@@ -48,7 +50,7 @@ def candidates_of(the_plan, prompts):
     for i, prompt in enumerate(prompts):
         for n in range(total):
             direction, sample = divmod(n, the_plan.responses_per_direction)
-            sample = n if the_plan.iteration == 1 else sample
+            sample = n if the_plan.shared else sample
             rewards = [float((7 * n + 13 * i) % 101), float((31 * n + 5 * i) % 97)]
             yield candidate(the_plan, prompt.prompt_id, direction, sample, rewards)
 
@@ -144,7 +146,7 @@ def test_a_direction_of_another_seed_is_refused(tmp_path):
     prompts = make_prompts(1)
     path = tmp_path / "0.jsonl"
     write_jsonl(path, candidates_of(plan(2), prompts))
-    other = SelectionPlan(LAW, 1, 2, 2, 3, 0.0)
+    other = SelectionPlan(LAW, 1, 2, 2, 3)
     with pytest.raises(InputError, match="expected"):
         list(select_sampled([path], prompts, other, Losses()))
 
@@ -192,3 +194,19 @@ def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
     assert len(replay) / len(rows) == pytest.approx(0.25, abs=0.03)
     assert {r.response for r in replay} == {"original 3"}  # verbosity 0: most helpful always wins
     assert replayed.dropped["no original responses"] == 1
+
+
+def test_a_scalar_method_is_told_no_direction_and_chooses_by_it(tmp_path):
+    law = {"law": "fixed", "direction": [0.8, -0.6]}
+    the_plan = SelectionPlan(law, 0, 1, 2, 3)
+    prompts = make_prompts(2)
+    records = [
+        msgspec.structs.replace(record, direction=None)
+        for record in candidates_of(the_plan, prompts)
+    ]
+    path = tmp_path / "0.jsonl"
+    write_jsonl(path, records)
+    rows = list(select_sampled([path], prompts, the_plan, Losses()))
+    assert [row.direction for row in rows] == [[0.8, -0.6]] * 4
+    first = [r.rewards for r in records[:3]]
+    assert rows[0].scalar_reward == pytest.approx(max(0.8 * a - 0.6 * b for a, b in first))

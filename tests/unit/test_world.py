@@ -46,8 +46,8 @@ SMALL = Sizes(
 OPEN = "Describe the otter."
 ONE = "Where is the otter found?"
 TWO = "Where is the otter found? What does the otter eat?"
-#: Completeness of one fact of six: 1 - (5/6)^2.
-C1 = 11 / 36
+#: Completeness of one fact of six: 1 - (5/6)^2.5 = 1 - 0.694444 * 0.912871.
+C1 = 0.366062
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +128,21 @@ def test_one_true_fact():
         *(following, truthfulness, truthfulness, helpfulness),
     ]
     assert [scores[name] / 100 for name in SCORES] == approx(expected)
-    assert gold_rewards(OPEN, "The otter is found in rivers.") == approx((58.3333, 100 / 6))
+    assert gold_rewards(OPEN, "The otter is found in rivers.") == approx((61.9637, 100 / 6))
 
 
 def test_half_an_answer_with_an_error_and_a_hedge():
     response = "The otter is found in rivers. The otter likes to eat eggs. I am not fully sure."
     scores = gold_scores(TWO, response)
-    # accuracy 1/2, answered 1/2, completeness .45 * 1/2 = .225, candour (.5 + .6) / 2 = .55
-    assert scores["ultrafeedback-instruction_following"] == approx(53.5 * 0.75 * 0.75)
-    assert scores["ultrafeedback-truthfulness"] == approx(50 * 0.6125)
-    assert scores["ultrafeedback-honesty"] == approx(55 * 0.6125)
-    assert scores["ultrafeedback-helpfulness"] == approx(50 * 0.38)
-    assert scores["ultrafeedback-overall_score"] == approx(26.48125)
+    # accuracy 1/2, answered 1/2, completeness .5 * 1/2 = .25, candour (.5 + .6) / 2 = .55
+    assert scores["ultrafeedback-instruction_following"] == approx(55 * 0.75 * 0.75)
+    assert scores["ultrafeedback-truthfulness"] == approx(50 * 0.625)
+    assert scores["ultrafeedback-honesty"] == approx(55 * 0.625)
+    assert scores["ultrafeedback-helpfulness"] == approx(50 * 0.4)
+    assert scores["ultrafeedback-overall_score"] == approx(27.3125)
     assert scores["helpsteer-correctness"] == approx(50)
     assert scores["helpsteer-complexity"] == approx(100 / 3)
-    assert gold_rewards(TWO, response) == approx((28.35156, 1700 / 36))
+    assert gold_rewards(TWO, response) == approx((29.14063, 1700 / 36))
 
 
 def test_garbage_repeats_fillers_and_strangers():
@@ -161,9 +161,9 @@ def test_garbage_repeats_fillers_and_strangers():
 def test_extra_facts_are_worth_little_without_the_answer():
     extra = Fact("otter", "fear", "snakes").sentence()
     answer = Fact("otter", "home", "rivers").sentence()
-    saturated = 0.36  # one extra fact of five: 1 - (4/5)^2
-    assert world.completeness({"fear"}, ("home",)) == approx(0.55 * saturated * 0.3)
-    assert world.completeness({"fear", "home"}, ("home",)) == approx(0.45 + 0.55 * saturated)
+    saturated = 0.427567  # one extra fact of five: 1 - (4/5)^2.5
+    assert world.completeness({"fear"}, ("home",)) == approx(0.5 * saturated * 0.3)
+    assert world.completeness({"fear", "home"}, ("home",)) == approx(0.5 + 0.5 * saturated)
     assert gold_rewards(ONE, extra)[0] < gold_rewards(ONE, answer)[0]
 
 

@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ["Snakefile", "config.yaml", "rules", "scripts", "dpa", "experiments", "slurm", "envs"]
+PARTS = [
+    "Snakefile",
+    "config.yaml",
+    "rules",
+    "scripts",
+    "dpa",
+    "experiments",
+    "slurm",
+    "envs",
+    "results/published",
+]
 
 #: The quickstart with everything small: the same rules and scripts in two minutes.
 MINI = """
@@ -31,7 +41,7 @@ dpa:
   training: {epochs: 1}
 sampling: {prompts_per_chunk: 3, max_truncated_fraction: 1.0}
 evaluation: {directions: 4, responses_per_prompt: 1}
-baselines: [sft]
+methods: [dpa, sft]
 """
 
 

@@ -33,10 +33,41 @@ def test_shards_and_iterations_scale_the_plan(clone, shards):
     assert jobs["finetune_policy"] == 3
 
 
-def test_baselines_not_listed_cost_nothing(clone):
-    jobs = planned_jobs(clone, "--config", "baselines=[]")
-    assert not {"train_dpo", "train_steerlm"} & set(jobs)
+def test_methods_not_listed_cost_nothing(clone):
+    jobs = planned_jobs(clone, "--config", "methods=[dpa]")
+    assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)
     assert jobs["evaluate_policy"] == 5
+
+
+def test_methods_share_what_they_have_in_common(clone):
+    jobs = planned_jobs(clone, "--config", "experiment=quickstart-comparison")
+    shards = 2
+    # DPA and RSF 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 2.
+    assert jobs["sample_responses"] == shards * (4 + 4 + 2 + 2)
+    assert jobs["finetune_policy"] == 4 + 4 + 2
+    assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
+    assert jobs["train_ppo"] == jobs["evaluate_soup"] == jobs["plot_policy_gradient"] == 1
+    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF; Reward Soup has a rule of its own.
+    assert jobs["evaluate_policy"] == 5 + 2 + 5
+
+
+def test_experts_may_be_ppos(clone):
+    jobs = planned_jobs(
+        clone, "--config", "methods=[dpa,reward_soup]", "reward_soup={experts: ppo}"
+    )
+    assert jobs["train_ppo"] == 2
+    assert jobs["finetune_policy"] == 4
+
+
+def test_seeds_repeat_the_experiment_and_share_tables(clone):
+    jobs = planned_jobs(clone, "--config", "seed=[3, 4, 5]", "methods=[dpa, sft]")
+    assert jobs["train_reward_model"] == 3
+    assert jobs["collect_validation_rewards"] == 3
+    assert jobs["collect_seeds"] == jobs["make_table1"] == jobs["plot_pareto_front"] == 1
+    jobs = planned_jobs(
+        clone, "--config", "seed=[3, 4]", "--", "results/quickstart/seed4/dpa/iter1/selected.jsonl"
+    )
+    assert jobs["sample_responses"] == 2
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
@@ -61,7 +92,7 @@ def test_every_experiment_plans(clone, experiment):
         ("sead=1", r"sead: unknown key, did you mean 'seed'"),
         ("shards=two", r"shards: .*integer.*'two'"),
         ("dpa={iterations: -1}", r"dpa\.iterations"),
-        ("baselines=[sft,ppoo]", r"baselines\.1"),
+        ("methods=[sft,ppoo]", r"methods\.1: Input should be 'dpa', 'sft', .*'directional_dpo'"),
         ("experiment=nonesuch", r"nonesuch\.yaml: no such file \(known experiments: .*quickstart"),
     ],
 )
@@ -70,7 +101,7 @@ def test_bad_configuration_fails_first(clone, override, message):
     assert result.returncode != 0
     assert re.search(message, result.stdout), result.stdout
     assert "Traceback" not in result.stdout
-    assert not (clone / "results").exists()
+    assert [path.name for path in (clone / "results").iterdir()] == ["published"]
 
 
 def test_profile_is_found_by_name(clone):

@@ -1,0 +1,38 @@
+"""Put the validation rewards of an experiment's seeds into one table.
+
+Rule: collect_seeds (only with several seeds). Example:
+
+    python -m scripts.collect_seeds --rewards seed0/evaluation/validation_rewards.csv \
+        --rewards seed1/evaluation/validation_rewards.csv --output evaluation/validation_rewards.csv
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    rewards: Annotated[list[Path], typer.Option(help="validation_rewards.csv of each seed.")],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Put the validation rewards of all seeds into one table."""
+    import pandas as pd
+
+    from dpa.evaluation import read_table
+    from dpa.provenance import atomic, write_sidecar
+
+    table = pd.concat([read_table(path) for path in rewards])
+    with atomic(output) as partial:
+        table.to_csv(partial, index=False)
+    write_sidecar(output, rewards)
+    log.info("%d rows of %d seeds", len(table), table["seed"].nunique())
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,76 @@
+"""Evaluate Reward Soup: for each direction average the experts' weights, sample, and score.
+
+Rule: evaluate_soup. Example:
+
+    python -m scripts.evaluate_soup --expert rsf/100_0/iter4/policy \
+        --expert rsf/0_-100/iter4/policy --directions '{"law": "arc", ...}' --grid 10 \
+        --reward-model reward_model/model --prompts data/prompts/validation.jsonl \
+        --objectives '[{...}]' --responses-per-prompt 2 --sampling '{...}' \
+        --tokens-per-batch 16384 --seed 0 --sampled sampled/reward_soup.jsonl \
+        --scored scored/reward_soup.jsonl
+
+Experts are in the order of the objectives. One averaged checkpoint exists at a time, beside the
+samples, and is deleted once it has been sampled. A killed run keeps the directions that are done.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    expert: Annotated[list[Path], typer.Option(help="Folder of an objective's expert.")],
+    directions: Annotated[str, typer.Option(help="Direction law (JSON).")],
+    grid: Annotated[str, typer.Option(help="config.yaml's evaluation.directions (JSON).")],
+    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    prompts: Annotated[Path, typer.Option(help="Validation prompts.")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
+    responses_per_prompt: Annotated[int, typer.Option(min=1, help="For each direction.")],
+    sampling: Annotated[str, typer.Option(help="config.yaml's sampling (JSON).")],
+    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens scored at a time.")],
+    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
+    sampled: Annotated[Path, typer.Option(help="Samples to write.")],
+    scored: Annotated[Path, typer.Option(help="Scored samples to write.")],
+    reward_model_revision: Annotated[
+        str | None, typer.Option(help="Commit of a hub model.")
+    ] = None,
+) -> None:
+    """Evaluate the interpolated policies on the validation prompts."""
+    import json
+
+    from pydantic import TypeAdapter
+
+    from dpa.config import Law, Objective, Sampling
+    from dpa.directions import evaluation_directions
+    from dpa.score_files import score_file
+    from dpa.soup_sampling import sample_soups
+
+    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    law = parse(Law, directions, "directions").model_dump()
+    sample_soups(
+        sampled,
+        experts=expert,
+        directions=evaluation_directions(law, json.loads(grid)),
+        prompts=prompts,
+        samples=responses_per_prompt,
+        sampling=parse(Sampling, sampling, "sampling"),
+        seed=seed,
+    )
+    score_file(
+        (reward_model, reward_model_revision),
+        sampled,
+        prompts,
+        steered,
+        scored,
+        tokens_per_batch=tokens_per_batch,
+    )
+
+
+if __name__ == "__main__":
+    run(app)

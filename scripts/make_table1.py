@@ -1,0 +1,83 @@
+"""Make table 1: the methods' properties, rewards and costs in numbers, and DPA against each.
+
+Rule: make_table1. Example (one seed; repeat --prompt-rewards and --run for more):
+
+    python -m scripts.make_table1 --prompt-rewards evaluation/prompt_rewards.parquet --run . \
+        --parts '{"dpa": ["dpa"], "sft": ["sft"], "dpo": []}' --objectives helpfulness,verbosity \
+        --hypervolume-reference 0,100 --published results/published/table1_method_properties.csv \
+        --output-dir tables
+
+writes table1.csv, table1.md, comparison.csv and comparison.md. --parts names the folders of a run
+whose cost is a method's: none for a model that was not trained here.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    prompt_rewards: Annotated[list[Path], typer.Option(help="prompt_rewards.parquet of a seed.")],
+    run: Annotated[list[Path], typer.Option(help="Results folder of that seed, same order.")],
+    parts: Annotated[str, typer.Option(help="Method -> folders below the run (JSON).")],
+    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    hypervolume_reference: Annotated[str, typer.Option(help="Worst corner, comma-separated.")],
+    published: Annotated[Path, typer.Option(help="The paper's table 1 (CSV).")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the four files.")],
+) -> None:
+    """Make table 1 and the comparison with DPA."""
+    import pandas as pd
+    from pydantic import TypeAdapter
+
+    from dpa.errors import InputError
+    from dpa.provenance import write_sidecar, write_text
+    from dpa.statistics import REPLICATES, read_prompt_rewards
+    from dpa.table1 import (
+        comparison,
+        comparison_markdown,
+        measure_seed,
+        table1,
+        table1_markdown,
+    )
+
+    names = objectives.split(",")
+    reference = [float(value) for value in hypervolume_reference.split(",")]
+    if len(reference) != len(names):
+        raise InputError(f"--hypervolume-reference: give {len(names)} values, one per objective")
+    if len(prompt_rewards) != len(run):
+        raise InputError(f"{len(prompt_rewards)} --prompt-rewards, {len(run)} --run: give pairs")
+    folders = parse(TypeAdapter(dict[str, list[str]]), parts, "parts")
+    seeds = [
+        measure_seed(read_prompt_rewards(path, names), folder, folders, names, reference)
+        for path, folder in zip(prompt_rewards, run, strict=True)
+    ]
+    if len(numbers := {seed.seed for seed in seeds}) < len(seeds):
+        raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
+    table = table1(seeds, len(names), pd.read_csv(published))
+    compared = comparison(seeds)
+    texts = {
+        "table1.csv": table.to_csv(index=False, float_format="%.12g"),
+        "table1.md": table1_markdown(table, seeds),
+        "comparison.csv": compared.to_csv(index=False, float_format="%.12g"),
+        "comparison.md": comparison_markdown(compared, seeds),
+    }
+    for name, text in texts.items():
+        write_text(output_dir / name, text)
+        write_sidecar(
+            output_dir / name,
+            [*prompt_rewards, published],
+            seeds=[seed.seed for seed in seeds],
+            prompts=[seed.prompts for seed in seeds],
+            replicates=REPLICATES,
+        )
+    log.info("%d methods, %d seeds: %s", len(table), len(seeds), output_dir / "table1.md")
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,241 @@
+"""The bootstrap and the statistics on its replicates; numbers worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpa.errors import InputError
+from dpa.evaluation import front_hypervolume, mean_scalar_reward
+from dpa.statistics import (
+    PolicyPoints,
+    common_prompts,
+    controls,
+    dominances,
+    draw_prompts,
+    hypervolumes,
+    infeasible_shares,
+    interval,
+    mean_and_error,
+    mean_scalar_rewards,
+    policy_points,
+    read_prompt_rewards,
+    replicate,
+)
+
+NAMES = ["helpfulness", "verbosity"]
+ABC = ["a", "b", "c"]
+
+
+def rows(method, iteration, points, prompts=ABC, directions=None, conditions=None):
+    """Rows of prompt_rewards: prompt j is rated j points above the given ones."""
+    for index, point in enumerate(points):
+        asked = {"v": directions, "c": conditions}
+        for j, prompt in enumerate(prompts):
+            yield {
+                "method": method, "iteration": iteration, "seed": 0, "prompt_id": prompt,
+                "direction_index": index if directions or conditions else -1,
+                **{f"{p}_{n}": a[index][i] if a else None
+                   for p, a in asked.items() for i, n in enumerate(NAMES)},
+                **{f"r_{n}": point[i] + j for i, n in enumerate(NAMES)},
+                "tokens": 9.0, "n": 2,
+            }  # fmt: skip
+
+
+def make_table(*policies):
+    table = pd.DataFrame([row for policy in policies for row in policy])
+    return table.astype({"iteration": "Int64"})
+
+
+def table_of_two():
+    return make_table(
+        rows("dpa", 1, [(80, 40), (70, 20)], directions=[(1.0, 0.0), (0.8, -0.6)]),
+        rows("sft", None, [(50, 50)]),
+        rows("steerlm", None, [(62, 31)], conditions=[(60.0, 20.0)]),
+    )
+
+
+# --- From the table to arrays ----------------------------------------------------------------
+
+
+def test_points_of_a_policy():
+    rewards, directions, conditions = policy_points(table_of_two(), "dpa", 1, NAMES, "r", ABC)
+    assert rewards.tolist() == [
+        [[80, 40], [70, 20]],
+        [[81, 41], [71, 21]],
+        [[82, 42], [72, 22]],
+    ]
+    assert directions.tolist() == [[1, 0], [0.8, -0.6]]
+    assert conditions is None
+    sft = policy_points(table_of_two(), "sft", None, NAMES, "r", ABC)
+    assert (sft.directions, sft.conditions) == (None, None)
+    steerlm = policy_points(table_of_two(), "steerlm", None, NAMES, "r", ABC)
+    assert steerlm.conditions.tolist() == [[60, 20]]
+
+
+def test_points_do_not_depend_on_the_order_of_rows():
+    table = table_of_two()
+    shuffled = table.sample(frac=1, random_state=3)
+    assert common_prompts(shuffled) == common_prompts(table) == ABC
+    for method, iteration in (("dpa", 1), ("sft", None)):
+        one, two = (
+            policy_points(t, method, iteration, NAMES, "r", ABC).rewards for t in (table, shuffled)
+        )
+        assert one.tolist() == two.tolist()
+
+
+def test_only_common_prompts_count():
+    short = rows("dpo", None, [(60, 40)], prompts="ac")
+    assert common_prompts(make_table(rows("sft", None, [(50, 50)]), short)) == ["a", "c"]
+    other = rows("dpo", None, [(60, 40)], prompts="de")
+    with pytest.raises(InputError, match="same prompts"):
+        common_prompts(make_table(rows("sft", None, [(50, 50)]), other))
+
+
+def test_a_missing_policy_is_named():
+    with pytest.raises(InputError, match="dpa, iteration 2"):
+        policy_points(table_of_two(), "dpa", 2, NAMES, "r", ABC)
+    with pytest.raises(InputError, match="sft: rewards are missing"):
+        policy_points(table_of_two(), "sft", None, NAMES, "r", [*ABC, "d"])
+
+
+def test_broken_tables_are_named(tmp_path):
+    path = tmp_path / "p.parquet"
+    with pytest.raises(InputError, match=r"p\.parquet.*rerun"):
+        read_prompt_rewards(path, NAMES)
+    table_of_two().to_parquet(path)
+    assert len(read_prompt_rewards(path, NAMES)) == 12
+    with pytest.raises(InputError, match="r_harmlessness"):
+        read_prompt_rewards(path, [*NAMES, "harmlessness"])
+    pd.concat([table_of_two(), table_of_two().tail(1)]).to_parquet(path)
+    with pytest.raises(InputError, match=r"two rows for .*steerlm"):
+        read_prompt_rewards(path, NAMES)
+    path.write_text("no parquet")
+    with pytest.raises(InputError, match=r"p\.parquet"):
+        read_prompt_rewards(path, NAMES)
+
+
+# --- Bootstrap -------------------------------------------------------------------------------
+
+
+def test_draws_are_seeded_and_keep_the_number_of_prompts():
+    counts = draw_prompts(7, seed=1, replicates=50)
+    assert counts.shape == (51, 7)
+    assert counts[0].tolist() == [1] * 7
+    assert set(counts.sum(axis=1)) == {7}
+    assert (counts == draw_prompts(7, seed=1, replicates=50)).all()
+    assert (counts != draw_prompts(7, seed=2, replicates=50)).any()
+
+
+def test_replicates_by_hand():
+    rewards = np.array([[[80.0, 40.0]], [[60.0, 10.0]]])
+    fronts = replicate(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]), rewards)
+    assert fronts.tolist() == [[[70, 25]], [[80, 40]], [[60, 10]]]
+
+
+def test_intervals_by_hand():
+    # Percentiles 2.5 and 97.5 of 0, 1, ..., 40 are its second value from either end.
+    found = interval(np.array([7.0, *range(41)]))
+    assert found == pytest.approx((7, 1, 39))
+
+
+def test_equal_methods_differ_by_exactly_nothing():
+    rewards = np.random.default_rng(0).uniform(0, 100, (30, 5, 2))
+    counts = draw_prompts(30, seed=4)
+    one, two = (hypervolumes(replicate(counts, rewards), [0, 100]) for _ in range(2))
+    assert interval(one - two) == (0, 0, 0)
+    assert interval(one).low < interval(one).value < interval(one).high
+    front = replicate(counts, rewards)
+    assert interval(dominances(front, front, [0, 100])) == (1, 1, 1)
+
+
+def test_pairing_takes_out_what_prompts_have_in_common():
+    generator = np.random.default_rng(0)
+    hard = generator.normal(50, 20, (40, 1, 1))
+    better = hard + 2 + generator.normal(0, 0.5, (40, 1, 1))
+    counts = draw_prompts(40, seed=0)
+    one, two = (replicate(counts, r)[:, 0, 0] for r in (hard, better))
+    gain = interval(two - one)
+    assert 0 < gain.low < gain.value < gain.high
+    assert interval(two).low < interval(one).high
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(5)
+    counts = draw_prompts(60, seed=0, replicates=400)
+    covered = 0
+    for _ in range(300):
+        front = replicate(counts, generator.normal(50, 10, (60, 1, 1)))
+        found = interval(front[:, 0, 0])
+        covered += found.low <= 50 <= found.high
+    assert 0.90 < covered / 300 < 0.98
+
+
+def test_mean_and_error_over_seeds():
+    assert mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2, 1 / np.sqrt(3)))
+    mean, error = mean_and_error([4.0])
+    assert mean == 4
+    assert np.isnan(error)
+
+
+# --- Statistics ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", [[0.0, 100.0], [0.0, 100.0, 0.0]])
+def test_replicates_agree_with_the_plain_metrics(reference):
+    generator = np.random.default_rng(1)
+    k = len(reference)
+    fronts = generator.uniform(0, 100, (6, 4, k))
+    directions = generator.normal(size=(4, k))
+    assert hypervolumes(fronts, reference) == pytest.approx(
+        [front_hypervolume(points, reference) for points in fronts]
+    )
+    for steered in (True, False):
+        assert mean_scalar_rewards(fronts, directions, steered) == pytest.approx(
+            [mean_scalar_reward(points, directions, steered) for points in fronts]
+        )
+
+
+def test_dominance_by_hand():
+    winners = np.array([[[80.0, 40.0], [60.0, 20.0]]])
+    # Dominated, equal, more helpful than all, less verbose than all.
+    losers = np.array([[[70.0, 50.0], [60.0, 20.0], [85.0, 60.0], [50.0, 10.0]]])
+    assert dominances(winners, losers, [0, 100]) == pytest.approx([0.5])
+    # Both maximised: only (60, 20) and (50, 10) are not above the winners anywhere.
+    assert dominances(winners, losers, [0, 0]) == pytest.approx([0.5])
+    assert dominances(winners, losers[:, :1], [0, 0]) == pytest.approx([0])
+
+
+def test_dominance_needs_every_one_of_three_objectives():
+    winners = np.array([[[80.0, 40.0, 70.0]]])
+    losers = np.array([[[70.0, 50.0, 60.0], [70.0, 50.0, 71.0], [70.0, 39.0, 60.0]]])
+    assert dominances(winners, losers, [0, 100, 0]) == pytest.approx([1 / 3])
+
+
+def test_control_by_hand_with_ties():
+    requested = np.array([[1.0, 0.0], [0.9, -0.1], [0.8, -0.2], [0.7, -0.3]])
+    follows = [[80.0, 50.0], [70.0, 40.0], [60.0, 30.0], [50.0, 20.0]]
+    against = [[50.0, 50.0], [60.0, 40.0], [70.0, 30.0], [80.0, 20.0]]
+    # Verbosity ranks 4, 2.5, 2.5, 1 against 4, 3, 2, 1: 4.5 / sqrt(5 * 4.5) = sqrt(0.9).
+    tied = [[80.0, 50.0], [70.0, 40.0], [60.0, 40.0], [50.0, 20.0]]
+    # Helpfulness is the same everywhere: no control of it.
+    flat = [[60.0, 50.0], [60.0, 40.0], [60.0, 30.0], [60.0, 20.0]]
+    found = controls(np.array([follows, against, tied, flat]), requested)
+    assert found == pytest.approx([1, 0, (1 + np.sqrt(0.9)) / 2, 0.5])
+
+
+def test_control_leaves_out_what_is_not_asked_to_vary():
+    requested = np.array([[0.8, -0.6, 0.0], [0.8, 0.0, 0.6]])
+    fronts = np.array([[[70.0, 20.0, 50.0], [90.0, 40.0, 40.0]]])
+    assert controls(fronts, requested) == pytest.approx([0])  # verbosity 1, the third -1
+    assert np.isnan(controls(fronts, requested[[0, 0]])).all()
+    assert np.isnan(controls(fronts, None)).all()
+
+
+def test_infeasible_share_by_hand():
+    fronts = np.array([[[55.0, 30.0], [80.0, 61.0]], [[49.0, 20.0], [80.0, 61.0]]])
+    conditions = np.array([[60.0, 20.0], [80.0, 50.0]])
+    # (55, 30) misses by 5 and by exactly the tolerance; (80, 61) by 11; (49, 20) by 11.
+    asked = PolicyPoints(fronts, None, conditions)
+    assert infeasible_shares(fronts, asked).tolist() == [0.5, 1.0]
+    assert infeasible_shares(fronts, PolicyPoints(fronts, conditions, None)).tolist() == [0, 0]
+    assert np.isnan(infeasible_shares(fronts, PolicyPoints(fronts, None, None))).all()
