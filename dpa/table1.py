@@ -147,14 +147,13 @@ def _measure(
             front, values = fronts[method], measures[method]
             values[f"hypervolume{suffix}"] = hypervolumes(front, reference)
             values[f"mean_vr{suffix}"] = mean_scalar_rewards(front, directions, steered)
-            if by == "r":  # what is asked of a policy is asked on the reward model's scale
-                values["control"] = controls(front, asked if steered else conditions)
-                values["infeasible_share"] = infeasible_shares(front, points[method])
-                values["dominated_by_dpa"] = (
-                    np.full(len(front), NAN)
-                    if method == "dpa"
-                    else dominances(fronts["dpa"], front, reference)
-                )
+            values[f"control{suffix}"] = controls(front, asked if steered else conditions)
+            values[f"infeasible_share{suffix}"] = infeasible_shares(front, points[method])
+            values[f"dominated_by_dpa{suffix}"] = (
+                np.full(len(front), NAN)
+                if method == "dpa"
+                else dominances(fronts["dpa"], front, reference)
+            )
     return measures
 
 
@@ -256,9 +255,11 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         [
             ("objectives_conditioned", "objectives conditioned on", ".0f", 1),
             ("control", "control", ".3f", 1),
+            ("control_gold", "control (gold)", ".3f", 1),
             ("models", "models stored", ".0f", 1),
             ("bytes", "MB stored", ",.1f", 1e6),
             ("infeasible_share", "infeasible share", ".3f", 1),
+            ("infeasible_share_gold", "infeasible share (gold)", ".3f", 1),
         ],
     ),
     (
@@ -273,6 +274,7 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
             ("mean_vr", "mean v·r", ".2f", 1),
             ("mean_vr_gold", "mean v·r (gold)", ".2f", 1),
             ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
+            ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
         ],
     ),
     (

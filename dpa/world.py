@@ -389,7 +389,7 @@ def perfect_response(prompt: str, facts: int, rng: Generator | None = None) -> s
         Fact(topic.animal, name, FACTS[topic.animal][name]).sentence(
             0 if rng is None else int(rng.integers(2))
         )
-        for name in _order(rng, topic.asked)[:facts]
+        for name in _choose(rng, topic.asked, facts)
     )
 
 
@@ -403,7 +403,7 @@ def write_response(rng: Generator, prompt: str, writer: Writer) -> str:
     correct = rng.uniform(*writer.correct)
     sentences = [
         _fact_sentence(rng, animal, attribute, correct)
-        for animal, attribute in zip(subjects, _order(rng, asked), strict=False)
+        for animal, attribute in zip(subjects, _choose(rng, asked, count), strict=True)
     ]
     if sentences and rng.random() < writer.repeat:
         sentences.append(_pick(rng, sentences))
@@ -442,12 +442,18 @@ def garble(rng: Generator, sentence: str) -> str:
     return " ".join(words) + "."
 
 
-def _order(rng: Generator | None, asked: Sequence[str]) -> list[str]:
-    """All attributes: the asked ones first, then the others, shuffled if there is an `rng`."""
+def _choose(rng: Generator | None, asked: Sequence[str], count: int) -> list[str]:
+    """`count` attributes: the asked ones first, then others at random (or the first ones, without
+    `rng`).
+
+    Always in the order of ATTRIBUTES, by which a tiny policy knows what it has said already. One
+    that repeats itself would be found out by the gold scorer, but not by a tiny reward model.
+    """
     others = [name for name in ATTRIBUTES if name not in asked]
+    room = max(0, count - len(asked))
     if rng is not None:
-        others = [others[i] for i in rng.permutation(len(others))]
-    return [*asked, *others]
+        others = [others[i] for i in sorted(rng.permutation(len(others))[:room])]
+    return [*asked[:count], *others[:room]]
 
 
 def _pick(rng: Generator, items: Sequence[str]) -> str:

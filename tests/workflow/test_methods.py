@@ -1,0 +1,112 @@
+"""Every method on a small quickstart with three objectives."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpa.config import merge
+from tests.workflow.helpers import MINI, copy_repository, planned_jobs, snakemake
+
+#: One iteration of everything.
+ALL = """
+extends: quickstart-3obj
+methods: [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]
+dpa: {iterations: 1}
+rsf: {iterations: 1, training: {epochs: 1}}
+ppo: {responses_per_prompt: 2, training: {epochs: 1, batch_size: 8}}
+reward_soup: {iterations: 1}
+directional_dpo: {iterations: 1}
+dpo: {recipes: {quickstart: {training: {epochs: 1}}}}
+evaluation: {directions: 3}
+"""
+LABELS = {"DPA", "SFT", "SteerLM", "DPO", "PPO", "RSF", "Reward Soup", "Directional DPO"}
+RESULTS = Path("results/everything")
+CONFIG = ("--config", "experiment=everything")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run."""
+    folder = copy_repository(tmp_path_factory.mktemp("methods"))
+    overlay = merge(yaml.safe_load(MINI), yaml.safe_load(ALL))
+    (folder / "experiments/everything.yaml").write_text(yaml.safe_dump(overlay))
+    snakemake(folder, "--cores", "2", *CONFIG)
+    return folder / RESULTS
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_method_has_its_rows(finished):
+    rows = read_csv(finished / "evaluation/validation_rewards.csv")
+    assert "v_correctness" in rows[0]
+    assert "gold_correctness" in rows[0]
+    found = {}
+    for row in rows:
+        found.setdefault((row["method"], row["iteration"]), []).append(int(row["direction_index"]))
+    steered, conditions, alone = [0, 1, 2], [0, 1, 2, 3, 4], [-1]
+    assert found == {
+        ("dpa", "0"): conditions,
+        ("dpa", "1"): steered,
+        ("sft", ""): alone,
+        ("steerlm", ""): conditions,
+        ("dpo", ""): alone,
+        ("ppo", ""): alone,
+        ("rsf", ""): alone,
+        ("reward_soup", ""): steered,
+        ("directional_dpo", "1"): steered,
+    }
+    directions = {
+        method: [
+            [row[f"v_{name}"] for name in ("helpfulness", "verbosity", "correctness")]
+            for row in rows
+            if row["method"] == method and row["iteration"] != "0"
+        ]
+        for method in ("dpa", "reward_soup", "directional_dpo")
+    }
+    assert directions["dpa"] == directions["reward_soup"] == directions["directional_dpo"]
+
+
+def test_soups_are_deleted_and_pairs_kept(finished):
+    assert not list(finished.rglob("reward_soup.*/"))
+    assert not list(finished.rglob("checkpoint"))
+    experts = sorted(path.name for path in (finished / "rsf").iterdir())
+    assert experts == ["0_-100_0", "0_0_100", "100_0_0"]
+    pairs = [
+        json.loads(line)
+        for line in (finished / "directional_dpo/iter1/pairs.jsonl").read_text().splitlines()
+    ]
+    sidecar = json.loads((finished / "directional_dpo/iter1/pairs.jsonl.meta.json").read_text())
+    assert len(pairs) == sidecar["rows"] == sidecar["pairs"]["kept"]
+    assert all(pair["margin"] > 0 and len(pair["direction"]) == 3 for pair in pairs)
+
+
+def test_scalar_methods_are_told_no_direction(finished):
+    sampled = (finished / "rsf/100_0_0/iter1/sampled/0.jsonl").read_text().splitlines()
+    assert all("direction" not in json.loads(line) for line in sampled)
+    selected = (finished / "rsf/100_0_0/iter1/selected.jsonl").read_text().splitlines()
+    assert {tuple(json.loads(line)["direction"]) for line in selected} == {(1.0, 0.0, 0.0)}
+
+
+def test_tables_and_curves(finished):
+    table = {row["method"]: row for row in read_csv(finished / "tables/table1.csv")}
+    assert set(table) == LABELS
+    assert table["Reward Soup"]["models"] == "3"
+    assert float(table["DPA"]["tokens_sampled"]) > 0
+    assert float(table["PPO"]["tokens_trained"]) > 0
+    assert all(float(row["seconds"]) > 0 for row in table.values())
+    compared = read_csv(finished / "tables/comparison.csv")
+    assert {row["method"] for row in compared} == LABELS - {"DPA"}
+    assert {row["by"] for row in compared} == {"r", "gold"}
+    history = read_csv(finished / "ppo/100_0_0/history.csv")
+    assert len(history) == 24 * 2 // 8
+    assert (finished / "figures/policy_gradient.svg").stat().st_size > 5000
+
+
+def test_nothing_is_left_to_do(finished):
+    assert planned_jobs(finished.parents[1], *CONFIG) == {}
