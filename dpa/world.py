@@ -236,7 +236,7 @@ def saturate(count: int, total: int) -> float:
     evenly with the direction's angle from 0 to -45 degrees: neighbouring directions want different
     answers.
     """
-    return 1 - (1 - count / total) ** 2.5
+    return 1 - (1 - count / total) ** 3
 
 
 def completeness(known: set[str], asked: Sequence[str]) -> float:

@@ -10,7 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpa.config import Schedule, Training
 from dpa.errors import InputError
+from dpa.preferences import as_conversations
+from dpa.prompts import direction_system_prompt, messages
 from dpa.provenance import Losses
+from dpa.records import Pair
 from dpa.tokenization import conversation_ids, prompt_ids
 from dpa.training import (
     LengthGroups,
@@ -171,6 +174,31 @@ def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
 
     assert margin(tmp_path / "policy") > margin(tiny_policy) + 1
     assert losses.as_dict() == {"read": 4, "kept": 4, "dropped": {}}
+
+
+def test_directional_dpo_learns_opposite_preferences_by_direction(tiny_policy, tmp_path):
+    long, short = "The badger often feeds on roots.", "Nature is full of wonders."
+    names, question = ["helpfulness", "verbosity"], "What does the badger eat?"
+    wants = {(1.0, 0.0): (long, short), (0.707107, -0.707107): (short, long)}
+    pairs = [
+        Pair(prompt_id="p", prompt=question, direction=list(v), chosen=a, rejected=b, margin=1.0)
+        for v, (a, b) in wants.items()
+    ]
+    train_dpo(
+        (str(tiny_policy), None), as_conversations(pairs * 4, names), tmp_path / "policy", TRAINING,
+        schedule(epochs=12, learning_rate=2e-3), 0, beta=0.1, losses=Losses(), inputs=[],
+    )  # fmt: skip
+
+    def margin(folder, direction):
+        system = direction_system_prompt(names, direction)
+        return log_likelihood(folder, messages(question, system, long)) - log_likelihood(
+            folder, messages(question, system, short)
+        )
+
+    helpful, terse = wants
+    before = margin(tiny_policy, helpful) - margin(tiny_policy, terse)
+    after = margin(tmp_path / "policy", helpful) - margin(tmp_path / "policy", terse)
+    assert after > before + 1
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):

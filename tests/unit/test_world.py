@@ -46,8 +46,8 @@ SMALL = Sizes(
 OPEN = "Describe the otter."
 ONE = "Where is the otter found?"
 TWO = "Where is the otter found? What does the otter eat?"
-#: Completeness of one fact of six: 1 - (5/6)^2.5 = 1 - 0.694444 * 0.912871.
-C1 = 0.366062
+#: Completeness of one fact of six: 1 - (5/6)^3.
+C1 = 91 / 216
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_one_true_fact():
         *(following, truthfulness, truthfulness, helpfulness),
     ]
     assert [scores[name] / 100 for name in SCORES] == approx(expected)
-    assert gold_rewards(OPEN, "The otter is found in rivers.") == approx((61.9637, 100 / 6))
+    assert gold_rewards(OPEN, "The otter is found in rivers.") == approx((65.2778, 100 / 6))
 
 
 def test_half_an_answer_with_an_error_and_a_hedge():
@@ -161,7 +161,7 @@ def test_garbage_repeats_fillers_and_strangers():
 def test_extra_facts_are_worth_little_without_the_answer():
     extra = Fact("otter", "fear", "snakes").sentence()
     answer = Fact("otter", "home", "rivers").sentence()
-    saturated = 0.427567  # one extra fact of five: 1 - (4/5)^2.5
+    saturated = 0.488  # one extra fact of five: 1 - (4/5)^3
     assert world.completeness({"fear"}, ("home",)) == approx(0.5 * saturated * 0.3)
     assert world.completeness({"fear", "home"}, ("home",)) == approx(0.5 + 0.5 * saturated)
     assert gold_rewards(ONE, extra)[0] < gold_rewards(ONE, answer)[0]
@@ -214,7 +214,7 @@ def test_perfect_answers_trace_a_concave_front(prompt):
 def test_the_best_length_falls_smoothly_with_the_angle():
     angles = np.radians(np.arange(46))
     best = np.argmax(front(OPEN) @ np.array([np.cos(angles), -np.sin(angles)]), axis=0)
-    assert (best[0], best[-1]) == (6, 1)
+    assert (best[0], best[-1]) == (6, 2)
     assert {shorter - longer for longer, shorter in pairwise(best)} == {-1, 0}
 
 
