@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from dpa.config import config_hash, load_config
-from dpa.directions import direction_name, fixed_law, single_objectives
+from dpa.directions import direction_name, evaluation_directions, fixed_law, single_objectives
 from dpa.errors import InputError
 from dpa.provenance import announce_run
 
@@ -350,6 +350,8 @@ def start_message():
 
 def success_message():
     figure = Path(f"results/{cfg.experiment}/figures/figure4.png")
+    grid = evaluation_directions(LAW, cfg.evaluation.directions)
+    direction = ",".join(f"{v:g}" for v in grid[len(grid) // 2])
     if figure.exists():
         print(
             f"dpa: done. {figure} shows helpfulness against verbosity on held-out prompts:\n"
@@ -357,7 +359,7 @@ def success_message():
             "better; the numbers are in\n"
             f"     results/{cfg.experiment}/evaluation/validation_rewards.csv. Try the policy:\n"
             f"     uv run python -m scripts.chat --policy {RUNS[0]}/dpa/"
-            f"iter{cfg.dpa.iterations}/policy --direction 0.8,-0.6"
+            f"iter{cfg.dpa.iterations}/policy --direction {direction}"
         )
     metrics = Path(reward_model_targets()[0])
     if metrics.exists():
