@@ -167,10 +167,14 @@ def sampled_policy(wildcards):
     return f"results/{wildcards.experiment}/{stage}/policy"
 
 
-def sampled_policy_flags(wildcards, input):
+# Functions for params take wildcards only: Snakemake does not notice a change of configuration in
+# params that depend on input or output.
+
+
+def sampled_policy_flags(wildcards):
     if sampled_stage(wildcards) == "sft":
         return [part.format(experiment=wildcards.experiment) for part in sft_flags("--policy")]
-    return ["--policy", str(input.policy)]
+    return ["--policy", sampled_policy(wildcards)]
 
 
 def iteration_conditions(wildcards):
@@ -179,12 +183,12 @@ def iteration_conditions(wildcards):
     return f"results/{wildcards.experiment}/steerlm/conditions.json"
 
 
-def condition_flags(wildcards, input):
-    if not input.conditions:
+def condition_flags(wildcards):
+    if not samples_steerlm(wildcards):
         return []
     steerlm = cfg.steerlm
     return [
-        "--conditions", input.conditions,
+        "--conditions", iteration_conditions(wildcards),
         "--noise", str(steerlm.noise),
         "--uniform-share", str(steerlm.uniform_share),
     ]  # fmt: skip
@@ -274,16 +278,16 @@ def evaluated_conditions(wildcards):
     return f"results/{wildcards.experiment}/steerlm/conditions.json"
 
 
-def evaluation_flags(wildcards, input):
+def evaluation_flags(wildcards):
     """The policy, and how it is steered."""
     if is_given(wildcards.policy):
         given = getattr(cfg, wildcards.policy)
         flags = ["--policy", given.path]
         flags += ["--policy-revision", given.revision] if given.revision else []
     else:
-        flags = ["--policy", str(input.policy)]
-    if input.conditions:
-        flags += ["--conditions", str(input.conditions)]
+        flags = ["--policy", evaluated_policy(wildcards)]
+    if conditions := evaluated_conditions(wildcards):
+        flags += ["--conditions", conditions]
     elif "-" in wildcards.policy:
         flags += ["--directions", json.dumps(LAW)]
         flags += ["--grid", json.dumps(cfg.evaluation.directions)]

@@ -138,19 +138,40 @@ def test_more_iterations_extend_the_run(finished):
         "finetune_policy": 1,
         "evaluate_policy": 1,
         "collect_validation_rewards": 1,
+        "make_table1": 1,
         "plot_pareto_front": 1,
         "all": 1,
     }
 
 
-def test_evaluation_settings_do_not_retrain(finished):
-    jobs = planned_jobs(finished, *CONFIG, "evaluation={temperature: 0.5}")
+@pytest.mark.parametrize("setting", ["temperature: 0.5", "directions: 3"])
+def test_evaluation_settings_do_not_retrain(finished, setting):
+    jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
         "evaluate_policy",
         "collect_validation_rewards",
+        "make_table1",
         "plot_pareto_front",
         "all",
     }
+
+
+@pytest.mark.parametrize(
+    ("setting", "first", "spared"),
+    [
+        ("steerlm={top_fraction: 0.5}", "compute_conditions", "train_initial_policy"),
+        ("steerlm={noise: 2.0}", "sample_responses", "compute_conditions"),
+        ("steerlm={uniform_share: 0.1}", "sample_responses", "compute_conditions"),
+        ("sampling={temperature: 0.9}", "sample_responses", "train_initial_policy"),
+        ("dpa={replay_fraction: 0.5}", "select_responses", "annotate_responses"),
+        ("dpa={training: {epochs: 2}}", "finetune_policy", "train_initial_policy"),
+        ("reward_model={training: {epochs: 2}}", "train_reward_model", "pretrain_base_model"),
+    ],
+)
+def test_a_changed_setting_reruns_what_it_is_for(finished, setting, first, spared):
+    jobs = planned_jobs(finished, *CONFIG, setting)
+    assert first in jobs
+    assert spared not in jobs
 
 
 @pytest.mark.parametrize(
