@@ -58,8 +58,18 @@ def test_a_shard_of_iteration_one(options, tmp_path):
     assert "tokens/s" in done.stderr
 
 
+def test_a_scalar_method_is_told_no_direction(options, tmp_path):
+    fixed = '{"law": "fixed", "direction": [0.8, -0.6]}'
+    done = run(*options, "--iteration", 1, "--directions", fixed)
+    assert done.returncode == 0, done.stderr
+    records = read_jsonl(tmp_path / "sampled.jsonl", Sample)
+    assert {(r.direction_index, r.direction) for r in records} == {(0, None), (1, None)}
+    assert len({r.seed for r in records}) == len(records) == 12
+
+
 def test_mistakes_are_explained(options):
-    done = run(*options, "--iteration", 1)
+    done = run(*options, "--iteration", 1, "--directions", '{"law": "ark"}')
     assert done.returncode == 2
-    assert "--conditions goes with --iteration 1" in done.stderr
+    assert "--directions" in done.stderr
+    assert "'ark'" in done.stderr
     assert "Traceback" not in done.stderr
