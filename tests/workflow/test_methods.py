@@ -13,6 +13,7 @@ from tests.workflow.helpers import MINI, copy_repository, planned_jobs, snakemak
 #: One iteration of everything.
 ALL = """
 extends: quickstart-3obj
+shards: 1
 methods: [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]
 dpa: {iterations: 1}
 rsf: {iterations: 1, training: {epochs: 1}}

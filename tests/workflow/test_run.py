@@ -161,11 +161,7 @@ def test_evaluation_settings_do_not_retrain(finished, setting):
     [
         ("steerlm={top_fraction: 0.5}", "compute_conditions", "train_initial_policy"),
         ("steerlm={noise: 2.0}", "sample_responses", "compute_conditions"),
-        ("steerlm={uniform_share: 0.1}", "sample_responses", "compute_conditions"),
-        ("sampling={temperature: 0.9}", "sample_responses", "train_initial_policy"),
         ("dpa={replay_fraction: 0.5}", "select_responses", "annotate_responses"),
-        ("dpa={training: {epochs: 2}}", "finetune_policy", "train_initial_policy"),
-        ("reward_model={training: {epochs: 2}}", "train_reward_model", "pretrain_base_model"),
     ],
 )
 def test_a_changed_setting_reruns_what_it_is_for(finished, setting, first, spared):
