@@ -106,7 +106,7 @@ rule collect_validation_rewards:
         " --by-prompt {output.by_prompt:q} --output {output.rewards:q} 2>&1 | tee {log}"
 
 
-if len(cfg.seeds) > 1:
+if not isinstance(cfg.seed, int):
 
     # One table for all seeds, where a single seed has its own.
     rule collect_seeds:
