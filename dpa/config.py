@@ -194,6 +194,14 @@ class Table(Section):
     """Values that mean "not rated", besides null, NaN and blank cells."""
 
 
+class Compute(Section):
+    gpu: bool
+    training_processes: Positive
+    training_nodes: Positive
+    cpus_per_gpu: Positive
+    gpu_memory_gb: Annotated[float, Field(gt=0)]
+
+
 class Schedule(Section):
     """A training stage's schedule. `batch_size` is global: over all devices and accumulation."""
 
@@ -375,6 +383,7 @@ class Config(Section):
     seed: Seed | Annotated[list[Seed], Field(min_length=1)]
     threads: Positive
     shards: Positive
+    compute: Compute
     objectives: Annotated[list[Objective], Field(min_length=1)]
     directions: SteeringLaw
     data: Data

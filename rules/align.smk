@@ -13,8 +13,9 @@ rule train_sft:
         "results/{experiment}/logs/train_sft.log",
     benchmark:
         "results/{experiment}/benchmarks/train_sft.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -26,7 +27,7 @@ rule train_sft:
     message:
         "Training the SFT policy"
     shell:
-        "python -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
+        "{resources.launcher} -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
         " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
 
@@ -72,8 +73,9 @@ rule train_initial_policy:
         "results/{experiment}/logs/train_initial_policy.log",
     benchmark:
         "results/{experiment}/benchmarks/train_initial_policy.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -86,7 +88,7 @@ rule train_initial_policy:
     message:
         "Training iteration 0: SteerLM on D2"
     shell:
-        "python -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
+        "{resources.launcher} -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
         " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
@@ -207,8 +209,9 @@ rule finetune_policy:
     wildcard_constraints:
         loop=r"dpa|rsf/[\d_-]+",  # directional_dpo trains otherwise
         iteration=r"[1-9]\d*",  # iteration 0 is train_initial_policy's
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -221,7 +224,7 @@ rule finetune_policy:
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: fine-tuning from the SFT policy"
     shell:
-        "python -m scripts.finetune_policy {params.sft:q} --selected {input.selected:q}"
+        "{resources.launcher} -m scripts.finetune_policy {params.sft:q} --selected {input.selected:q}"
         " --objectives {params.objectives:q} --directions {params.directions:q}"
         " --iteration {wildcards.iteration} --schedule {params.schedule:q} --training {params.training:q}"
         " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"

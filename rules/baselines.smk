@@ -14,8 +14,9 @@ rule train_steerlm:
         "results/{experiment}/logs/train_steerlm.log",
     benchmark:
         "results/{experiment}/benchmarks/train_steerlm.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -28,7 +29,7 @@ rule train_steerlm:
     message:
         "Training SteerLM on all training prompts"
     shell:
-        "python -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
+        "{resources.launcher} -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
         " --prompts {input.d1:q} --prompts {input.d2:q} --objectives {params.objectives:q}"
         " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
@@ -71,8 +72,9 @@ rule train_dpo:
         "results/{experiment}/logs/train_dpo.log",
     benchmark:
         "results/{experiment}/benchmarks/train_dpo.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -85,7 +87,7 @@ rule train_dpo:
     message:
         f"Training DPO on rated pairs, recipe {cfg.dpo.recipe}"
     shell:
-        "python -m scripts.train_dpo {params.sft:q} --pairs {input.pairs:q}"
+        "{resources.launcher} -m scripts.train_dpo {params.sft:q} --pairs {input.pairs:q}"
         " --objectives {params.objectives:q} --beta {params.beta}"
         " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
@@ -137,8 +139,9 @@ rule train_directional_dpo:
         "results/{experiment}/benchmarks/train_directional_dpo/{loop}/iter{iteration}.tsv"
     wildcard_constraints:
         loop="directional_dpo",
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -151,7 +154,7 @@ rule train_directional_dpo:
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: DPO under directions"
     shell:
-        "python -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
+        "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
         " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
         " --beta {params.beta} --schedule {params.schedule:q} --training {params.training:q}"
         " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"
@@ -171,8 +174,9 @@ rule train_ppo:
         "results/{experiment}/logs/train_ppo/{direction}.log",
     benchmark:
         "results/{experiment}/benchmarks/train_ppo/{direction}.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=1440,
     params:
@@ -190,7 +194,7 @@ rule train_ppo:
     message:
         "Training the PPO row at direction {wildcards.direction}"
     shell:
-        "python -m scripts.train_ppo {params.sft:q} {params.model:q} --prompts {input.d1:q}"
+        "{resources.launcher} -m scripts.train_ppo {params.sft:q} {params.model:q} --prompts {input.d1:q}"
         " --prompts {input.d2:q} --objectives {params.objectives:q}"
         " --direction={params.direction:q} --beta {params.beta}"
         " --responses-per-prompt {params.responses_per_prompt}"

@@ -43,6 +43,42 @@ ANY_RUN = "|".join(dict.fromkeys([*SEED_OF, cfg.experiment]))
 FIXED_DIRECTIONS = {direction_name(v): v for v in (cfg.scalar_direction, *single_objectives(LAW))}
 
 
+def training_threads():
+    """CPU cores of a training job on one node: those of its GPUs, or `threads` per process."""
+    per_process = cfg.compute.cpus_per_gpu if cfg.compute.gpu else cfg.threads
+    return per_process * cfg.compute.training_processes
+
+
+def training_launcher():
+    """What starts a training script, before `-m scripts.<name>`: python for a single process.
+
+    For several it is accelerate's launcher, which on several nodes srun starts once on each, within
+    the job: --overlap, because Snakemake's own job step holds the job's cores and GPUs. The
+    processes meet at the node that this command runs on.
+
+    A resource of the rule, not a param: when params change Snakemake would train finished models
+    again, and the number of processes does not change a model.
+    """
+    nodes, processes = cfg.compute.training_nodes, cfg.compute.training_processes
+    if nodes * processes == 1:
+        return "python"
+    # --multi_gpu is what starts several processes, on a CPU too; the script chooses the device.
+    command = (
+        f"accelerate launch --multi_gpu --num_machines {nodes} --num_processes {nodes * processes}"
+        f" --num_cpu_threads_per_process {cfg.threads} --mixed_precision no --dynamo_backend no"
+    )
+    if nodes == 1:
+        return f"{command} --main_process_port 0"
+    gpus = f" --gpus-per-node={processes}" if cfg.compute.gpu else ""
+    # Ranks come from the rendezvous. --machine_rank has no say in it, but at 0 accelerate would
+    # check on every node that nobody listens at the port, the rendezvous included.
+    return (
+        f"srun --overlap --kill-on-bad-exit=1 --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1"
+        f"{gpus} {command} --machine_rank 1 --rdzv_backend c10d --main_process_ip $(hostname)"
+        " --main_process_port $((20000 + SLURM_JOB_ID % 40000))"
+    )
+
+
 def base_seed(wildcards):
     return SEED_OF[wildcards.experiment]
 

@@ -40,8 +40,9 @@ rule train_reward_model:
         "results/{experiment}/logs/train_reward_model.log",
     benchmark:
         "results/{experiment}/benchmarks/train_reward_model.tsv"
-    threads: cfg.threads
+    threads: training_threads()
     resources:
+        launcher=training_launcher(),
         mem_mb=8000,
         runtime=720,
     params:
@@ -55,7 +56,7 @@ rule train_reward_model:
     message:
         "Training the reward model on all ratings"
     shell:
-        "python -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
+        "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
         " --attributes {params.attributes:q} --training {params.training:q}"
         " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
         " --token-dropout {params.token_dropout} --seed {params.seed}"

@@ -104,6 +104,32 @@ def test_bad_configuration_fails_first(clone, override, message):
     assert [path.name for path in (clone / "results").iterdir()] == ["published"]
 
 
+TRAINING_SCRIPTS = r"train_reward_model|train_sft|train_steerlm|finetune_policy|train_dpo|train_ppo"
+
+
+def training_commands(clone, compute):
+    output = snakemake(
+        clone, "-n", "-p", "--config", "experiment=quickstart-comparison", f"compute={compute}"
+    ).stdout
+    assert "-m scripts.pretrain_base_model" in output
+    assert "Shell command: python -m scripts.pretrain_base_model" in output  # always one process
+    commands = re.findall(rf"Shell command: (.*) -m scripts\.({TRAINING_SCRIPTS}) ", output)
+    assert {name for _, name in commands} == set(TRAINING_SCRIPTS.split("|"))
+    [launcher] = {launcher for launcher, _ in commands}
+    return launcher
+
+
+def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
+    assert training_commands(clone, "{}") == "python"
+    two = training_commands(clone, "{training_processes: 2}")
+    assert two.startswith("accelerate launch ")
+    assert "--num_machines 1 --num_processes 2 " in two
+    nodes = training_commands(clone, "{gpu: true, training_processes: 8, training_nodes: 3}")
+    assert nodes.startswith("srun ")
+    assert "--nodes=3 --ntasks=3 --ntasks-per-node=1 --gpus-per-node=8 accelerate launch" in nodes
+    assert "--num_machines 3 --num_processes 24 " in nodes
+
+
 def test_profile_is_found_by_name(clone):
     result = snakemake(clone, "-n", "--profile", "slurm", "--config", "experiment=quickstart")
     assert "sample_responses" in result.stdout
