@@ -1,6 +1,6 @@
 """From the reward model's outputs to the objectives that users steer. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dpa.config import Objective
 from dpa.errors import InputError
@@ -16,6 +16,16 @@ def objective_rewards(attributes: dict[str, float], objectives: Sequence[Objecti
         round(sum(weight * _output(attributes, o, name) for name, weight in o.outputs.items()), 4)
         for o in objectives
     ]
+
+
+def check_outputs(objectives: Sequence[Objective], names: Collection[str], path: str) -> None:
+    """Raise InputError when an objective uses an output that the reward model does not have."""
+    for objective in objectives:
+        if unknown := sorted(set(objective.outputs) - set(names)):
+            raise InputError(
+                f"{path}: objectives: {objective.name} uses {unknown}, which the reward model does "
+                f"not have (it has {list(names)}); correct objectives in the configuration"
+            )
 
 
 def _output(attributes: dict[str, float], objective: Objective, name: str) -> float:

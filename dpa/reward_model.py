@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 
+from dpa import models
 from dpa.cli import log
 from dpa.config import Schedule, Training
 from dpa.errors import InputError
+from dpa.models import load_model
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
 from dpa.provenance import Losses, save_folder, write_sidecar
 from dpa.records import Rating
@@ -241,8 +242,8 @@ def make_learner(
     `score` head, or holds fewer tokens than the tokenizer lets through.
     """
     path, revision = base
-    causal: Any = AutoModelForCausalLM.from_pretrained(
-        path, revision=revision, dtype=torch.float32, attn_implementation=attention
+    causal = load_model(
+        AutoModelForCausalLM, path, revision, dtype=torch.float32, attn_implementation=attention
     )
     positions = getattr(causal.config, "max_position_embeddings", None)
     if positions is not None and tokenizer.model_max_length > positions:
@@ -288,7 +289,7 @@ def load_tokenizer(base: tuple[str, str | None], max_length: int) -> Any:
     beginning.
     """
     path, revision = base
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    tokenizer = models.load_tokenizer(path, revision)
     if not tokenizer.is_fast:
         raise InputError(f"{path}: needs a fast tokenizer (tokenizer.json), which has offsets")
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

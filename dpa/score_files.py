@@ -125,7 +125,11 @@ def score_file(
 
     path, revision = reward_model
     model = RewardModel.load(
-        path, revision, attributes=attributes, tokens_per_batch=tokens_per_batch
+        path,
+        revision,
+        attributes=attributes,
+        objectives=objectives,
+        tokens_per_batch=tokens_per_batch,
     )
     inputs: list[Path | str] = [path, samples, prompts]
     settings = [

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DynamicCache
+from transformers import AutoModelForSequenceClassification, DynamicCache
 
+from dpa.config import Objective
 from dpa.errors import InputError
+from dpa.models import load_checkpoint_config, load_model, load_tokenizer
+from dpa.objectives import check_outputs
 from dpa.prompts import Conversation, reward_input
 from dpa.reward_model import cut_ids
 
@@ -60,19 +63,25 @@ class RewardModel:
         revision: str | None = None,
         *,
         attributes: Sequence[str] | None = None,
+        objectives: Sequence[Objective] = (),
         tokens_per_batch: int,
     ) -> "RewardModel":
         """Load a checkpoint of AutoModelForSequenceClassification, in float32 on a CPU.
 
-        `attributes` names the outputs of a checkpoint that does not name them itself. Raises
-        InputError when names are missing or differ.
+        `attributes` names the outputs, in order: of a checkpoint that does not name them itself, or
+        to be checked. Raises InputError before the weights are read when names are missing or
+        differ, or when one of the `objectives` uses an output that is not there.
         """
         gpu = torch.cuda.is_available()
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, revision=revision, dtype=torch.bfloat16 if gpu else torch.float32
+        names = output_names(load_checkpoint_config(path, revision), attributes, path)
+        check_outputs(objectives, names, path)
+        tokenizer = load_tokenizer(path, revision)
+        model = load_model(
+            AutoModelForSequenceClassification,
+            path,
+            revision,
+            dtype=torch.bfloat16 if gpu else torch.float32,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        names = output_names(model.config, attributes, path)
         return cls(model.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch)
 
     def score_groups(self, groups: Iterable[Group]) -> Iterator[np.ndarray]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 
+from dpa import models
 from dpa.cli import Progress, log
 from dpa.config import Schedule, Training
 from dpa.errors import InputError
+from dpa.models import load_model
 from dpa.provenance import Losses, save_folder, write_sidecar
 from dpa.tokenization import conversation_ids
 
@@ -315,14 +317,18 @@ def train_dpo(
 
 def load_policy(path: str, revision: str | None, training: Training) -> Any:
     """A causal LM for training: fp32 master weights (bf16 compute is the Trainer's)."""
-    return AutoModelForCausalLM.from_pretrained(
-        path, revision=revision, dtype=torch.float32, attn_implementation=training.attention
+    return load_model(
+        AutoModelForCausalLM,
+        path,
+        revision,
+        dtype=torch.float32,
+        attn_implementation=training.attention,
     )
 
 
 def load_tokenizer(path: str, revision: str | None) -> Any:
     """The model's tokenizer. Raises InputError without a chat template or a pad token."""
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    tokenizer = models.load_tokenizer(path, revision)
     if not tokenizer.chat_template:
         raise InputError(f"{path}: the tokenizer has no chat template; choose a chat model")
     if tokenizer.pad_token is None:

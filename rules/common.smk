@@ -153,8 +153,10 @@ def sft_flags(flag="--sft-policy"):
 
 
 def reward_model_flags(revision="--revision"):
+    """The reward model, and the names that its outputs must have, in order."""
     made = "results/{experiment}/reward_model/model"
-    return model_flags("--reward-model", cfg.reward_model, made, revision)
+    flags = model_flags("--reward-model", cfg.reward_model, made, revision)
+    return [*flags, "--attributes", ",".join(cfg.reward_model.attributes)]
 
 
 def loop_section(wildcards):

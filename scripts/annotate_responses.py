@@ -32,7 +32,7 @@ def main(
     output: Annotated[Path, typer.Option()],
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
     attributes: Annotated[
-        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+        str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
 ) -> None:
@@ -48,10 +48,12 @@ def main(
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
+    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     model = RewardModel.load(
         reward_model,
         revision,
         attributes=attributes.split(",") if attributes else None,
+        objectives=steered,
         tokens_per_batch=tokens_per_batch,
     )
     losses = Losses()
@@ -62,7 +64,7 @@ def main(
             ratings,
             prompts,
             dataset,
-            parse(TypeAdapter(list[Objective]), objectives, "objectives"),
+            steered,
             shard=shard,
             shards=shards,
             losses=losses,

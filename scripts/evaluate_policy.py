@@ -39,6 +39,9 @@ def main(
     conditions: Annotated[Path | None, typer.Option(help="SteerLM's conditions.")] = None,
     policy_revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
     reward_model_revision: Annotated[str | None, typer.Option(help="Commit, likewise.")] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
+    ] = None,
 ) -> None:
     """Sample a policy on the validation prompts and score what it says."""
     import json
@@ -71,6 +74,7 @@ def main(
         steered,
         scored,
         tokens_per_batch=tokens_per_batch,
+        attributes=attributes.split(",") if attributes else None,
     )
 
 

@@ -29,7 +29,7 @@ def main(
     ranking: Annotated[Path, typer.Option(help="CSV to write.")],
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
     attributes: Annotated[
-        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+        str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
 ) -> None:

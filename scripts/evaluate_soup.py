@@ -40,6 +40,9 @@ def main(
     reward_model_revision: Annotated[
         str | None, typer.Option(help="Commit of a hub model.")
     ] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
+    ] = None,
 ) -> None:
     """Evaluate the interpolated policies on the validation prompts."""
     import json
@@ -69,6 +72,7 @@ def main(
         steered,
         scored,
         tokens_per_batch=tokens_per_batch,
+        attributes=attributes.split(",") if attributes else None,
     )
 
 

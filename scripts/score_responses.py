@@ -36,7 +36,7 @@ def main(
     response_column: Annotated[str, typer.Option(help="Of a table.")] = "response",
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
     attributes: Annotated[
-        str | None, typer.Option(help="Names of outputs that the checkpoint does not name.")
+        str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
 ) -> None:

@@ -40,6 +40,9 @@ def main(
     output: Annotated[Path, typer.Option()],
     revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
     reward_model_revision: Annotated[str | None, typer.Option(help="Commit, likewise.")] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
+    ] = None,
 ) -> None:
     """Train a policy at one direction by online policy gradient."""
     from pydantic import TypeAdapter
@@ -65,7 +68,11 @@ def main(
         direction=asked,
         objectives=rated,
         reward_model=RewardModel.load(
-            reward_model, reward_model_revision, tokens_per_batch=tokens_per_batch
+            reward_model,
+            reward_model_revision,
+            attributes=attributes.split(",") if attributes else None,
+            objectives=rated,
+            tokens_per_batch=tokens_per_batch,
         ),
         beta=beta,
         responses_per_prompt=responses_per_prompt,

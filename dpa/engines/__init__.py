@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from dpa import models
 from dpa.errors import InputError
 
 
@@ -65,12 +66,7 @@ class Settings:
 
 def load_tokenizer(policy: Path | str, revision: str | None = None) -> Any:
     """The policy's tokenizer (no torch). Raises InputError when there is none fit for chat."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(policy, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{policy}: cannot load the policy's tokenizer: {error}") from None
+    tokenizer = models.load_tokenizer(policy, revision)
     if tokenizer.chat_template is None:
         raise InputError(f"{policy}: the tokenizer has no chat template; use a chat model")
     return tokenizer
@@ -127,13 +123,9 @@ def decode(
 
 def _check_policy(policy: Path | str, revision: str | None, max_model_len: int) -> list[int]:
     """The policy's own end tokens, once it is known to have some and to hold the sequences."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    try:
-        model_config = AutoConfig.from_pretrained(policy, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{policy}: cannot load the policy: {error}") from None
-    config = model_config.get_text_config(decoder=True)
+    config = models.load_checkpoint_config(policy, revision).get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None) or max_model_len
     if max_model_len > positions:
         raise InputError(

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dpa.engines import Chunk, ChunkResult, Completion, Settings, decode
 from dpa.errors import InputError
+from dpa.models import load_model
 
 #: Slots by which a cache grows when it is full. A copy of the cache costs as much as some steps.
 GROWTH = 16
@@ -181,9 +182,10 @@ class TransformersEngine:
         self.settings, self.tokenizer = settings, settings.tokenizer
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = settings.dtype or ("bfloat16" if self.device == "cuda" else "float32")
-        self.model = AutoModelForCausalLM.from_pretrained(
+        self.model = load_model(
+            AutoModelForCausalLM,
             settings.policy,
-            revision=settings.revision,
+            settings.revision,
             dtype=dtype,
             attn_implementation="sdpa",
             device_map=self.device,
