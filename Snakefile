@@ -28,6 +28,7 @@ include: "rules/report.smk"
 
 localrules:
     all,
+    lock_revisions,
     reward_model,
     dpa,
     baselines,
@@ -69,6 +70,7 @@ rule tables:
 
 
 onstart:
+    refuse_floating_revisions()
     start_message()
 
 

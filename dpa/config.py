@@ -5,8 +5,9 @@ Light on purpose (no torch): it is the first thing that every run does, and it f
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -26,6 +27,7 @@ from dpa.directions import (
     single_objectives,
 )
 from dpa.errors import InputError
+from dpa.revisions import BRANCH, LOCK_FILE, LOCKED, Kind, Lock, is_commit, read_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,7 +38,8 @@ Seed = Annotated[int, Field(ge=0)]
 #: The methods that an experiment may compare.
 Method = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "reward_soup", "directional_dpo"]
 
-#: The attributes that a rating format brings: the published reward model's outputs, in its order.
+#: The attributes that a rating format brings: the published reward model's outputs, in its order,
+#: and the safety of appendix A.
 FORMAT_ATTRIBUTES = {
     "helpsteer": (
         "helpsteer-helpfulness",
@@ -52,6 +55,7 @@ FORMAT_ATTRIBUTES = {
         "ultrafeedback-honesty",
         "ultrafeedback-helpfulness",
     ),
+    "beavertails": ("beavertails-is_safe",),
 }
 
 
@@ -128,10 +132,12 @@ Law: TypeAdapter = TypeAdapter(
 class Source(Section):
     """Where rows are read from: a local file, or a hub data set when `revision` is given."""
 
+    kind: ClassVar[Kind] = "dataset"
+
     path: str
     """A file (.jsonl, .jsonl.gz, .json, .csv, .parquet), a folder of such files, or a hub id."""
     revision: str | None = None
-    """Commit of the hub data set."""
+    """Commit of the hub data set, 40 digits; `locked` is the one in revisions.lock.yaml."""
     split: str | None = None
     """Split of the hub data set."""
 
@@ -163,8 +169,9 @@ class Ratings(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+$")]
     """Name in `data/ratings.jsonl` and in counts."""
-    format: Literal["helpsteer", "ultrafeedback"]
-    """Schema of the rows: that of nvidia/HelpSteer or of openbmb/UltraFeedback."""
+    format: Literal["helpsteer", "ultrafeedback", "beavertails"]
+    """Schema of the rows: that of nvidia/HelpSteer, openbmb/UltraFeedback or
+    PKU-Alignment/BeaverTails."""
     train: Source
     """Rows to train on."""
     validation: Source | None = None
@@ -263,6 +270,8 @@ class Scratch(Section):
 
 class Model(Section):
     """A model: a folder or hub repository (with its commit), or null to make one."""
+
+    kind: ClassVar[Kind] = "model"
 
     path: str | None
     revision: str | None
@@ -381,6 +390,7 @@ class Config(Section):
 
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     seed: Seed | Annotated[list[Seed], Field(min_length=1)]
+    allow_floating: bool
     threads: Positive
     shards: Positive
     compute: Compute
@@ -546,9 +556,75 @@ def load_config(overrides: dict[str, Any] | None = None) -> Config:
     values = merge(merge(base, read_experiment(path)), overrides)
     values["experiment"] = experiment
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, path)) from None
+    return with_revisions(config, read_lock(ROOT / LOCK_FILE))
+
+
+def with_revisions(config: Config, lock: Lock) -> Config:
+    """The configuration with the lock's commits in the place of `locked`.
+
+    What the lock lacks stays `locked`, or becomes the main branch if the configuration allows that.
+    """
+    unlocked = BRANCH if config.allow_floating else LOCKED
+
+    def fill(found: Source | Model) -> Section:
+        if found.revision != LOCKED or found.path is None:
+            return found
+        commit = lock.commits(found.kind).get(found.path, unlocked)
+        return found.model_copy(update={"revision": commit})
+
+    return _rebuilt(config, fill)
+
+
+def hub_repositories(config: Config) -> Iterator[tuple[str, Source | Model]]:
+    """(key, model or data set) of everything that the configuration names by path."""
+
+    def walk(value: Any, key: str) -> Iterator[tuple[str, Source | Model]]:
+        if isinstance(value, Source | Model) and value.path is not None:
+            yield key, value
+        if isinstance(value, Section):
+            for name in type(value).model_fields:
+                yield from walk(getattr(value, name), f"{key}.{name}".lstrip("."))
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                yield from walk(item, f"{key}.{number}")
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from walk(item, f"{key}.{name}")
+
+    return walk(config, "")
+
+
+def floating(config: Config) -> str | None:
+    """What keeps a run from knowing which commits it uses, in one line; None when it knows."""
+    unlocked: dict[str, None] = {}
+    problems = []
+    for key, found in hub_repositories(config):
+        if found.revision == LOCKED:
+            unlocked[str(found.path)] = None
+        elif found.revision is not None:
+            if not is_commit(found.revision) and not config.allow_floating:
+                problems.append(f"{key}.revision: {found.revision!r} is no commit of 40 digits")
+        elif found.kind == "model" and not Path(str(found.path)).exists():
+            problems.append(f"{key}.path: no folder {found.path} here, and no revision of a hub id")
+    if unlocked:
+        problems.insert(0, f"not in {LOCK_FILE}: {', '.join(unlocked)}")
+    return "; ".join(problems) or None
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with `change` applied to every model and data set in it."""
+    if isinstance(value, Section):
+        fields = {name: _rebuilt(getattr(value, name), change) for name in type(value).model_fields}
+        value = value.model_copy(update=fields)
+        return change(value) if isinstance(value, Source | Model) else value
+    if isinstance(value, list):
+        return [_rebuilt(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: _rebuilt(item, change) for name, item in value.items()}
+    return value
 
 
 def config_hash(config: Config) -> str:

@@ -51,7 +51,7 @@ Unknown, missing and contradictory keys stop the run before its first job, with 
 #: Sections below the top level: title, what they describe, and the model.
 PARTS: dict[str, tuple[str, type[Section]]] = {
     "Objective": ("An item of `objectives`.", Objective),
-    "HelpSteer or UltraFeedback": (
+    "Public ratings": (
         "An item of `data.ratings` with the schema of a public data set.",
         Ratings,
     ),
@@ -72,6 +72,10 @@ SCALES = {
         '`instruction`, `source`, `completions` with ratings "1"-"5" or "N/A" and '
         "`overall_score` 1-10",
         "20 s - 10; overall_score 10 s - 5",
+    ),
+    "beavertails": (
+        "`prompt`, `response`, `is_safe`, one row per judgement",
+        "100 × share of a response's judgements that are safe",
     ),
 }
 

@@ -1,8 +1,9 @@
 """Labelled responses: from the raw formats to `records.Rating`, every attribute on 0-100.
 
-One reader per format: HelpSteer, UltraFeedback, and `table`, a user's own file with a column
-mapping. A violation of the format (a missing column, a value outside a declared scale) raises
-InputError with its place; a single bad row (an empty response, no rating) is dropped and counted.
+One reader per format: HelpSteer, UltraFeedback, BeaverTails, and `table`, a user's own file with a
+column mapping. A violation of the format (a missing column, a value outside a declared scale)
+raises InputError with its place; a single bad row (an empty response, no rating) is dropped and
+counted.
 """
 
 import math
@@ -133,7 +134,7 @@ def _read_section(
 def _prompt_column(section: Ratings | Table) -> str:
     if isinstance(section, Table):
         return section.prompt
-    return {"helpsteer": "prompt", "ultrafeedback": "instruction"}[section.format]
+    return "instruction" if section.format == "ultrafeedback" else "prompt"
 
 
 Reader = Callable[[Iterable[PlacedRow], Tally], Iterator[Rated]]
@@ -145,7 +146,7 @@ def _reader(section: Ratings | Table, drop_sources: Collection[str]) -> Reader:
         return lambda rows, tally: read_table(rows, tally, section, scales)
     if section.format == "ultrafeedback":
         return lambda rows, tally: read_ultrafeedback(rows, tally, drop_sources)
-    return read_helpsteer
+    return {"helpsteer": read_helpsteer, "beavertails": read_beavertails}[section.format]
 
 
 def _count(
@@ -236,9 +237,9 @@ def _ultrafeedback(
         cell(completion, "overall_score", place), "overall_score", 1, HIGHEST_OVERALL
     )
     if overall is not None:
-        repaired = repair_overall_score(
-            overall, list(ratings.values()), "fine-grained_score" in completion
-        )
+        # A column that some completions have is null in the others once it has been a table.
+        fixed = completion.get("fine-grained_score") is not None
+        repaired = repair_overall_score(overall, list(ratings.values()), fixed)
         if repaired != overall:
             meant = "missing" if repaired is None else f"{repaired:g}"
             tally.notes[f"overall_score {HIGHEST_OVERALL} repaired to {meant}"] += 1
@@ -295,6 +296,53 @@ def native_rating(value: Any, column: str, low: float, high: float) -> float | N
     if number is None or not low <= number <= high:
         raise Dropped(f"malformed {column}")
     return number
+
+
+# --- BeaverTails ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Judged:
+    """A response, how many judged it, and how many of them found it safe."""
+
+    prompt: Conversation
+    response: str
+    judgements: int = 0
+    safe: int = 0
+
+
+def read_beavertails(rows: Iterable[PlacedRow], tally: Tally) -> Iterator[Rated]:
+    """Rows of PKU-Alignment/BeaverTails: prompt, response, is_safe, one row per judgement.
+
+    Rows of the same prompt and response become one response, in the order of their first rows, with
+    100 times the share of safe judgements. Nothing says which annotator a row is from, and rows of
+    a response need not be neighbours: the responses are in memory until the file ends. Rows read
+    are judgements; all but one of a response's are counted as merged.
+    """
+    found: dict[tuple[str, str], Judged] = {}
+    for place, row in rows:
+        for prompt, response, attributes in _count(tally, place, _beavertails, row):
+            identity = prompt_id(prompt), response
+            judged = found.setdefault(identity, Judged(prompt, response))
+            if judged.judgements:
+                tally.losses.drop("merged with the response's other judgements", asked_for=True)
+            judged.judgements += 1
+            judged.safe += attributes["beavertails-is_safe"] == 1
+    for judged in found.values():
+        tally.notes[f"responses with {judged.judgements} judgements"] += 1
+        tally.notes["responses whose judges disagree"] += 0 < judged.safe < judged.judgements
+        share = 100 * judged.safe / judged.judgements
+        yield Rated(judged.prompt, judged.response, {"beavertails-is_safe": share})
+
+
+def _beavertails(place: str, row: Row) -> Rated:
+    attributes = {}
+    judgement = native_rating(cell(row, "is_safe", place), "is_safe", 0, 1)
+    if judgement is not None:
+        if judgement not in (0, 1):
+            raise Dropped("malformed is_safe")
+        attributes["beavertails-is_safe"] = judgement
+    return _rated(place, row, "prompt", "response", attributes)
 
 
 # --- Tables --------------------------------------------------------------------------------------

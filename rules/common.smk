@@ -9,10 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from dpa.config import config_hash, load_config
+from dpa.config import ROOT, config_hash, floating, hub_repositories, load_config
 from dpa.directions import direction_name, evaluation_directions, fixed_law, single_objectives
 from dpa.errors import InputError
 from dpa.provenance import announce_run
+from dpa.revisions import LOCK_FILE, is_commit
 
 # Without a configfile: directive, config holds what the command line says and nothing else.
 try:
@@ -91,6 +92,20 @@ def as_json(section):
 
 
 @cache
+def imported(path):
+    """The files of the library's modules that a file imports."""
+    root = Path(workflow.basedir)
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dpa"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            stems = [root.joinpath(*name.split(".")) for name in names]
+            files = [s.with_suffix(".py") for s in stems] + [s / "__init__.py" for s in stems]
+            found.extend(file for file in files if file.exists())
+    return found
+
+
+@cache
 def code(script):
     """A script and the library modules that it imports, directly or not.
 
@@ -100,21 +115,36 @@ def code(script):
     found, queue = set(), [root / "scripts" / f"{script}.py"]
     while queue:
         path = queue.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dpa"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                stems = [root.joinpath(*name.split(".")) for name in names]
-                files = [s.with_suffix(".py") for s in stems] + [s / "__init__.py" for s in stems]
-                queue.extend(file for file in files if file.exists())
+        if path not in found:
+            found.add(path)
+            queue.extend(imported(path))
     return sorted(os.path.relpath(path, root) for path in found)
 
 
 def local_sources(sources):
     """The sources that are files or folders here (hub data sets are not inputs of a rule)."""
     return [source.path for source in sources if source.revision is None]
+
+
+def unlocked_flags():
+    """The hub repositories that have no commit yet, as the flags of lock_revisions."""
+    return [
+        part
+        for _, found in hub_repositories(cfg)
+        if found.revision and not is_commit(found.revision)
+        for part in (f"--{found.kind}", found.path)
+    ]
+
+
+def refuse_floating_revisions():
+    """Stop before the first job. Not when the DAG is built: a dry run needs no commits."""
+    jobs = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if jobs != {"lock_revisions"} and (problems := floating(cfg)):
+        name = config.get("experiment", cfg.experiment)
+        sys.exit(
+            f"error: revisions that are not fixed ({problems}); run `snakemake --cores 1 "
+            f"lock_revisions --config experiment={name}`, give the commits, or set allow_floating"
+        )
 
 
 def ratings_files():
@@ -141,7 +171,9 @@ def made_or_given(section, made):
 
 def model_flags(flag, section, made, revision="--revision"):
     """`--flag MODEL [--revision COMMIT]` for a model made by the pipeline or given by config."""
-    return [flag, section.path or made] + ([revision, section.revision] if section.revision else [])
+    if section.path is None:
+        return [flag, made]
+    return [flag, section.path] + ([revision, section.revision] if section.revision else [])
 
 
 def base_model_flags(flag="--base-model"):

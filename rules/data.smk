@@ -1,5 +1,26 @@
 # Raw data to ratings and prompts.
 
+
+# Asks the hub, once for each repository; makes nothing of the experiment, so that it runs whenever
+# it is asked for.
+rule lock_revisions:
+    input:
+        code=code("lock_revisions"),
+    log:
+        f"results/{cfg.experiment}/logs/lock_revisions.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        repositories=unlocked_flags(),
+        lock=str(ROOT / LOCK_FILE),
+    message:
+        "Asking the hub for the commits of models and data sets"
+    shell:
+        "python -m scripts.lock_revisions {params.repositories:q} --lock-file {params.lock:q}"
+        " 2>&1 | tee {log}"
+
+
 if cfg.world is not None:
 
     rule make_quickstart_data:

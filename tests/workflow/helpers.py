@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = [
     "Snakefile",
     "config.yaml",
+    "revisions.lock.yaml",
     "rules",
     "scripts",
     "dpa",

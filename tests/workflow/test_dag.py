@@ -1,14 +1,52 @@
 """What the workflow plans to do, without doing it."""
 
 import re
+import resource
 
 import pytest
 import yaml
 
-from dpa.config import ROOT
+from dpa.config import ROOT, floating, hub_repositories, load_config, with_revisions
+from dpa.revisions import read_lock
+from tests.standin_hub import commit_of, standin_hub
 from tests.workflow.helpers import copy_repository, planned_jobs, snakemake
 
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/**/*.yaml"))
+
+
+#: What the experiments on hub data plan: shards x iterations x the stages of their loops.
+COUNTS = {
+    # DPA, RSF and the expert that Reward Soup does not share with RSF: four iterations each.
+    "mistral-7b": {
+        "prepare_data": 1,
+        "annotate_responses": 8,
+        "sample_responses": 8 * 4 * 3,
+        "score_responses": 8 * 4 * 3,
+        "select_responses": 4 * 3,
+        "train_initial_policy": 1,
+        "finetune_policy": 4 * 3,
+        "train_steerlm": 1,
+        "train_ppo": 1,
+        "evaluate_policy": 5 + 5,
+        "evaluate_soup": 1,
+    },
+    "gemma-2b-harmless": {
+        "annotate_responses": 8,
+        "sample_responses": 8 * 3,
+        "score_responses": 8 * 3,
+        "finetune_policy": 3,
+        "evaluate_policy": 4 + 3,
+    },
+    # DPA and RSF; the DPO model is trained here.
+    "single-gpu": {
+        "annotate_responses": 1,
+        "sample_responses": 3 * 2,
+        "score_responses": 3 * 2,
+        "finetune_policy": 3 * 2,
+        "train_dpo": 1,
+        "evaluate_policy": 4 + 4,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +110,7 @@ def test_seeds_repeat_the_experiment_and_share_tables(clone):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
 def test_every_experiment_plans(clone, experiment):
+    """Without a network, and without the commits of hub repositories."""
     overlay = yaml.safe_load((ROOT / experiment).read_text())
     for ratings in overlay.get("data", {}).get("ratings", []):
         path = ROOT / ratings["train"]["path"]
@@ -84,6 +123,49 @@ def test_every_experiment_plans(clone, experiment):
                 target.parent.symlink_to(path.resolve().parent)
     jobs = planned_jobs(clone, "--config", f"experiment={experiment}")
     assert jobs["train_reward_model"] == 1
+
+
+def test_a_run_with_unlocked_revisions_is_refused_before_its_first_job(clone):
+    result = snakemake(clone, "--cores", "1", "--config", "experiment=mistral-7b", check=False)
+    assert result.returncode != 0
+    refusal = result.stdout.splitlines()[-1]
+    assert refusal.startswith("error: revisions that are not fixed (not in revisions.lock.yaml: ")
+    assert "mistralai/Mistral-7B-v0.1" in refusal
+    assert "`snakemake --cores 1 lock_revisions --config experiment=mistral-7b`" in refusal
+    assert not (clone / "results/mistral-7b/logs").exists()
+
+
+def test_lock_revisions_asks_the_hub_once_and_opens_the_experiment(tmp_path, monkeypatch):
+    """Every repository of the experiment, from a hub on loopback, into the tracked file."""
+    (tmp_path / "clone").mkdir()
+    folder = copy_repository(tmp_path / "clone")
+    config = load_config({"experiment": "gemma-2b-harmless"})
+    named = {(f"{found.kind}s", str(found.path)): None for _, found in hub_repositories(config)}
+    with standin_hub(named) as hub:
+        for key, value in hub.environment(tmp_path / "cache").items():
+            monkeypatch.setenv(key, value)
+        target = ("--cores", "1", "lock_revisions", "--config", "experiment=gemma-2b-harmless")
+        snakemake(folder, *target)
+        assert sorted(hub.requests) == sorted(f"/api/{kind}/{name}" for kind, name in named)
+        snakemake(folder, *target)
+        assert len(hub.requests) == len(named)
+    lock = read_lock(folder / "revisions.lock.yaml")
+    assert lock.models["wandb/gemma-2b-zephyr-sft"] == commit_of("wandb/gemma-2b-zephyr-sft")
+    assert floating(with_revisions(config, lock)) is None
+    plan = snakemake(folder, "-n", "-p", "--config", "experiment=gemma-2b-harmless").stdout
+    assert f"--revision {commit_of('mistralai/Mistral-7B-v0.1')}" in plan
+    assert "locked" not in re.sub(r"rule lock_revisions.*|revisions\.lock", "", plan)
+
+
+def test_256_shards_and_4_iterations_plan_in_seconds(clone):
+    """Time of this process's children, so that other load on the machine does not count."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    jobs = planned_jobs(clone, "--config", "shards=256", "methods=[dpa]")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert jobs["sample_responses"] == jobs["score_responses"] == 256 * 4
+    assert jobs["annotate_responses"] == 256
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 20
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Ask the hub for the commits of models and data sets, and write them to revisions.lock.yaml.
+
+Rule: lock_revisions. Example:
+
+    python -m scripts.lock_revisions --model mistralai/Mistral-7B-v0.1 --dataset nvidia/HelpSteer
+
+Commits that the lock file has stay as they are. The only command that asks which commit is the
+newest: needs the hub, and a token (HF_TOKEN or `hf auth login`) for private repositories.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    model: Annotated[list[str] | None, typer.Option(help="Hub ids of models.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Hub ids of data sets.")] = None,
+    lock_file: Annotated[Path, typer.Option(help="The file to complete.")] = Path(
+        "revisions.lock.yaml"
+    ),
+) -> None:
+    """Ask the hub for commits, and write them to the lock file."""
+    from dpa.revisions import Kind, complete, read_lock, write_lock
+
+    lock = read_lock(lock_file)
+    asked: dict[Kind, list[str]] = {"model": model or [], "dataset": dataset or []}
+    for kind, names in asked.items():
+        added = complete(lock, kind, names)
+        for name in dict.fromkeys(names):
+            state = "locked at" if name in added else "already locked at"
+            log.info("%s %s: %s %s", kind, name, state, lock.commits(kind)[name])
+    write_lock(lock_file, lock)
+    log.info("%s has %d repositories", lock_file, len(lock.models) + len(lock.datasets))
+
+
+if __name__ == "__main__":
+    run(app)
