@@ -33,6 +33,7 @@ from transformers import set_seed
 
 from dpa.cli import log
 from dpa.config import Objective, Schedule, Training
+from dpa.controls import chat_controls
 from dpa.directions import check_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
@@ -103,6 +104,9 @@ def train_policy_gradient(
         def _send_telemetry(self) -> None:
             """Nothing here needs a network."""
 
+        def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
+            return [prompt_ids(tokenizer, turns) for turns in prompts], None, {}
+
     check_direction(direction, len(objectives))
     check_batch(schedule.batch_size, responses_per_prompt)
     tokenizer = load_tokenizer(*start)
@@ -158,6 +162,7 @@ def train_policy_gradient(
         **details,
         algorithm=ALGORITHM,
         rows=len(kept),
+        neutralised=chat_controls(tokenizer).log_neutralised(),
         direction=list(direction),
         beta=beta,
         responses=details["steps"] * schedule.batch_size,

@@ -29,6 +29,8 @@ REWARD_INSTRUCTION = (
     "verbosity\n\n"
 )
 REWARD_SUFFIX = " [/INST]"
+#: What marks instructions and roles in it; texts must not contain them (dpa.controls).
+REWARD_CONTROLS = ("[INST]", "[/INST]", "\n\nSystem:", "\n\nUser:", "\n\nAssistant:")
 
 
 def normalise(prompt: Conversation) -> str:

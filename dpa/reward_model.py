@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from transformers import (
 from dpa import models
 from dpa.cli import log
 from dpa.config import Schedule, Training
+from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.models import load_model
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
@@ -76,7 +78,15 @@ def tokenise_ratings(
     """
     index = {name: i for i, name in enumerate(attributes)}
     rows, cut = [], 0
-    labelled = _labelled(ratings, index, losses)
+    controls = reward_controls(tokenizer)
+    labelled = (
+        msgspec.structs.replace(
+            rating,
+            prompt=controls.neutralise_prompt(rating.prompt),
+            response=controls.neutralise(rating.response),
+        )
+        for rating in _labelled(ratings, index, losses)
+    )
     while some := list(islice(labelled, 1000)):
         texts = [reward_input(rating.prompt, rating.response) for rating in some]
         encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
@@ -358,6 +368,7 @@ def train_reward_model(
         "labels": dict(zip(attributes, labels.tolist(), strict=True)),
         "tokens": tokens,
         "cut": cut,
+        "neutralised": reward_controls(tokenizer).log_neutralised(),
     }
 
     def train(folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dpa.cli import Progress, log
 from dpa.config import Sampling
+from dpa.controls import chat_controls
 from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.engines import Completion, Engine, Request, load_engine, load_tokenizer
 from dpa.errors import InputError
@@ -248,6 +249,7 @@ def sample_file(
     )
     if losses.dropped:
         log.info("%d of %d prompts left out: too long", losses.dropped.total(), losses.read)
+    neutralised = chat_controls(tokenizer).log_neutralised()
     sizes = [sum(item.steering.samples for item in chunk) for chunk in plan]
     fingerprint = _fingerprint(policy, revision, sampling, plan)
     writer = ChunkedWriter(output, Sample, sizes, fingerprint)
@@ -272,6 +274,7 @@ def sample_file(
         responses=tally.responses,
         truncated=tally.truncated,
         response_tokens=tally.tokens,
+        neutralised=neutralised,
     )
 
 

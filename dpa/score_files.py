@@ -141,7 +141,14 @@ def score_file(
     ]
     known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
     rows = score_samples(model, samples, prompts, objectives, output, known)
-    write_sidecar(output, inputs, rows=rows, scored=model.scored, cut=model.cut)
+    write_sidecar(
+        output,
+        inputs,
+        rows=rows,
+        scored=model.scored,
+        cut=model.cut,
+        neutralised=model.controls.log_neutralised(),
+    )
     log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 

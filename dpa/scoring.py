@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, DynamicCache
 
 from dpa.config import Objective
+from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
@@ -47,6 +48,7 @@ class RewardModel:
     def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.controls = reward_controls(tokenizer)
         self.names = names
         self.tokens_per_batch = tokens_per_batch
         self.max_length = min(
@@ -120,7 +122,12 @@ class RewardModel:
         nobody to share with, are families of their own."""
         if not inputs:
             return
-        texts = [reward_input(prompt, response) for prompt, response in inputs]
+        texts = [
+            reward_input(
+                self.controls.neutralise_prompt(prompt), self.controls.neutralise(response)
+            )
+            for prompt, response in inputs
+        ]
         full = self.tokenizer(texts, verbose=False)["input_ids"]
         groups: dict[int, list[int]] = {}
         for (group, _), row in places.items():

@@ -1,12 +1,17 @@
-"""From chat messages to token ids: the one way, for sampling and for training alike."""
+"""From chat messages to token ids: the one way, for sampling and for training alike.
+
+Contents are neutralised first (dpa.controls), so that control tokens come from templates only.
+"""
 
 from typing import Any
 
+from dpa.controls import chat_controls
 from dpa.errors import InputError
 
 
 def prompt_ids(tokenizer: Any, messages: list[dict]) -> list[int]:
     """Token ids of a conversation up to the point where the assistant is to answer."""
+    messages = chat_controls(tokenizer).neutralise_messages(messages)
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
@@ -16,12 +21,15 @@ def conversation_ids(tokenizer: Any, messages: list[dict]) -> tuple[list[int], l
     What the assistant writes includes the end token, so that a policy learns to stop.
     Raises InputError when the chat template is not made of consecutive turns.
     """
+    messages = chat_controls(tokenizer).neutralise_messages(messages)
     ids: list[int] = []
     mask: list[int] = []
     for index, turn in enumerate(messages):
         if turn["role"] != "assistant":
             continue
-        before = prompt_ids(tokenizer, messages[:index])
+        before = tokenizer.apply_chat_template(
+            messages[:index], add_generation_prompt=True, return_dict=False
+        )
         after = tokenizer.apply_chat_template(messages[: index + 1], return_dict=False)
         if before[: len(ids)] != ids or after[: len(before)] != before:
             raise InputError(
@@ -31,3 +39,18 @@ def conversation_ids(tokenizer: Any, messages: list[dict]) -> tuple[list[int], l
         mask += [0] * (len(before) - len(ids)) + [1] * (len(after) - len(before))
         ids = after
     return ids, mask
+
+
+def answer_ids(
+    tokenizer: Any, messages: list[dict], answers: list[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a prompt's messages, and those of each answer behind it, end token included.
+
+    Raises InputError as conversation_ids does.
+    """
+    prompt = prompt_ids(tokenizer, messages)
+    rows = [
+        conversation_ids(tokenizer, [*messages, {"role": "assistant", "content": answer}])[0]
+        for answer in answers
+    ]
+    return prompt, [row[len(prompt) :] for row in rows]

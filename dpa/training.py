@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 from dpa import models
 from dpa.cli import Progress, log
 from dpa.config import Schedule, Training
+from dpa.controls import chat_controls
 from dpa.errors import InputError
 from dpa.models import load_model
 from dpa.provenance import Losses, save_folder, write_sidecar
-from dpa.tokenization import conversation_ids
+from dpa.tokenization import answer_ids, conversation_ids
 
 Rows = list[dict[str, list[int]]]
 
@@ -222,7 +223,11 @@ def finetune(
         save_policy(trainer.model, tokenizer, folder)
 
     save_folder(output, train)
-    details.update(rows=len(rows), response_tokens=response_tokens)
+    details.update(
+        rows=len(rows),
+        response_tokens=response_tokens,
+        neutralised=chat_controls(tokenizer).log_neutralised(),
+    )
     write_sidecar(output, inputs, losses, **details)
 
 
@@ -279,29 +284,37 @@ def train_dpo(
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    class TokenisedDPOTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            """Rows are tokenised by dpa.tokenization."""
+            return dataset
+
     tokenizer = load_tokenizer(*start)
     rows = []
     response_tokens = 0
     for messages, chosen, rejected in pairs:
         losses.read += 1
-        row = {
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-        }
-        tokenised = [conversation_ids(tokenizer, messages + answer) for answer in row.values()]
-        if max(len(ids) for ids, _ in tokenised) > schedule.max_length:
+        prompt, answers = answer_ids(tokenizer, messages, [chosen, rejected])
+        if len(prompt) + max(map(len, answers)) > schedule.max_length:
             losses.drop("longer than max_length")
         else:
-            rows.append({"prompt": messages, **row})
-            response_tokens += sum(sum(mask) for _, mask in tokenised)
+            rows.append(
+                {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
+            )
+            response_tokens += sum(map(len, answers))
     if not rows:
         raise InputError(f"{output}: no pairs to train on ({losses.as_dict()})")
     set_seed(seed % 2**32)
-    details.update(rows=len(rows), beta=beta, response_tokens=response_tokens)
+    details.update(
+        rows=len(rows),
+        beta=beta,
+        response_tokens=response_tokens,
+        neutralised=chat_controls(tokenizer).log_neutralised(),
+    )
 
     def train(folder: Path) -> None:
         arguments = trainer_arguments(training, schedule, seed, folder)
-        trainer = DPOTrainer(
+        trainer = TokenisedDPOTrainer(
             model=load_policy(*start, training),
             ref_model=load_policy(*start, training),
             args=DPOConfig(**arguments, beta=beta, max_length=schedule.max_length),

@@ -70,7 +70,14 @@ def main(
             losses=losses,
         ),
     )
-    write_sidecar(output, [reward_model, ratings, *prompts], losses, rows=rows, cut=model.cut)
+    write_sidecar(
+        output,
+        [reward_model, ratings, *prompts],
+        losses,
+        rows=rows,
+        cut=model.cut,
+        neutralised=model.controls.log_neutralised(),
+    )
     log.info("scored %d responses to %d of %d prompts", rows, losses.kept, losses.read)
 
 

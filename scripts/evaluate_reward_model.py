@@ -52,7 +52,13 @@ def main(
         table = pd.DataFrame(rows)
         with atomic(path) as partial:
             table.to_csv(partial, index=False)
-        write_sidecar(path, [reward_model, ratings], scored=model.scored, cut=model.cut)
+        write_sidecar(
+            path,
+            [reward_model, ratings],
+            scored=model.scored,
+            cut=model.cut,
+            neutralised=model.controls.neutralised,
+        )
         log.info("%s\n%s", path, table.to_string(index=False))
 
 

@@ -69,7 +69,14 @@ def main(
         reward_model, revision, attributes=names, tokens_per_batch=tokens_per_batch
     )
     rows = score_table(model, input, output, prompt_column, response_column)
-    write_sidecar(output, [reward_model, input], rows=rows, scored=model.scored, cut=model.cut)
+    write_sidecar(
+        output,
+        [reward_model, input],
+        rows=rows,
+        scored=model.scored,
+        cut=model.cut,
+        neutralised=model.controls.log_neutralised(),
+    )
     log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 
