@@ -26,10 +26,11 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
 
     tallies: dict[str, Tally] = {}
     rated: set[str] = set()
-    write_jsonl(ratings, _remember(read_ratings(data, held_out, tallies), rated))
+    original = data.original_responses
+    write_jsonl(ratings, _remember(read_ratings(data, held_out, tallies), original, rated))
     halves: tuple[list[Prompt], list[Prompt]] = ([], [])
     if data.train_prompts:
-        kept = trainable(train_prompts.values(), held_out, rated, train)
+        kept = trainable(train_prompts.values(), held_out, rated, original, train)
         train.check(data.max_dropped_fraction, "data.train_prompts")
         halves = halve(kept, seed, data.prompts_per_half, train)
         held.check(data.max_dropped_fraction, "data.validation_prompts")
@@ -60,12 +61,14 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
         log.info("ratings %s: %s", name, tally)
     if data.train_prompts:
         log.info("D1 and D2: %d prompts each; train_prompts: %s", len(halves[0]), train)
-        log.info("validation prompts: %s; %d without a rated response", held, unrated)
+        log.info("validation prompts: %s; %d without a response in %s", held, unrated, original)
 
 
-def _remember(ratings: Iterable[Rating], rated: set[str]) -> Iterator[Rating]:
+def _remember(ratings: Iterable[Rating], data_set: str, rated: set[str]) -> Iterator[Rating]:
+    """The ratings, while the prompts of one data set are noted."""
     for rating in ratings:
-        rated.add(rating.prompt_id)
+        if rating.dataset == data_set:
+            rated.add(rating.prompt_id)
         yield rating
 
 

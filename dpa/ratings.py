@@ -76,8 +76,8 @@ def read_ratings(
     A rating is for validation if it is from a `validation` file or its prompt_id is in `held_out`,
     so no prompt is in both splits if `held_out` has the prompts of all validation files. `tallies`
     is filled while reading: data set -> counts. Raises InputError for rows that violate their
-    format, when a data set loses more than `data.max_dropped_fraction`, and when nothing is left to
-    train on.
+    format, when a data set loses more than `data.max_dropped_fraction` or more than half of its
+    training responses to `held_out`, and when nothing is left to train on.
     """
     training = 0
     for section in data.ratings:
@@ -116,10 +116,13 @@ def _read_section(
     for file_split, source in sources:
         if source is None:
             continue
+        count = moved = 0
         for rated in read(read_placed_rows(source), tally):
             identity = prompt_id(rated.prompt)
             split = "validation" if identity in held_out else file_split
+            count += 1
             if split != file_split:
+                moved += 1
                 tally.notes["moved to validation: prompt held out"] += 1
             yield Rating(
                 prompt_id=identity,
@@ -128,6 +131,12 @@ def _read_section(
                 attributes=rated.attributes,
                 dataset=section.name,
                 split=split,
+            )
+        if moved > count / 2:
+            raise InputError(
+                f"data.ratings: {section.name}: {moved} of {count} training responses have a "
+                "prompt that is held out for validation, as if its files were split by rows; leave "
+                "out its `validation`, or split it by prompts"
             )
 
 

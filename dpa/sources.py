@@ -15,6 +15,7 @@ from dpa.config import Source
 from dpa.errors import InputError
 from dpa.prompts import Conversation
 from dpa.records import Turn, decode_lines
+from dpa.revisions import is_commit
 
 Row = dict[str, Any]
 #: A row and its place.
@@ -216,15 +217,30 @@ def _hub_rows(source: Source) -> Iterator[PlacedRow]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source.path, revision=source.revision, split=source.split)
+        builder = datasets.load_dataset_builder(source.path, revision=source.revision)
+        _check_commit(source, builder.hash)
+        builder.download_and_prepare()
+        rows = builder.as_dataset(split=source.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # datasets wraps what went wrong in "An error occurred while generating the dataset".
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise InputError(
-            f"{describe(source)}: cannot load split {source.split!r} from the hub: {error}; check "
-            "path, revision and split, and that the hub can be reached (huggingface-cli login for "
-            "a gated data set; download it beforehand for a machine without internet)"
+            f"{describe(source)}: cannot load split {source.split!r} from the hub: {reason}; check "
+            "path, revision and split, and that the hub can be reached (`hf auth login` for a "
+            "gated data set; download it beforehand for a machine without internet)"
         ) from None
     for number, row in enumerate(rows, 1):
         yield f"{describe(source)} {source.split}: row {number}", row
+
+
+def _check_commit(source: Source, found: str | None) -> None:
+    """Refuse another commit than the one asked for: without the hub, datasets takes any it has."""
+    asked = source.revision or ""
+    if is_commit(asked) and found != asked and not Path(source.path).is_dir():
+        raise InputError(
+            f"{describe(source)}: the hub cannot be reached, and the cache has commit {found}; "
+            "load the data set once where the hub can be reached"
+        )
 
 
 def read_messages(source: Source) -> Iterator[list[dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
+from dpa.cli import log
 from dpa.config import Source
 from dpa.errors import InputError
 from dpa.prompts import Conversation, prompt_id
@@ -9,6 +10,9 @@ from dpa.provenance import Losses
 from dpa.records import Prompt
 from dpa.seeds import derive_seed
 from dpa.sources import Row, as_prompt, missing_column, read_placed_rows
+
+#: Prompts without a rated response that the log names; all are counted.
+LOGGED_MISSES = 3
 
 
 def read_prompts(sources: Iterable[Source], losses: Losses) -> dict[str, Prompt]:
@@ -45,18 +49,27 @@ def _prompt(row: Row, place: str) -> Conversation | None:
 
 
 def trainable(
-    prompts: Iterable[Prompt], held_out: Collection[str], rated: Collection[str], losses: Losses
+    prompts: Iterable[Prompt],
+    held_out: Collection[str],
+    rated: Collection[str],
+    data_set: str,
+    losses: Losses,
 ) -> list[Prompt]:
-    """The prompts that may be trained on: not held out, and with a rated response.
+    """The prompts that may be trained on: not held out, and with a rated response in `data_set`.
 
-    Rated responses are what SteerLM, DPO and the replay of original responses are made of.
+    Those responses are what SteerLM, DPO and the replay of original responses are made of; `rated`
+    are the prompts that have one. Prompt data and ratings are published apart and joined on the
+    normalised prompt: what finds no partner is dropped and counted, the first by name.
     """
     kept = []
+    reason = f"no rated response in {data_set}"
     for prompt in prompts:
         if prompt.prompt_id in held_out:
             losses.drop("held out for validation", asked_for=True)
         elif prompt.prompt_id not in rated:
-            losses.drop("no rated response in data.ratings")
+            if losses.dropped[reason] < LOGGED_MISSES:
+                log.info("%s: %s: %.100r", prompt.source, reason, prompt.prompt)
+            losses.drop(reason)
         else:
             kept.append(prompt)
     return kept

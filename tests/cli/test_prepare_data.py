@@ -204,7 +204,7 @@ class TestOutputs:
             "dropped": {
                 "duplicate": 1,
                 "held out for validation": 2,
-                "no rated response in data.ratings": 1,
+                "no rated response in ultrafeedback": 1,
                 "odd one out": 1,
             },
         }
@@ -309,7 +309,7 @@ class TestErrors:
         result = run(tmp_path, data)
         assert result.returncode == 2
         assert "data.train_prompts: dropped" in result.stderr
-        assert "no rated response in data.ratings" in result.stderr
+        assert "no rated response in ultrafeedback" in result.stderr
 
 
 def test_help_is_light():

@@ -15,6 +15,7 @@ from dpa.ratings import (
     Quantiles,
     Rated,
     Tally,
+    read_beavertails,
     read_helpsteer,
     read_ratings,
     read_table,
@@ -233,6 +234,12 @@ class TestUltraFeedback:
             notes[value] for value in notes if value == repaired
         ]
 
+    def test_a_null_fine_grained_score_is_none(self):
+        """Where some completions have the column, a table gives it to all."""
+        row = completion(("3", "N/A", "4", "4"), overall_score=10.0)
+        [rated], _ = self.read(ultrafeedback_row(row | {"fine-grained_score": None}))
+        assert "ultrafeedback-overall_score" not in rated.attributes
+
     def test_only_the_highest_score_is_repaired(self):
         assert repair_overall_score(9, [1, 1, 1, 1], False) == 9
         assert repair_overall_score(1, [5, 5, 5, 5], False) == 1
@@ -258,6 +265,72 @@ class TestUltraFeedback:
             self.read(ultrafeedback_row({"response": "x", "model": "m"}))
         with pytest.raises(InputError, match=r"no column 'completions'; columns found: source, in"):
             self.read({"source": "s", "instruction": "i"})
+
+
+class TestBeaverTails:
+    def read(self, *rows: tuple[str | None, str | None, Any]) -> tuple[list[Rated], Tally]:
+        tally = Tally()
+        fields = "prompt", "response", "is_safe"
+        made = [dict(zip(fields, row, strict=True)) | {"category": {}} for row in rows]
+        return list(read_beavertails(placed(made), tally)), tally
+
+    def test_judgements_of_a_response_are_averaged_wherever_they_stand(self):
+        rated, tally = self.read(
+            ("Why?", "So.", True),
+            ("Why?", "Thus.", False),
+            ("How?", "So.", True),
+            (" Why?", "So.", False),  # the same prompt, normalised
+            ("Why?", "So.", True),
+        )
+        assert [(r.prompt, r.response) for r in rated] == [
+            ("Why?", "So."),
+            ("Why?", "Thus."),
+            ("How?", "So."),
+        ]
+        shares = [r.attributes["beavertails-is_safe"] for r in rated]
+        assert shares == [pytest.approx(200 / 3), 0, 100]
+        assert tally.losses.as_dict() == {
+            "read": 5,
+            "kept": 3,
+            "dropped": {"merged with the response's other judgements": 2},
+        }
+        tally.losses.check(0.0, "merged judgements are not lost")
+        assert tally.notes == {
+            "responses with 1 judgements": 2,
+            "responses with 3 judgements": 1,
+            "responses whose judges disagree": 1,
+        }
+
+    @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.booleans())))
+    def test_shares_are_those_of_the_group(self, rows):
+        rated, tally = self.read(*rows)
+        assert tally.losses.kept == len(rated) == len({row[:2] for row in rows})
+        for prompt, response, attributes in rated:
+            votes = [safe for *pair, safe in rows if pair == [prompt, response]]
+            assert attributes["beavertails-is_safe"] == 100 * sum(votes) / len(votes)
+
+    def test_losses_are_counted_by_reason(self):
+        rated, tally = self.read(
+            ("Why?", "", True),
+            (" ", "So.", True),
+            ("Why?", "So.", None),
+            ("Why?", "So.", "yes"),
+            ("Why?", "So.", 0.5),
+            ("Why?", "So.", "false"),
+        )
+        assert [r.attributes for r in rated] == [{"beavertails-is_safe": 0}]
+        assert tally.losses.dropped == {
+            "empty response": 1,
+            "empty prompt": 1,
+            "no rating": 1,
+            "malformed is_safe": 2,
+        }
+
+    def test_a_column_renamed_upstream(self):
+        with pytest.raises(
+            InputError, match="no column 'is_safe'; columns found: prompt, response"
+        ):
+            list(read_beavertails(placed([{"prompt": "a", "response": "b"}]), Tally()))
 
 
 def table(**changes: Any) -> Table:
@@ -460,6 +533,18 @@ class TestReadRatings:
         assert tallies["hs"].notes == {"moved to validation: prompt held out": 2}
         assert all(r.prompt_id == prompt_id(r.prompt) for r in ratings)
 
+    def test_files_that_were_split_by_rows_are_refused(self, tmp_path):
+        source = {
+            "name": "hs",
+            "format": "helpsteer",
+            "train": write_jsonl(tmp_path / "t.jsonl", [helpsteer_row(prompt=p) for p in "aab"]),
+            "validation": write_jsonl(tmp_path / "v.jsonl", [helpsteer_row(prompt="a")]),
+        }
+        with pytest.raises(
+            InputError, match=r"hs: 2 of 3 training responses .* held out .*by rows"
+        ):
+            self.read(self.data(source))
+
     def test_validation_files_of_one_data_set_hold_out_of_all(self, tmp_path):
         hs = {
             "name": "hs",
@@ -513,10 +598,11 @@ class TestReadRatings:
             self.read(data)
 
     def test_nothing_left_to_train_on(self, tmp_path):
-        source = write_jsonl(tmp_path / "rows.jsonl", [helpsteer_row()])
-        data = self.data({"name": "hs", "format": "helpsteer", "train": source})
+        row = ultrafeedback_row(completion(), source="truthful_qa")
+        source = write_jsonl(tmp_path / "rows.jsonl", [row])
+        data = self.data({"name": "uf", "format": "ultrafeedback", "train": source})
         with pytest.raises(InputError, match="no ratings left to train on"):
-            self.read(data, {prompt_id("What is it?")})
+            self.read(data)
 
     def test_chat_turns(self, tmp_path):
         turns = [

@@ -161,19 +161,9 @@ class TestErrors:
 
 
 class TestHub:
+    """More of it, against a hub, in test_hub_data.py."""
+
     SOURCE = Source(path="org/data", revision="abc", split="train")
-
-    def test_asks_for_revision_and_split(self, monkeypatch):
-        import datasets
-
-        def load(path, **options):
-            assert (path, options) == ("org/data", {"revision": "abc", "split": "train"})
-            return datasets.Dataset.from_list(ROWS)
-
-        monkeypatch.setattr(datasets, "load_dataset", load)
-        placed = list(read_placed_rows(self.SOURCE))
-        assert [row for _, row in placed] == ROWS
-        assert placed[1][0] == "org/data@abc train: row 2"
 
     def test_a_local_repository_folder(self, tmp_path, monkeypatch):
         import datasets
@@ -185,17 +175,6 @@ class TestHub:
         write(folder / "data" / "test-00000-of-00001.parquet", ROWS[:1])
         source = Source(path=str(folder), revision="abc", split="test")
         assert list(read_rows(source)) == ROWS[:1]
-
-    @pytest.mark.parametrize("error", [ConnectionError("offline"), ValueError("Unknown split")])
-    def test_failures_say_what_to_check(self, monkeypatch, error):
-        import datasets
-
-        def load(path, **options):
-            raise error
-
-        monkeypatch.setattr(datasets, "load_dataset", load)
-        with pytest.raises(InputError, match=f"org/data@abc: cannot load split 'train'.*{error}"):
-            list(read_rows(self.SOURCE))
 
     def test_names_in_sidecars(self):
         assert describe(self.SOURCE) == "org/data@abc"

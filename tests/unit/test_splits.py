@@ -69,10 +69,10 @@ class TestTrainable:
         losses = Losses()
         a, b, c, d = make("abcd")
         held_out, rated = {a.prompt_id}, {a.prompt_id, b.prompt_id, d.prompt_id}
-        assert trainable([a, b, c, d], held_out, rated, losses) == [b, d]
+        assert trainable([a, b, c, d], held_out, rated, "mine", losses) == [b, d]
         assert losses.dropped == {
             "held out for validation": 1,
-            "no rated response in data.ratings": 1,
+            "no rated response in mine": 1,
         }
         losses.read = 4
         with pytest.raises(InputError, match=r"dropped 1 of 3 rows.*no rated response"):
