@@ -12,6 +12,7 @@ wildcard_constraints:
     shard=r"\d+",
     direction=r"[\d_-]+",
     policy=r"[a-z_]+(-\d+)?",
+    benchmark=r"alpacaeval|rewardbench",
 
 
 # Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def
@@ -23,6 +24,8 @@ include: "rules/reward.smk"
 include: "rules/align.smk"
 include: "rules/baselines.smk"
 include: "rules/evaluate.smk"
+include: "rules/alpacaeval.smk"
+include: "rules/rewardbench.smk"
 include: "rules/report.smk"
 
 
@@ -32,6 +35,8 @@ localrules:
     reward_model,
     dpa,
     baselines,
+    alpacaeval,
+    rewardbench,
     figures,
     tables,
 
@@ -40,6 +45,8 @@ rule all:
     default_target: True
     input:
         reward_model_targets(),
+        alpacaeval_targets(),
+        rewardbench_targets(),
         figure_targets(),
         table_targets(),
 
@@ -57,6 +64,16 @@ rule dpa:
 rule baselines:
     input:
         baseline_targets(),
+
+
+rule alpacaeval:
+    input:
+        alpacaeval_targets(),
+
+
+rule rewardbench:
+    input:
+        rewardbench_targets(),
 
 
 rule figures:

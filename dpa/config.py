@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -362,12 +363,89 @@ class DirectionalDpo(Section):
     training: Schedule
 
 
+#: An evaluation grid: that many directions over the law's support, or a list of them.
+Grid = Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]
+
+
 class Evaluation(Section):
-    directions: Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]
+    directions: Grid
     responses_per_prompt: Positive
     temperature: Annotated[float, Field(ge=0)]
     gold: Literal["quickstart"] | None
     hypervolume_reference: list[float]
+
+
+#: Methods that a benchmark can judge: one policy folder each.
+Judged = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "directional_dpo"]
+
+
+class Judge(Section):
+    """Who compares a response with AlpacaEval's reference output."""
+
+    kind: Literal["gpt4_turbo", "endpoint", "annotations", "gold"]
+    model: str | None = None
+    base_url: str | None = None
+    key_variable: str | None = None
+    annotations: str | None = None
+    concurrency: Positive = 5
+    max_cost: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Judge":
+        needed = {"endpoint": ("model", "base_url"), "annotations": ("annotations",)}
+        for key in needed.get(self.kind, ()):
+            if getattr(self, key) is None:
+                raise ValueError(f"a judge of kind {self.kind!r} needs {key}")
+        return self
+
+
+class AlpacaEval(Section):
+    reference: Source
+    prompts: Positive
+    methods: Annotated[list[Judged], Field(min_length=1)]
+    directions: Grid
+    temperature: Annotated[float, Field(ge=0)]
+    judge: Judge
+    difficulty: str | None
+
+
+class ScalarJudge(Model):
+    """A Bradley-Terry reward model with one output, or the quickstart's gold scorer."""
+
+    gold: Literal["quickstart"] | None
+
+    @model_validator(mode="after")
+    def _one(self) -> "ScalarJudge":
+        if (self.path is None) == (self.gold is None):
+            raise ValueError("give either path or gold, and null for the other")
+        return self
+
+
+class BenchmarkSection(Section):
+    """A section of RewardBench."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Its name in tables."""
+    subsets: Annotated[dict[str, Positive], Field(min_length=1)]
+    """Each of its subsets with its number of prompts."""
+
+
+class RewardBench(Section):
+    data: Source
+    sections: Annotated[list[BenchmarkSection], Field(min_length=1)]
+    methods: Annotated[list[Judged], Field(min_length=1)]
+    reference: Literal["sft", "dpo", "rsf", "ppo"]
+    directions: Grid
+    temperature: Annotated[float, Field(ge=0)]
+    judge: ScalarJudge
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "RewardBench":
+        names = [section.name for section in self.sections]
+        subsets = [subset for section in self.sections for subset in section.subsets]
+        if len(set(names)) < len(names) or len(set(subsets)) < len(subsets):
+            raise ValueError("sections: names of sections and of subsets must be unique")
+        return self
 
 
 class World(Section):
@@ -383,6 +461,10 @@ class World(Section):
     """Documents for the base model."""
     sft_rows: Positive
     """Demonstrations for the SFT policy."""
+    alpacaeval_prompts: Positive
+    """Held-out prompts of the AlpacaEval-like file."""
+    rewardbench_rows: Positive
+    """Rows of each subset of the RewardBench-like file."""
 
 
 class Config(Section):
@@ -412,7 +494,15 @@ class Config(Section):
     reward_soup: RewardSoup
     directional_dpo: DirectionalDpo
     evaluation: Evaluation
+    alpacaeval: AlpacaEval | None
+    rewardbench: RewardBench | None
     world: World | None
+
+    @field_validator("alpacaeval", "rewardbench", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """`--config alpacaeval=null` arrives as text."""
+        return None if value == "null" else value
 
     @property
     def seeds(self) -> list[int]:
@@ -460,10 +550,13 @@ class Config(Section):
             check_direction(self.scalar_direction, len(names))
         except InputError as error:
             raise ValueError(f"scalar_direction: {error}") from None
-        try:
-            evaluation_directions(self.directions.model_dump(), self.evaluation.directions)
-        except InputError as error:
-            raise ValueError(f"evaluation.directions: {error}") from None
+        for section in ("evaluation", "alpacaeval", "rewardbench"):
+            if (found := getattr(self, section)) is None:
+                continue
+            try:
+                evaluation_directions(self.directions.model_dump(), found.directions)
+            except InputError as error:
+                raise ValueError(f"{section}.directions: {error}") from None
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seed: the seeds of a list must differ")
         if len(set(self.methods)) < len(self.methods):
@@ -579,14 +672,19 @@ def with_revisions(config: Config, lock: Lock) -> Config:
 
 
 def hub_repositories(config: Config) -> Iterator[tuple[str, Source | Model]]:
-    """(key, model or data set) of everything that the configuration names by path."""
+    """(key, model or data set) of everything that the configuration names by path.
+
+    Benchmarks of policies are left out where there are no prompts to train policies on.
+    """
+    unused = () if config.data.train_prompts else ("alpacaeval", "rewardbench")
 
     def walk(value: Any, key: str) -> Iterator[tuple[str, Source | Model]]:
         if isinstance(value, Source | Model) and value.path is not None:
             yield key, value
         if isinstance(value, Section):
             for name in type(value).model_fields:
-                yield from walk(getattr(value, name), f"{key}.{name}".lstrip("."))
+                if name not in unused:
+                    yield from walk(getattr(value, name), f"{key}.{name}".lstrip("."))
         elif isinstance(value, list | tuple):
             for number, item in enumerate(value):
                 yield from walk(item, f"{key}.{number}")

@@ -14,6 +14,7 @@ import yaml
 from dpa.config import (
     FORMAT_ATTRIBUTES,
     ROOT,
+    BenchmarkSection,
     Column,
     Config,
     Dirichlet,
@@ -60,6 +61,7 @@ PARTS: dict[str, tuple[str, type[Section]]] = {
     "Source": ("Where rows are read from: local files, or a hub data set at a commit.", Source),
     "Wedge law": ("`directions` for three objectives (appendix A).", Wedge),
     "Dirichlet law": ("`directions` for any number of objectives.", Dirichlet),
+    "RewardBench section": ("An item of `rewardbench.sections`.", BenchmarkSection),
     "DPO recipe": ("An item of `dpo.recipes`.", DpoRecipe),
     "Schedule": ("How a stage is trained: the keys of each `training` section.", Schedule),
     "World": ("Sizes of the quickstart's generated data: the keys of `world`.", World),
@@ -119,6 +121,8 @@ class Keys:
         """The lines of all keys below a section; a schedule has one line."""
         if "discriminator" in node:  # one of several laws: the default's
             node = {"$ref": node["discriminator"]["mapping"][value["law"]]}
+        if choices := [choice for choice in node.get("anyOf", ()) if "$ref" in choice]:
+            node = choices[0]  # a section that may be null
         if "$ref" in node:
             node = self.schema["$defs"][_model_name(node)]
         for key, item in value.items():

@@ -92,6 +92,40 @@ class ScoredSample(Sample, kw_only=True):
         check_finite(self.rewards, self.attributes)
 
 
+class JudgedSample(Sample, kw_only=True):
+    """A line of rewardbench/judged/{policy}.jsonl: the judge's score, higher is better."""
+
+    score: float
+
+    def __post_init__(self) -> None:
+        check_finite([self.score], {})
+
+
+class Choice(Record):
+    """A line of rewardbench/items.jsonl: a prompt of a subset, a better and a worse response."""
+
+    item_id: str
+    subset: str
+    prompt_id: str
+    prompt: str | list[Turn]
+    chosen: str
+    rejected: str
+
+
+class ScoredChoice(Record):
+    """A line of rewardbench/rewards.jsonl: what the reward model makes of a choice."""
+
+    item_id: str
+    subset: str
+    chosen: dict[str, float]
+    rejected: dict[str, float]
+    chosen_rewards: list[float]
+    rejected_rewards: list[float]
+
+    def __post_init__(self) -> None:
+        check_finite(self.chosen_rewards + self.rejected_rewards, {})
+
+
 class Selected(Record):
     """A line of selected.jsonl: a row of fine-tuning data."""
 

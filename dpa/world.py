@@ -12,7 +12,7 @@ helpfulness grows with n ever more slowly: the perfect answers trace a concave f
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -474,7 +474,8 @@ class Sizes:
     """Rows of the generated files.
 
     The world has 2,188 prompts for each training file (HelpSteer uses one for four rows), 300 for
-    `validation_prompts` and 200 for HelpSteer's validation rows.
+    `validation_prompts` and the benchmarks (half of the rest each) and 200 for HelpSteer's
+    validation rows.
     """
 
     helpsteer_rows: int = 8000
@@ -483,6 +484,8 @@ class Sizes:
     validation_prompts: int = 100
     pretraining_documents: int = 6000
     sft_rows: int = 4000
+    alpacaeval_prompts: int = 60
+    rewardbench_rows: int = 10
 
 
 # The position of a name is its seed: append only.
@@ -496,6 +499,8 @@ _STREAMS = (
     "binarized/test",
     "pretraining",
     "sft",
+    "alpacaeval",
+    "rewardbench",
 )
 
 
@@ -507,10 +512,7 @@ def build_world(seed: int, sizes: Sizes | None = None) -> dict[str, list[Row]]:
     in no other file. Raises InputError when a size asks for more prompts than its pool holds.
     """
     sizes = sizes or Sizes()
-    rng = {
-        name: np.random.default_rng(SeedSequence(seed, spawn_key=(i,)))
-        for i, name in enumerate(_STREAMS)
-    }
+    rng = {name: _stream(seed, name) for name in _STREAMS}
     order = _shuffled(rng["pools"], list(prompts()))
     test, rest = order[:_TEST_POOL], order[_TEST_POOL:]
     validation, train = rest[:_HELPSTEER_VALIDATION_POOL], rest[_HELPSTEER_VALIDATION_POOL:]
@@ -525,6 +527,11 @@ def build_world(seed: int, sizes: Sizes | None = None) -> dict[str, list[Row]]:
 
     train_rows = ultrafeedback("ultrafeedback/train", train, sizes.ultrafeedback_prompts)
     test_rows = ultrafeedback("ultrafeedback/test", test, sizes.validation_prompts)
+    # The benchmarks take turns from the end of the order in which validation prompts are drawn.
+    held_out = _shuffled(_stream(seed, "ultrafeedback/test"), test)
+    free = held_out[sizes.validation_prompts :][::-1]
+    alpaca = _first(free[::2], sizes.alpacaeval_prompts, "alpaca_eval.json")
+    benchmark = _first(free[1::2], len(FLAWS) * sizes.rewardbench_rows, "reward_bench.jsonl")
     return {
         "helpsteer/train.jsonl": helpsteer("helpsteer/train", train, sizes.helpsteer_rows),
         "helpsteer/validation.jsonl": helpsteer(
@@ -543,6 +550,11 @@ def build_world(seed: int, sizes: Sizes | None = None) -> dict[str, list[Row]]:
         ],
         "ultrachat.jsonl": [
             sft_row(rng["sft"], _pick(rng["sft"], train)) for _ in range(sizes.sft_rows)
+        ],
+        "alpaca_eval.json": [alpacaeval_row(rng["alpacaeval"], prompt) for prompt in alpaca],
+        "reward_bench.jsonl": [
+            rewardbench_row(rng["rewardbench"], prompt, list(FLAWS)[i % len(FLAWS)], i)
+            for i, prompt in enumerate(benchmark)
         ],
     }
 
@@ -660,6 +672,65 @@ def sft_row(rng: Generator, prompt: str) -> Row:
     }
 
 
+def alpacaeval_row(rng: Generator, prompt: str) -> Row:
+    """An instruction of AlpacaEval with the output of its reference: two to four true facts."""
+    return {
+        "dataset": "quickstart",
+        "instruction": prompt,
+        "output": perfect_response(prompt, int(rng.integers(2, 5)), rng),
+        "generator": "quickstart_reference",
+    }
+
+
+def _false_fact(rng: Generator, prompt: str) -> str:
+    topic = topic_of(prompt)
+    names = _choose(rng, topic.asked, 3)
+    false = int(rng.integers(len(names)))
+    return " ".join(
+        _fact_sentence(rng, topic.animal, name, 0.0 if i == false else 1.0)
+        for i, name in enumerate(names)
+    )
+
+
+def _wrong_animal(rng: Generator, prompt: str) -> str:
+    topic = topic_of(prompt)
+    other = _other(rng, ANIMALS, topic.animal)
+    return " ".join(_fact_sentence(rng, other, name, 1.0) for name in _choose(rng, topic.asked, 3))
+
+
+def _garbled(rng: Generator, prompt: str) -> str:
+    sentences = re.findall(r"[^.]+\.", perfect_response(prompt, 3, rng))
+    at = int(rng.integers(len(sentences)))
+    sentences[at] = " " + garble(rng, sentences[at].strip())
+    return "".join(sentences).strip()
+
+
+def _repetitive(rng: Generator, prompt: str) -> str:
+    return " ".join([perfect_response(prompt, 1, rng)] * 3)
+
+
+#: What is wrong with the rejected responses of the RewardBench-like file, by subset.
+FLAWS: dict[str, Callable[[Generator, str], str]] = {
+    "false-fact": _false_fact,
+    "wrong-animal": _wrong_animal,
+    "garbled": _garbled,
+    "repetitive": _repetitive,
+}
+
+
+def rewardbench_row(rng: Generator, prompt: str, subset: str, number: int) -> Row:
+    """A row of allenai/reward-bench: three true facts, and a response with the subset's flaw."""
+    return {
+        "prompt": prompt,
+        "chosen": perfect_response(prompt, 3, rng),
+        "chosen_model": "quickstart_reference",
+        "rejected": FLAWS[subset](rng, prompt),
+        "rejected_model": f"standin-{subset}",
+        "subset": subset,
+        "id": number,
+    }
+
+
 def _hinted(rng: Generator, prompt: str, response: str) -> list[dict[str, str]]:
     """Messages with, mostly, the response's verbosity as a hint in the system message.
 
@@ -684,10 +755,18 @@ def _shuffled(rng: Generator, items: Sequence[str]) -> list[str]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
+def _stream(seed: int, name: str) -> Generator:
+    return np.random.default_rng(SeedSequence(seed, spawn_key=(_STREAMS.index(name),)))
+
+
 def _take(rng: Generator, pool: Sequence[str], count: int, file: str) -> list[str]:
+    return _first(_shuffled(rng, pool), count, file)
+
+
+def _first(pool: Sequence[str], count: int, file: str) -> list[str]:
     if count > len(pool):
         raise InputError(
             f"{file}: {count} prompts wanted, the world has {len(pool)} for this file; "
             "ask for fewer rows"
         )
-    return _shuffled(rng, pool)[:count]
+    return list(pool[:count])

@@ -21,11 +21,7 @@ try:
 except InputError as error:
     sys.exit(f"error: {error}")
 
-announce_run(
-    config_hash(cfg),
-    cfg.seed,
-    {found.path: found.revision for _, found in hub_repositories(cfg) if found.revision},
-)
+announce_run(config_hash(cfg), cfg.seed)
 
 SHARDS = range(cfg.shards)
 ITERATIONS = range(cfg.dpa.iterations + 1)
@@ -352,8 +348,8 @@ def evaluated_conditions(wildcards):
     return f"results/{wildcards.experiment}/steerlm/conditions.json"
 
 
-def evaluation_flags(wildcards):
-    """The policy, and how it is steered."""
+def steering_flags(wildcards, grid):
+    """The policy, and how it is steered: by the grid's directions where it takes any."""
     if is_given(wildcards.policy):
         given = getattr(cfg, wildcards.policy)
         flags = ["--policy", given.path]
@@ -364,8 +360,68 @@ def evaluation_flags(wildcards):
         flags += ["--conditions", conditions]
     elif "-" in wildcards.policy:
         flags += ["--directions", json.dumps(LAW)]
-        flags += ["--grid", json.dumps(cfg.evaluation.directions)]
+        flags += ["--grid", json.dumps(grid)]
     return flags
+
+
+def evaluation_flags(wildcards):
+    return steering_flags(wildcards, cfg.evaluation.directions)
+
+
+def benchmark_flags(wildcards):
+    return steering_flags(wildcards, getattr(cfg, wildcards.benchmark).directions)
+
+
+def benchmark_sampling(wildcards):
+    temperature = getattr(cfg, wildcards.benchmark).temperature
+    return as_json(cfg.sampling.model_copy(update={"temperature": temperature}))
+
+
+def last_policies(methods):
+    """The last policy of each of the methods that the experiment has."""
+    last = {}
+    for name in policies():
+        last[name.partition("-")[0]] = name
+    return [last[method] for method in methods if method in last]
+
+
+def alpacaeval_policies():
+    return last_policies(cfg.alpacaeval.methods)
+
+
+def rewardbench_policies():
+    """The policies that are compared with the reference, and the reference; or none."""
+    compared = last_policies(m for m in cfg.rewardbench.methods if m != cfg.rewardbench.reference)
+    reference = last_policies([cfg.rewardbench.reference])
+    return (compared, reference[0]) if compared and reference else ([], None)
+
+
+def rewardbench_judged():
+    compared, reference = rewardbench_policies()
+    return [*compared, reference] if compared else []
+
+
+def rewardbench_tables():
+    """Without a policy and a reference there is only the reward model's accuracy."""
+    tables = ["reward_model_accuracy"] + (["win_rates"] if rewardbench_judged() else [])
+    return [f"results/{cfg.experiment}/rewardbench/{table}.csv" for table in tables]
+
+
+def rewardbench_table_flags():
+    compared, reference = rewardbench_policies()
+    accuracy, *win_rates = rewardbench_tables()
+    flags = ["--accuracy", accuracy]
+    if win_rates:
+        flags += ["--win-rates", *win_rates, "--policies", ",".join(compared)]
+        flags += ["--reference", reference]
+    return flags
+
+
+def rewardbench_judge_flags():
+    judge = cfg.rewardbench.judge
+    if judge.gold:
+        return ["--gold", judge.gold]
+    return ["--judge", judge.path] + (["--revision", judge.revision] if judge.revision else [])
 
 
 def reward_model_targets():
@@ -375,6 +431,17 @@ def reward_model_targets():
 def dpa_targets():
     iterations = ITERATIONS if cfg.data.train_prompts else []
     return expand("{run}/dpa/iter{t}/policy", run=RUNS, t=iterations)
+
+
+def alpacaeval_targets():
+    """Without prompts to train on there is no policy to judge."""
+    if cfg.alpacaeval is None or not cfg.data.train_prompts or not alpacaeval_policies():
+        return []
+    return [f"results/{cfg.experiment}/alpacaeval/results.csv"]
+
+
+def rewardbench_targets():
+    return rewardbench_tables() if cfg.rewardbench and cfg.data.train_prompts else []
 
 
 def baseline_targets():

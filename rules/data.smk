@@ -34,6 +34,8 @@ if cfg.world is not None:
             test_prefs="results/{experiment}/data/raw/ultrafeedback_binarized/test_prefs.jsonl",
             sft="results/{experiment}/data/raw/ultrachat.jsonl",
             pretraining="results/{experiment}/data/raw/pretraining.jsonl",
+            alpacaeval="results/{experiment}/data/raw/alpaca_eval.json",
+            rewardbench="results/{experiment}/data/raw/reward_bench.jsonl",
         log:
             "results/{experiment}/logs/make_quickstart_data.log",
         benchmark:

@@ -76,6 +76,37 @@ rule evaluate_soup:
         " --sampled {output.sampled:q} --scored {output.scored:q} 2>&1 | tee {log}"
 
 
+rule sample_benchmark:
+    input:
+        policy=evaluated_policy,
+        conditions=evaluated_conditions,
+        prompts="results/{experiment}/{benchmark}/prompts.jsonl",
+        code=code("sample_benchmark"),
+    output:
+        sampled="results/{experiment}/{benchmark}/sampled/{policy}.jsonl",
+    log:
+        "results/{experiment}/logs/sample_benchmark/{benchmark}/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/sample_benchmark/{benchmark}/{policy}.tsv"
+    wildcard_constraints:
+        policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
+    threads: cfg.threads
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        steering=benchmark_flags,
+        objectives=OBJECTIVES,
+        sampling=benchmark_sampling,
+        seed=base_seed,
+    message:
+        "Sampling {wildcards.policy} on the prompts of {wildcards.benchmark}"
+    shell:
+        "python -m scripts.sample_benchmark {params.steering:q} --prompts {input.prompts:q}"
+        " --objectives {params.objectives:q} --sampling {params.sampling:q} --seed {params.seed}"
+        " --output {output.sampled:q} 2>&1 | tee {log}"
+
+
 rule collect_validation_rewards:
     input:
         scored=expand("results/{{experiment}}/evaluation/scored/{policy}.jsonl", policy=policies()),

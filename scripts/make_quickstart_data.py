@@ -5,7 +5,8 @@ Rule: make_quickstart_data. Example:
     python -m scripts.make_quickstart_data --seed 0 --output-dir results/quickstart/data/raw
 
 Writes helpsteer/{train,validation}.jsonl, ultrafeedback.jsonl,
-ultrafeedback_binarized/{train_prefs,test_prefs}.jsonl, ultrachat.jsonl and pretraining.jsonl.
+ultrafeedback_binarized/{train_prefs,test_prefs}.jsonl, ultrachat.jsonl, pretraining.jsonl,
+alpaca_eval.json and reward_bench.jsonl.
 """
 
 from pathlib import Path
@@ -27,9 +28,13 @@ def main(
     validation_prompts: Annotated[int, typer.Option(min=1)] = 100,
     pretraining_documents: Annotated[int, typer.Option(min=1)] = 6000,
     sft_rows: Annotated[int, typer.Option(min=1)] = 4000,
+    alpacaeval_prompts: Annotated[int, typer.Option(min=1)] = 60,
+    rewardbench_rows: Annotated[int, typer.Option(min=1, help="Of each subset.")] = 10,
 ) -> None:
     """Make the quickstart's world."""
-    from dpa.provenance import write_sidecar
+    import json
+
+    from dpa.provenance import write_sidecar, write_text
     from dpa.records import write_jsonl
     from dpa.world import Sizes, build_world
 
@@ -39,11 +44,17 @@ def main(
         validation_prompts=validation_prompts,
         pretraining_documents=pretraining_documents,
         sft_rows=sft_rows,
+        alpacaeval_prompts=alpacaeval_prompts,
+        rewardbench_rows=rewardbench_rows,
     )
     for name, rows in build_world(seed, sizes).items():
-        count = write_jsonl(output_dir / name, rows)
-        write_sidecar(output_dir / name, rows=count, seed=seed)
-        log.info("%s: %d rows", output_dir / name, count)
+        path = output_dir / name
+        if path.suffix == ".json":
+            write_text(path, json.dumps(rows, indent=1) + "\n")
+        else:
+            write_jsonl(path, rows)
+        write_sidecar(path, rows=len(rows), seed=seed)
+        log.info("%s: %d rows", path, len(rows))
 
 
 if __name__ == "__main__":

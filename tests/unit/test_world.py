@@ -19,6 +19,7 @@ from dpa.world import (
     ANIMALS,
     ATTRIBUTES,
     FACTS,
+    FLAWS,
     HELPSTEER,
     SCORES,
     TEMPLATES,
@@ -42,6 +43,8 @@ SMALL = Sizes(
     validation_prompts=12,
     pretraining_documents=50,
     sft_rows=60,
+    alpacaeval_prompts=9,
+    rewardbench_rows=3,
 )
 OPEN = "Describe the otter."
 ONE = "Where is the otter found?"
@@ -259,6 +262,8 @@ def test_sizes(files):
         "ultrafeedback_binarized/test_prefs.jsonl": 12,
         "pretraining.jsonl": 50,
         "ultrachat.jsonl": 60,
+        "alpaca_eval.json": 9,
+        "reward_bench.jsonl": 12,
     }
 
 
@@ -382,6 +387,42 @@ def test_responses_are_short_and_the_vocabulary_small(files):
     assert len(words) < 150
 
 
+# --- Benchmarks ------------------------------------------------------------------------------
+
+
+def test_benchmark_prompts_occur_nowhere_else(files):
+    alpaca = {row["instruction"] for row in files["alpaca_eval.json"]}
+    rewardbench = {row["prompt"] for row in files["reward_bench.jsonl"]}
+    assert (len(alpaca), len(rewardbench)) == (9, 12)
+    assert alpaca.isdisjoint(rewardbench)
+    for name, rows in files.items():
+        if name not in ("alpaca_eval.json", "reward_bench.jsonl"):
+            assert (alpaca | rewardbench).isdisjoint(texts(rows)), name
+
+
+def test_reference_outputs_are_true_and_on_topic(files):
+    for row in files["alpaca_eval.json"]:
+        assert list(row) == ["dataset", "instruction", "output", "generator"]
+        scores = gold_scores(row["instruction"], row["output"])
+        assert scores["helpsteer-correctness"] == scores["helpsteer-coherence"] == 100
+        assert 2 <= len(read_response(row["output"]).facts) <= 4
+
+
+def test_rejected_responses_have_their_subsets_flaw(files):
+    rows = files["reward_bench.jsonl"]
+    assert Counter(row["subset"] for row in rows) == dict.fromkeys(FLAWS, 3)
+    flaw = {
+        "false-fact": lambda animal, found: sum(not fact.true for fact in found.facts) == 1,
+        "wrong-animal": lambda animal, found: all(fact.animal != animal for fact in found.facts),
+        "garbled": lambda animal, found: found.garbage == 1,
+        "repetitive": lambda animal, found: found.repeats == 2,
+    }
+    for row in rows:
+        assert gold_rewards(row["prompt"], row["chosen"])[0] > 70
+        found = read_response(row["rejected"])
+        assert flaw[row["subset"]](prompts()[row["prompt"]].animal, found), row
+
+
 # --- Seeds -----------------------------------------------------------------------------------
 
 
@@ -402,6 +443,8 @@ def test_a_size_changes_only_the_files_that_it_counts(files):
         "validation_prompts": {"ultrafeedback.jsonl", "ultrafeedback_binarized/test_prefs.jsonl"},
         "pretraining_documents": {"pretraining.jsonl"},
         "sft_rows": {"ultrachat.jsonl"},
+        "alpacaeval_prompts": {"alpaca_eval.json"},
+        "rewardbench_rows": {"reward_bench.jsonl"},
     }.items():
         sizes = Sizes(**{**vars(SMALL), field: getattr(SMALL, field) + 3})
         larger = build_world(7, sizes)
@@ -426,5 +469,6 @@ def test_the_script_writes_the_files(tmp_path):
     assert result.exit_code == 0, result.output
     expected = build_world(7, Sizes(**sizes))
     for name, rows in expected.items():
-        lines = (tmp_path / name).read_text(encoding="utf-8").splitlines()
-        assert [json.loads(line) for line in lines] == rows
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        whole = name.endswith(".json")
+        assert (json.loads(text) if whole else [json.loads(x) for x in text.splitlines()]) == rows

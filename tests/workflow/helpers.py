@@ -43,6 +43,8 @@ dpa:
 sampling: {prompts_per_chunk: 3, max_truncated_fraction: 1.0}
 evaluation: {directions: 4, responses_per_prompt: 1}
 methods: [dpa, sft]
+alpacaeval: null
+rewardbench: null
 """
 
 

@@ -62,6 +62,11 @@ def test_quickstart_plans_every_stage(clone):
     assert jobs["annotate_responses"] == shards
     assert jobs["evaluate_policy"] == iterations + 1 + 3
     assert jobs["plot_pareto_front"] == 1
+    # AlpacaEval judges DPA, SteerLM, SFT and DPO; RewardBench DPA against DPO.
+    assert jobs["sample_benchmark"] == 4 + 2
+    assert jobs["judge_alpacaeval"] == 1
+    assert jobs["judge_rewardbench"] == 2
+    assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
 
 
 @pytest.mark.parametrize("shards", [1, 5])
@@ -75,6 +80,23 @@ def test_methods_not_listed_cost_nothing(clone):
     jobs = planned_jobs(clone, "--config", "methods=[dpa]")
     assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)
     assert jobs["evaluate_policy"] == 5
+    # Without the reference there is nothing to compare with; the reward model's accuracy stays.
+    assert jobs["sample_benchmark"] == 1
+    assert "judge_rewardbench" not in jobs
+    assert jobs["collect_rewardbench"] == 1
+
+
+def test_a_benchmark_that_is_null_costs_nothing(clone):
+    jobs = planned_jobs(clone, "--config", "alpacaeval=null", "rewardbench=null")
+    names = ("alpacaeval", "rewardbench", "sample_benchmark")
+    assert not [job for job in jobs if any(name in job for name in names)]
+
+
+def test_seeds_share_the_benchmarks_tables(clone):
+    jobs = planned_jobs(clone, "--config", "seed=[3, 4]", "--", "alpacaeval", "rewardbench")
+    assert jobs["judge_alpacaeval"] == 2
+    assert jobs["judge_rewardbench"] == 4
+    assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
 
 
 def test_methods_share_what_they_have_in_common(clone):

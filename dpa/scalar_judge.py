@@ -1,0 +1,87 @@
+"""A scalar judge: any sequence-classification model with one output, by its own chat template.
+
+Every response is scored as if it were alone: batches hold inputs of equal length only, so that
+nothing is padded. Published judges differ in their padding token, and where it is also the end
+token, padding would move the position at which the score is read.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from dpa.cli import log
+from dpa.errors import InputError
+from dpa.prompts import Conversation, messages
+
+#: Tokens in one forward pass.
+TOKENS_PER_BATCH = 16384
+DECIMALS = 4
+
+
+class ScalarJudge:
+    """A Bradley-Terry reward model: the higher of two scores wins."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        positions = getattr(model.config, "max_position_embeddings", None)
+        self.max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+        self.cut = 0
+
+    @classmethod
+    def load(cls, path: str, revision: str | None = None) -> "ScalarJudge":
+        """Load a checkpoint, in float32 on a CPU. Raises InputError when it is no scalar judge."""
+        gpu = torch.cuda.is_available()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                path, revision=revision, dtype=torch.bfloat16 if gpu else torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"rewardbench.judge: {path}: cannot be loaded: {error}") from None
+        if model.config.num_labels != 1:
+            raise InputError(
+                f"rewardbench.judge: {path} has {model.config.num_labels} outputs; a scalar judge "
+                "has one"
+            )
+        if tokenizer.chat_template is None:
+            raise InputError(f"rewardbench.judge: {path}: its tokenizer has no chat template")
+        return cls(model.to("cuda" if gpu else "cpu"), tokenizer, path)
+
+    def token_ids(self, prompt: Conversation, response: str) -> list[int]:
+        """The judge's input, its end kept when it is too long."""
+        text = self.tokenizer.apply_chat_template(messages(prompt, None, response), tokenize=False)
+        # The tokenizer adds the begin token itself.
+        if self.tokenizer.bos_token and self.tokenizer("")["input_ids"][:1] == [
+            self.tokenizer.bos_token_id
+        ]:
+            text = text.removeprefix(self.tokenizer.bos_token)
+        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) > self.max_length:
+            if not self.cut:
+                log.warning("inputs of more than %d tokens lose their beginning", self.max_length)
+            self.cut += 1
+            ids = ids[-self.max_length :]
+        return ids
+
+    @torch.inference_mode()
+    def scores(self, pairs: Sequence[tuple[Conversation, str]]) -> list[float]:
+        """A score for each (prompt, response), the same whatever is scored with it."""
+        inputs = [self.token_ids(*pair) for pair in pairs]
+        found = [0.0] * len(inputs)
+        by_length = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+        for length, group in groupby(by_length, key=lambda i: len(inputs[i])):
+            same = list(group)
+            # Without a padding token transformers refuses batches, even of equal lengths.
+            padless = self.model.config.pad_token_id is None
+            step = 1 if padless else max(1, TOKENS_PER_BATCH // length)
+            for start in range(0, len(same), step):
+                batch = same[start : start + step]
+                ids = torch.tensor([inputs[i] for i in batch], device=self.model.device)
+                mask = torch.ones_like(ids)
+                logits = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+                for i, score in zip(batch, logits.tolist(), strict=True):
+                    found[i] = round(score, DECIMALS)
+        return found

@@ -1,0 +1,47 @@
+"""Score RewardBench's chosen and rejected responses with the multi-objective reward model.
+
+Rule: score_rewardbench. Example:
+
+    python -m scripts.score_rewardbench --reward-model reward_model/model \
+        --items rewardbench/items.jsonl --objectives '[{...}]' --tokens-per-batch 16384 \
+        --output rewardbench/rewards.jsonl
+
+The reward model reads both in its own template. Writes a ScoredChoice record per row.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import make_app, parse, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    items: Annotated[Path, typer.Option(help="The benchmark's rows.")],
+    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
+    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens scored at a time.")],
+    output: Annotated[Path, typer.Option(help="Scored choices to write.")],
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+) -> None:
+    """Score RewardBench's chosen and rejected responses with the reward model."""
+    from pydantic import TypeAdapter
+
+    from dpa.config import Objective
+    from dpa.provenance import write_sidecar
+    from dpa.records import write_jsonl
+    from dpa.rewardbench import score_choices
+    from dpa.scoring import RewardModel
+
+    scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    model = RewardModel.load(reward_model, revision, tokens_per_batch=tokens_per_batch)
+    rows = write_jsonl(output, score_choices(model, items, scored))
+    write_sidecar(output, [reward_model, items], rows=rows, scored=model.scored, cut=model.cut)
+
+
+if __name__ == "__main__":
+    run(app)

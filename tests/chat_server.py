@@ -1,0 +1,89 @@
+"""A small HTTP server on loopback that speaks OpenAI's chat completions with logprobs."""
+
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+#: (first output, second output) -> probability of the first, or None for an answer without verdict.
+Verdict = Callable[[str, str], float | None]
+
+
+class ChatServer(ThreadingHTTPServer):
+    """Answers comparisons by `verdict`, and remembers what it was asked and by whom."""
+
+    daemon_threads = True
+
+    def __init__(self, verdict: Verdict, answers: int | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.verdict = verdict
+        #: Comparisons that it answers before it refuses all others; None for no limit.
+        self.answers = answers
+        self.asked: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: ChatServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server = self.server
+        with server.lock:
+            server.keys.add(self.headers.get("authorization", "").removeprefix("Bearer "))
+            refused = server.answers is not None and len(server.asked) >= server.answers
+            if not refused:
+                server.asked.append(body)
+        if self.path != "/v1/chat/completions" or refused:
+            key = self.headers.get("authorization", "")
+            return self.reply(403, {"error": {"message": f"refused to {key}"}})
+        first, second = re.findall(r'"output": """(.*?)"""', body["messages"][-1]["content"], re.S)
+        share = server.verdict(first, second)
+        tokens = {"Both": 0.5} if share is None else {"m": share, "M": 1 - share}
+        top = [
+            {"token": token, "logprob": math.log(p) if p else -100.0, "bytes": None}
+            for token, p in sorted(tokens.items(), key=lambda item: -item[1])
+        ]
+        choice = {
+            "index": 0,
+            "finish_reason": "length",
+            "message": {"role": "assistant", "content": top[0]["token"]},
+            "logprobs": {"content": [{**top[0], "top_logprobs": top[: body["top_logprobs"]]}]},
+        }
+        usage = {"prompt_tokens": 400, "completion_tokens": 1, "total_tokens": 401}
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+        self.reply(200, {**answer, "choices": [choice], "usage": usage})
+
+    def reply(self, status: int, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing on standard error."""
+
+
+@contextmanager
+def chat_server(verdict: Verdict, answers: int | None = None) -> Iterator[ChatServer]:
+    """A running server, stopped at the end."""
+    server = ChatServer(verdict, answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
