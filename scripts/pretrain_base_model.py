@@ -35,7 +35,7 @@ def main(
     from dpa.provenance import Losses, save_folder, write_sidecar
     from dpa.records import Rating, decode_lines
     from dpa.seeds import derive_seed
-    from dpa.sources import read_messages
+    from dpa.sources import describe, read_messages
     from dpa.training import finetune, save_policy, tokenise_documents
 
     shape = parse(Scratch, scratch, "scratch")
@@ -52,7 +52,7 @@ def main(
     tokenizer = train_tokenizer(texts, shape.vocab_size)
     model = make_model(tokenizer, shape, derive_seed(seed, "base-model"))
     log.info("%.2f M parameters, %d tokens", model.num_parameters() / 1e6, len(tokenizer))
-    inputs = [ratings, *(source.path for source in sources)]
+    inputs: list[Path | str] = [ratings, *(describe(source) for source in sources)]
     if conversations and shape.pretraining.epochs:
         losses = Losses()
         rows = tokenise_documents(tokenizer, conversations, shape.pretraining.max_length, losses)
