@@ -25,12 +25,19 @@ PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakem
 #: How a run tells its jobs what to write into sidecars. Environment variables, because as rule
 #: parameters they would make every rule rerun whenever any key of the configuration changes.
 CONFIG_HASH, BASE_SEED = "DPA_CONFIG_HASH", "DPA_BASE_SEED"
+COMMITS = "DPA_COMMITS"
 
 
-def announce_run(config_hash: str, seed: int) -> None:
-    """Hand the run's config hash and base seed to the sidecars of all jobs started from here."""
+def announce_run(
+    config_hash: str, seed: int | list[int], commits: dict[str, str] | None = None
+) -> None:
+    """Hand the run's facts to the sidecars of all jobs started from here.
+
+    They are the config hash, the base seed, and the commits of the hub repositories it uses.
+    """
     os.environ[CONFIG_HASH] = config_hash
     os.environ[BASE_SEED] = str(seed)
+    os.environ[COMMITS] = json.dumps(commits or {})
 
 
 class Losses:
@@ -78,7 +85,9 @@ def sidecar_path(artefact: Path) -> Path:
 def write_sidecar(
     artefact: Path, inputs: Iterable[Path | str] = (), losses: Losses | None = None, **details: Any
 ) -> None:
-    """Write the artefact's sidecar. Hub ids among `inputs` are recorded by name."""
+    """Write the artefact's sidecar: of files and folders among `inputs` their hash, of hub ids the
+    commit."""
+    commits = json.loads(os.environ.get(COMMITS, "{}"))
     content = {
         "artefact": artefact.name,
         "sha256": content_hash(artefact),
@@ -86,7 +95,9 @@ def write_sidecar(
         "config_hash": os.environ.get(CONFIG_HASH),
         "base_seed": os.environ.get(BASE_SEED),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "inputs": {str(item): content_hash(Path(item)) for item in inputs},
+        "inputs": {
+            str(item): content_hash(Path(item)) or commits.get(str(item)) for item in inputs
+        },
         **({"counts": losses.as_dict()} if losses else {}),
         **details,
     }

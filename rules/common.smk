@@ -21,7 +21,11 @@ try:
 except InputError as error:
     sys.exit(f"error: {error}")
 
-announce_run(config_hash(cfg), cfg.seed)
+announce_run(
+    config_hash(cfg),
+    cfg.seed,
+    {found.path: found.revision for _, found in hub_repositories(cfg) if found.revision},
+)
 
 SHARDS = range(cfg.shards)
 ITERATIONS = range(cfg.dpa.iterations + 1)

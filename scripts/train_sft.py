@@ -32,7 +32,7 @@ def main(
     """Supervised fine-tuning on demonstrations."""
     from dpa.config import Schedule, Source, Training
     from dpa.seeds import derive_seed
-    from dpa.sources import read_messages
+    from dpa.sources import describe, read_messages
     from dpa.training import finetune_conversations
 
     sources = [parse(Source, source, "demonstrations") for source in demonstrations]
@@ -44,7 +44,7 @@ def main(
         parse(Training, training, "training"),
         parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "sft"),
-        inputs=[source.path for source in sources],
+        inputs=[describe(source) for source in sources],
     )
 
 

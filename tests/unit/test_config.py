@@ -79,6 +79,82 @@ class TestShippedFiles:
         assert harmless.reward_model.attributes == brought
 
 
+#: What the paper, its appendix and the published models fix (section 3.1, 3.2, appendix A).
+PAPER = {
+    "dpa.iterations": 4,
+    "dpa.directions_per_prompt": 5,
+    "dpa.responses_per_direction": 16,
+    "dpa.replay_fraction": 0.15,
+    "dpa.training.learning_rate": 1e-5,
+    "dpa.training.epochs": 2,
+    "dpa.training.batch_size": 64,
+    "dpa.training.warmup_steps": 20,
+    "dpa.training.schedule": "cosine",
+    "dpa.training.max_length": 4096,
+    "steerlm.curve_points": 5,
+    "training.packing": True,
+    "sampling.temperature": 1.0,
+    "evaluation.directions": 10,
+    "evaluation.responses_per_prompt": 2,
+    "evaluation.temperature": 0.7,
+    "sft.path": "HuggingFaceH4/mistral-7b-sft-beta",
+    "sft.training.learning_rate": 2e-5,
+    "sft.training.epochs": 1,
+    "sft.training.schedule": "cosine",
+    "sft.training.max_length": 2048,
+    "dpo.path": "HuggingFaceH4/zephyr-7b-beta",
+    "dpo.recipes.zephyr.beta": 0.1,
+    "dpo.recipes.zephyr.training.learning_rate": 5e-7,
+    "dpo.recipes.zephyr.training.epochs": 3,
+    "dpo.recipes.zephyr.training.batch_size": 32,
+    "dpo.recipes.handbook.beta": 0.01,
+    "dpo.recipes.handbook.training.epochs": 1,
+    "dpo.recipes.handbook.training.batch_size": 128,
+    "base_model.path": "mistralai/Mistral-7B-v0.1",
+    "data.drop_sources": ["truthful_qa"],
+    "data.prompts_per_half": None,
+    "compute.training_processes": 8,
+    "shards": 8,
+}
+
+
+def at(section: dict | Config, path: str):
+    """The value at a dotted path of a mapping or a configuration."""
+    for part in path.split("."):
+        section = section[part] if isinstance(section, dict) else getattr(section, part)
+    return section
+
+
+class TestPaper:
+    @pytest.mark.parametrize("key", PAPER)
+    def test_mistral_says_what_the_paper_says(self, key):
+        """In its own file: a changed default must not change the paper's experiment."""
+        assert at(read_yaml(ROOT / "experiments/mistral-7b.yaml"), key) == PAPER[key]
+
+    def test_gemma_differs_where_appendix_a_does(self):
+        gemma = load_config({"experiment": "gemma-2b-harmless"})
+        changed = {
+            "dpa.iterations": 3,
+            "sft.path": "wandb/gemma-2b-zephyr-sft",
+            "dpo.path": "wandb/gemma-2b-zephyr-dpo",
+        }
+        for key, value in (PAPER | changed).items():
+            assert at(gemma, key) == value, key
+        names = [objective.name for objective in gemma.objectives]
+        assert names == ["helpfulness", "verbosity", "harmlessness"]
+        assert gemma.objectives[2].outputs == {"beavertails-is_safe": 1.0}
+        assert gemma.reward_model.attributes[10:] == ["beavertails-is_safe"]
+
+    def test_a_batch_of_64_divides_over_the_devices(self):
+        for name in ("mistral-7b", "gemma-2b-harmless", "single-gpu"):
+            config = load_config({"experiment": name})
+            step = config.training.per_device_batch_size * config.compute.training_processes
+            for path in ("reward_model", "steerlm", "dpa", "rsf"):
+                assert at(config, f"{path}.training.batch_size") % step == 0, (name, path)
+            recipe = config.dpo.recipes[config.dpo.recipe]
+            assert recipe.training.batch_size % step == 0, name
+
+
 class TestLayers:
     def test_quickstart_is_the_default(self):
         assert load_config().experiment == "quickstart"

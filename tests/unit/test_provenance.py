@@ -5,6 +5,7 @@ import pytest
 from dpa.errors import InputError
 from dpa.provenance import (
     Losses,
+    announce_run,
     content_hash,
     read_sidecar,
     save_folder,
@@ -54,13 +55,14 @@ class TestLosses:
 
 class TestSidecar:
     def test_says_how_the_artefact_came_to_be(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("DPA_CONFIG_HASH", "abc")
-        monkeypatch.setenv("DPA_BASE_SEED", "7")
+        for name in ("DPA_CONFIG_HASH", "DPA_BASE_SEED", "DPA_COMMITS"):
+            monkeypatch.setenv(name, "")
+        announce_run("abc", 7, {"org/base": "a" * 40})
         (tmp_path / "in.jsonl").write_text("in\n")
         (tmp_path / "out.jsonl").write_text("out\n")
         write_sidecar(
             tmp_path / "out.jsonl",
-            [tmp_path / "in.jsonl", "org/model@rev"],
+            [tmp_path / "in.jsonl", "org/model@rev", "org/base"],
             losses(3, empty=1),
             direction=[1.0, 0.0],
         )
@@ -74,6 +76,7 @@ class TestSidecar:
         assert found["inputs"] == {
             str(tmp_path / "in.jsonl"): content_hash(tmp_path / "in.jsonl"),
             "org/model@rev": None,
+            "org/base": "a" * 40,
         }
         assert found["counts"] == {"read": 3, "kept": 2, "dropped": {"empty": 1}}
         assert found["direction"] == [1.0, 0.0]
