@@ -221,7 +221,7 @@ def _hub_rows(source: Source) -> Iterator[PlacedRow]:
         _check_commit(source, builder.hash)
         builder.download_and_prepare()
         rows = builder.as_dataset(split=source.split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # datasets wraps what went wrong in "An error occurred while generating the dataset".
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise InputError(
