@@ -210,6 +210,11 @@ class Compute(Section):
     gpu_memory_gb: Annotated[float, Field(gt=0)]
 
 
+class Cluster(Section):
+    gpu: str
+    gpus: Positive
+
+
 class Schedule(Section):
     """A training stage's schedule. `batch_size` is global: over all devices and accumulation."""
 
@@ -476,6 +481,7 @@ class Config(Section):
     threads: Positive
     shards: Positive
     compute: Compute
+    cluster: Cluster
     objectives: Annotated[list[Objective], Field(min_length=1)]
     directions: SteeringLaw
     data: Data

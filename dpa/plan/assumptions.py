@@ -1,0 +1,237 @@
+"""The cost model's inputs: types here, numbers and their sources in assumptions.yaml."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from dpa.config import Model, Scratch, Section, merge, read_yaml
+from dpa.errors import InputError
+
+FILE = Path(__file__).with_name("assumptions.yaml")
+
+Amount = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+#: What a device can be busy with; keys of rates.
+Stage = Literal["training", "sampling", "scoring"]
+
+
+class Device(Section):
+    """A GPU, or a CPU core."""
+
+    tflops: Amount
+    bandwidth_gb_s: Amount
+    tokens_per_second: Annotated[dict[Stage, Amount], Field(default_factory=dict)]
+    """No stage is faster than this: overheads, which arithmetic and bandwidth do not know."""
+
+
+class Utilisation(Section):
+    training: Share
+    prefill: Share
+    scoring: Share
+    decode_bandwidth: Share
+    decode: Share
+    transformers_engine: Share
+
+
+class Measured(Section):
+    training: Amount | None
+    sampling: Amount | None
+    scoring: Amount | None
+
+
+class EngineLimits(Section):
+    max_sequences: Annotated[int, Field(gt=0)]
+    memory_share: Share
+
+
+class MemoryOverhead(Section):
+    overhead_gb: Annotated[float, Field(ge=0)]
+
+
+class Seconds(Section):
+    start_gpu: Amount
+    start_cpu: Amount
+    light_gpu: Amount
+    light_cpu: Amount
+
+
+class Tokens(Section):
+    response: Amount
+    system: Amount
+    reward_instruction: Amount
+
+
+class Bytes(Section):
+    per_token: Amount
+    sampled_record: Amount
+    scored_record: Amount
+
+
+class DataSet(Section):
+    """A split of a hub data set: rows, and mean tokens of a row's prompt and of each response."""
+
+    rows: Count
+    responses: Count = 1
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    response_tokens: Annotated[float, Field(ge=0)]
+    bytes: Count
+
+
+class WorldTokens(Section):
+    prompt: Amount
+    response: Amount
+    system: Amount
+    reward_instruction: Amount
+    document: Amount
+
+
+class Shape(Section):
+    """A decoder-only transformer with gated feed-forward layers and no biases.
+
+    >>> Shape(vocabulary=10, hidden=4, intermediate=6, layers=2, heads=2, kv_heads=1, head_dim=2,
+    ...       tied=True, positions=8).parameters
+    300
+    """
+
+    vocabulary: Annotated[int, Field(gt=0)]
+    hidden: Annotated[int, Field(gt=0)]
+    intermediate: Annotated[int, Field(gt=0)]
+    layers: Annotated[int, Field(gt=0)]
+    heads: Annotated[int, Field(gt=0)]
+    kv_heads: Annotated[int, Field(gt=0)]
+    head_dim: Annotated[int, Field(gt=0)]
+    tied: bool
+    positions: Annotated[int, Field(gt=0)]
+
+    @property
+    def layer_matrices(self) -> int:
+        """Weights of a layer: queries and output, keys and values, three feed-forward matrices."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def parameters(self) -> int:
+        """All weights: embeddings (and the output layer unless tied), layers, norms."""
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.layers * (self.layer_matrices + 2 * self.hidden) + self.hidden
+
+    @property
+    def multiplied(self) -> int:
+        """Weights that a token is multiplied with: looking up its embedding costs no arithmetic."""
+        return self.layers * self.layer_matrices + self.vocabulary * self.hidden
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values that a token leaves in a 16-bit cache."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+
+class Assumptions(Section):
+    devices: dict[str, Device]
+    utilisation: Utilisation
+    measured: Measured
+    engine: EngineLimits
+    memory: MemoryOverhead
+    seconds: Seconds
+    tokens: Tokens
+    bytes: Bytes
+    data_sets: dict[str, dict[str, DataSet]]
+    world: WorldTokens
+    models: dict[str, Shape]
+
+
+@cache
+def _defaults() -> dict:
+    return read_yaml(FILE)
+
+
+def load_assumptions(overlay: Path | None = None) -> Assumptions:
+    """assumptions.yaml, overlaid by a file of one's own. Raises InputError naming wrong keys."""
+    values = merge(_defaults(), read_yaml(overlay)) if overlay else _defaults()
+    try:
+        return Assumptions.model_validate(values)
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(f"{overlay or FILE}: {'; '.join(lines)}") from None
+
+
+def device(assumptions: Assumptions, name: str) -> Device:
+    """A device by its name. Raises InputError listing the known ones."""
+    if name not in assumptions.devices:
+        raise InputError(
+            f"cluster.gpu: {name!r} is not among {sorted(assumptions.devices)}; add it under "
+            "`devices` in a file for --assumptions"
+        )
+    return assumptions.devices[name]
+
+
+def shape_of(model: Model, scratch: Scratch | None, assumptions: Assumptions) -> Shape:
+    """The shape of a model: of a folder, of a named hub model, or of one made from `scratch`.
+
+    Offline: a hub model is looked up under `models`, then in the hub's cache. Raises InputError
+    when it is in neither.
+    """
+    if model.path is None:
+        if scratch is None:
+            raise InputError("a model without path and without scratch has no shape")
+        return _scratch_shape(scratch)
+    config = Path(model.path) / "config.json"
+    if config.exists():
+        return shape_from_config(config)
+    if model.path in assumptions.models:
+        return assumptions.models[model.path]
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    if isinstance(cached, str):
+        return shape_from_config(Path(cached))
+    raise InputError(
+        f"{model.path}: its shape is not known offline; add it under `models` in a file for "
+        "--assumptions, or download its config.json"
+    )
+
+
+def _scratch_shape(scratch: Scratch) -> Shape:
+    return Shape(
+        vocabulary=scratch.vocab_size,
+        hidden=scratch.hidden_size,
+        intermediate=scratch.intermediate_size,
+        layers=scratch.layers,
+        heads=scratch.heads,
+        kv_heads=scratch.heads,
+        head_dim=scratch.hidden_size // scratch.heads,
+        tied=True,
+        positions=scratch.max_positions,
+    )
+
+
+def shape_from_config(path: Path) -> Shape:
+    """The shape in a config.json of the Llama, Mistral, Gemma or Qwen kind."""
+    try:
+        config = json.loads(path.read_text())
+        config = config.get("text_config") or config
+        heads = config["num_attention_heads"]
+        return Shape(
+            vocabulary=config["vocab_size"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            # Not written where it is the class's default, which is true for Gemma alone.
+            tied=config.get(
+                "tie_word_embeddings", config.get("model_type", "").startswith("gemma")
+            ),
+            positions=config["max_position_embeddings"],
+        )
+    except (OSError, KeyError, json.JSONDecodeError, ValidationError) as error:
+        raise InputError(
+            f"{path}: no shape that plan_run understands ({error!r:.200}); give the model under "
+            "`models` in a file for --assumptions"
+        ) from None

@@ -1,0 +1,208 @@
+"""How long a job takes, and the whole: the cost model, the critical path, a run on so many devices.
+
+Arithmetic, per token, for M multiplied weights: 2 M forward, 6 M forward and backward, 8 M with
+activations recomputed. Attention over past tokens is left out: 2 L q s of 2 M, 1 % at s = 560 for
+Mistral-7B. A token of a reference or of the reward model costs 2 M.
+
+Training and scoring take tokens x arithmetic / (devices x peak x utilisation). Decoding goes step
+by step, a token for each of B sequences, and a step takes the longer of
+
+    arithmetic   2 M B / (peak x utilisation)
+    memory       (2 P + B x mean length x bytes of cache per token) / (bandwidth x utilisation)
+
+with B from what fits the cache (dpa.plan.memory). Example, by hand: Mistral-7B on an A6000 (154.8
+TFLOP/s, 768 GB/s), B = 256, prompts of 260 and responses of 305 tokens, half of which is there on
+average, so 412.5: arithmetic 2 x 7.11e9 x 256 / (154.8e12 x 0.4) = 58.8 ms; memory (14.48e9 + 256 x
+412.5 x 131072) / (768e9 x 0.6) = 61.5 ms; so 256 / 61.5 ms = 4,165 tokens/s.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dpa.plan.assumptions import Assumptions, Device, Shape
+from dpa.plan.memory import cached_sequences
+from dpa.plan.work import Experiment, Job, Work
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A job's cost: its devices (GPUs, or cores of a CPU run) and how many seconds it has them."""
+
+    seconds: float
+    devices: int
+    work: Work
+
+    @property
+    def device_hours(self) -> float:
+        return self.seconds * self.devices / 3600
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds of work on a kind of device."""
+
+    experiment: Experiment
+    device: Device
+    gpu: bool
+
+    @property
+    def assumptions(self) -> Assumptions:
+        return self.experiment.assumptions
+
+    def cost(self, job: Job, work: Work) -> Cost:
+        """What a job costs. A light job has no GPU; it holds a core."""
+        seconds = self.assumptions.seconds
+        if work.light:
+            busy = seconds.light_gpu if self.gpu else seconds.light_cpu
+            return Cost(busy, job.gpus if self.gpu else 1, work)
+        devices = self.gpus(job) if self.gpu else job.cores
+        start = seconds.start_gpu if self.gpu else seconds.start_cpu
+        return Cost(start + self.busy_seconds(work, devices), devices, work)
+
+    def gpus(self, job: Job) -> int:
+        compute = self.experiment.config.compute
+        trained = job.rule.startswith(("train_", "finetune_", "pretrain_"))
+        return job.gpus or (compute.training_processes * compute.training_nodes if trained else 1)
+
+    def busy_seconds(self, work: Work, devices: int) -> float:
+        """Without start-up."""
+        training = work.trained / self.training_rate(self._trained(work)) if work.trained else 0
+        referring = self._arithmetic(work.referred * 2 * self.experiment.policy.multiplied,
+                                     self.assumptions.utilisation.scoring)  # fmt: skip
+        sampling = 0.0
+        if work.sampled:
+            reading = work.read * 2 * self.experiment.policy.multiplied
+            sampling = self._arithmetic(reading, self.assumptions.utilisation.prefill)
+            sampling += work.sampled / self.sampling_rate(work)
+        scoring = work.scored / self.scoring_rate() if work.scored else 0
+        return (training + referring + sampling + scoring) / devices
+
+    def _trained(self, work: Work) -> Shape:
+        return self.experiment.reward if work.of_reward_model else self.experiment.policy
+
+    def training_rate(self, shape: Shape) -> float:
+        """Tokens per second and device, of forward and backward pass."""
+        factor = 8 if self.experiment.config.training.gradient_checkpointing else 6
+        rate = self._peak(self.assumptions.utilisation.training) / (factor * shape.multiplied)
+        return self._known("training", rate)
+
+    def scoring_rate(self) -> float:
+        """Tokens per second and device through the reward model."""
+        rate = self._peak(self.assumptions.utilisation.scoring) / (
+            2 * self.experiment.reward.multiplied
+        )
+        return self._known("scoring", rate)
+
+    def sampling_rate(self, work: Work) -> float:
+        """Tokens per second and device while decoding sequences of the work's mean length."""
+        config, share = self.experiment.config, self.assumptions.utilisation
+        shape = self.experiment.policy
+        slow = work.own_sampler or config.sampling.engine == "transformers"
+        gpu_gb = config.compute.gpu_memory_gb
+        longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
+        batch = (
+            cached_sequences(
+                shape, self.assumptions, gpu_gb=gpu_gb, longest=longest, mean=work.sequence
+            )
+            if self.gpu and not slow
+            else config.sampling.rows_per_batch
+        )
+        rate = decoding_rate(
+            shape,
+            peak=self._peak(share.decode),
+            bandwidth=self.device.bandwidth_gb_s * 1e9 * share.decode_bandwidth,
+            batch=batch,
+            length=work.sequence - self.experiment.sizes.sampled_response / 2,
+        )
+        return self._known("sampling", rate * (share.transformers_engine if slow else 1))
+
+    def _peak(self, utilisation: float) -> float:
+        return self.device.tflops * 1e12 * utilisation
+
+    def _arithmetic(self, operations: float, utilisation: float) -> float:
+        return operations / self._peak(utilisation)
+
+    def _known(self, stage: str, rate: float) -> float:
+        """The measured rate, or else the model's, no faster than the device ever is."""
+        measured = getattr(self.assumptions.measured, stage)
+        return measured or min(rate, self.device.tokens_per_second.get(stage, rate))  # type: ignore[call-overload]
+
+
+def decoding_rate(
+    shape: Shape, *, peak: float, bandwidth: float, batch: int, length: float
+) -> float:
+    """Tokens per second of a batch of sequences with `length` tokens in the cache on average."""
+    arithmetic = 2 * shape.multiplied * batch / peak
+    memory = (2 * shape.parameters + batch * length * shape.kv_bytes) / bandwidth
+    return batch / max(arithmetic, memory)
+
+
+# --- The whole run --------------------------------------------------------------------------------
+
+
+def critical_path(jobs: Sequence[Job], costs: Sequence[Cost]) -> list[int]:
+    """The longest chain of jobs that wait for each other, in order: no cluster is faster."""
+    best: list[float] = []
+    before: list[int | None] = []
+    for job, cost in zip(jobs, costs, strict=True):  # jobs come after those that they need
+        last = max(job.needs, key=lambda i: best[i], default=None)
+        best.append(cost.seconds + (best[last] if last is not None else 0))
+        before.append(last)
+    chain: list[int] = []
+    at = max(range(len(jobs)), key=lambda i: best[i], default=None)
+    while at is not None:
+        chain.append(at)
+        at = before[at]
+    return chain[::-1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on a cluster: wall seconds, and bytes on disk at peak (the start's included)."""
+
+    seconds: float
+    peak_bytes: float
+
+
+def simulate(jobs: Sequence[Job], costs: Sequence[Cost], devices: int, stored: float) -> Run:
+    """Jobs started as devices come free, those with most work behind them first.
+
+    A job that wants more devices than there are gets all of them. Light jobs take none, and outputs
+    are kept for good (nothing is deleted); what is on disk before is `stored`.
+    """
+    behind = [0.0] * len(jobs)
+    waiting_for = [len(job.needs) for job in jobs]
+    freed: list[list[int]] = [[] for _ in jobs]
+    for i, job in enumerate(jobs):
+        for need in job.needs:
+            freed[need].append(i)
+    for i in reversed(range(len(jobs))):
+        behind[i] = costs[i].seconds + max((behind[j] for j in freed[i]), default=0)
+    ready = [(-behind[i], i) for i, job in enumerate(jobs) if not job.needs]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []
+    free, now, disk, peak = devices, 0.0, stored, stored
+    while ready or running:
+        held: list[tuple[float, int]] = []
+        while ready:
+            item = heapq.heappop(ready)
+            wanted = min(costs[item[1]].devices, devices)
+            if wanted > free:
+                held.append(item)
+                break  # what is most urgent goes first, or small jobs would starve it
+            free -= wanted
+            disk += costs[item[1]].work.scratch
+            heapq.heappush(running, (now + costs[item[1]].seconds, item[1]))
+        peak = max(peak, disk)
+        for item in held:
+            heapq.heappush(ready, item)
+        now, done = heapq.heappop(running)
+        free += min(costs[done].devices, devices)
+        disk += costs[done].work.keeps - costs[done].work.scratch
+        peak = max(peak, disk)
+        for i in freed[done]:
+            waiting_for[i] -= 1
+            if not waiting_for[i]:
+                heapq.heappush(ready, (-behind[i], i))
+    return Run(now, peak)

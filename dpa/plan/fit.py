@@ -1,0 +1,131 @@
+"""Whether an experiment's stages fit the stated GPU memory: its needs by rule, and the remedy."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from dpa.config import Config, Schedule
+from dpa.plan.assumptions import Shape
+from dpa.plan.memory import Memory, sampling_memory, scoring_memory, training_memory
+from dpa.plan.work import Experiment
+
+
+class Need(NamedTuple):
+    """What a rule's process needs of a GPU's `limit` GiB, and what to do where that is too much."""
+
+    rule: str
+    memory: Memory
+    limit: float
+    remedy: str
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total <= self.limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rule} needs {self.memory} of {self.limit:.0f} GiB: {self.remedy}"
+            if not self.fits
+            else f"{self.rule} needs {self.memory} of {self.limit:.0f} GiB"
+        )
+
+
+def needs(experiment: Experiment, rules: Iterable[str]) -> list[Need]:
+    """The memory of each of the rules that has a model, in their order."""
+    found = [NEEDS[rule](experiment, rule) for rule in dict.fromkeys(rules) if rule in NEEDS]
+    return [need for several in found for need in several]
+
+
+def training_shards(config: Config) -> int:
+    """Processes among which a trained model's states are split."""
+    return config.compute.training_processes * config.compute.training_nodes
+
+
+def _training(
+    shape: Callable[[Experiment], Shape],
+    schedule: Callable[[Config], Schedule],
+    *,
+    rows: int = 1,
+    references: int = 0,
+    rewarded: bool = False,
+) -> Callable[[Experiment, str], list[Need]]:
+    def need(experiment: Experiment, rule: str) -> list[Need]:
+        config = experiment.config
+        training, stage, shards = config.training, schedule(config), training_shards(config)
+        per_device = min(training.per_device_batch_size, max(1, stage.batch_size // shards))
+        memory = training_memory(
+            shape(experiment),
+            experiment.assumptions,
+            tokens=per_device * rows * stage.max_length,
+            shards=shards,
+            recompute=training.gradient_checkpointing,
+            references=references,
+            reward=experiment.reward if rewarded else None,
+        )
+        remedy = (
+            "lower training.per_device_batch_size or the stage's max_length"
+            if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2
+            else "raise compute.training_processes, or train on larger GPUs"
+        )
+        return [Need(rule, memory, config.compute.gpu_memory_gb, remedy)]
+
+    return need
+
+
+def _sampling(experiment: Experiment, rule: str) -> list[Need]:
+    sampling = experiment.config.sampling
+    limit = experiment.config.compute.gpu_memory_gb
+    longest = sampling.max_prompt_tokens + sampling.max_new_tokens
+    if sampling.engine == "vllm":
+        memory = sampling_memory(experiment.policy, experiment.assumptions, longest=longest)
+        limit *= experiment.assumptions.engine.memory_share
+    else:
+        rows = sampling.rows_per_batch
+        memory = scoring_memory(experiment.policy, experiment.assumptions, tokens=longest * rows)
+    remedy = "lower sampling.max_prompt_tokens, max_new_tokens or rows_per_batch"
+    return [Need(rule, memory, limit, remedy)]
+
+
+def _scoring(experiment: Experiment, rule: str) -> list[Need]:
+    config = experiment.config
+    memory = scoring_memory(
+        experiment.reward, experiment.assumptions, tokens=config.reward_model.tokens_per_batch
+    )
+    remedy = "lower reward_model.tokens_per_batch"
+    return [Need(rule, memory, config.compute.gpu_memory_gb, remedy)]
+
+
+def _evaluation(experiment: Experiment, rule: str) -> list[Need]:
+    """One model after the other."""
+    return [*_sampling(experiment, rule), *_scoring(experiment, rule)]
+
+
+def _policy(experiment: Experiment) -> Shape:
+    return experiment.policy
+
+
+def _reward(experiment: Experiment) -> Shape:
+    return experiment.reward
+
+
+NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
+    "pretrain_base_model": _training(_reward, lambda c: c.base_model.scratch.pretraining),
+    "train_reward_model": _training(_reward, lambda c: c.reward_model.training),
+    "train_sft": _training(_policy, lambda c: c.sft.training),
+    "train_initial_policy": _training(_policy, lambda c: c.steerlm.training),
+    "train_steerlm": _training(_policy, lambda c: c.steerlm.training),
+    "finetune_policy": _training(_policy, lambda c: c.dpa.training),
+    # A pair is two rows.
+    "train_dpo": _training(
+        _policy, lambda c: c.dpo.recipes[c.dpo.recipe].training, rows=2, references=1
+    ),
+    "train_directional_dpo": _training(
+        _policy, lambda c: c.directional_dpo.training, rows=2, references=1
+    ),
+    "train_ppo": _training(_policy, lambda c: c.ppo.training, references=1, rewarded=True),
+    "sample_responses": _sampling,
+    "score_responses": _scoring,
+    "annotate_responses": _scoring,
+    "evaluate_reward_model": _scoring,
+    "evaluate_policy": _evaluation,
+    "evaluate_soup": _evaluation,
+}

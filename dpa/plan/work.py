@@ -1,0 +1,440 @@
+"""What each job has to do: tokens to train on, to sample, to score; what it leaves on disk.
+
+One function per rule, from the configuration and the sizes of data sets. A rule that none is for is
+taken for a light one if it asks for no GPU, and refused otherwise: a new rule cannot go unnoticed.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from dpa.config import Config, Schedule, Source
+from dpa.errors import InputError
+from dpa.plan.assumptions import Assumptions, DataSet, Shape, Tokens, WorldTokens, shape_of
+
+
+class Job(NamedTuple):
+    """A job of the workflow, as Snakemake sees it. `needs` are positions in the list of jobs."""
+
+    rule: str
+    wildcards: dict[str, str]
+    gpus: int
+    cores: int
+    needs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does; all zero for a light one.
+
+    trained: tokens through forward and backward pass (all epochs); referred: tokens through a
+    forward pass of a reference policy; read: prompt tokens before sampling; sampled: response
+    tokens; scored: tokens through the reward model. `keeps` and `scratch` are bytes on disk:
+    for good, and while it runs.
+    """
+
+    trained: float = 0
+    referred: float = 0
+    read: float = 0
+    sampled: float = 0
+    scored: float = 0
+    keeps: float = 0
+    scratch: float = 0
+    sequence: float = 0
+    """Mean tokens of a sampled sequence, prompt included."""
+    of_reward_model: bool = False
+    """Whether it is the reward model (or its base) that is trained, not a policy."""
+    own_sampler: bool = False
+    """Sampled by the trainer with transformers (PPO), whatever the engine."""
+    light: bool = False
+
+    @property
+    def tokens(self) -> float:
+        return self.trained + self.referred + self.read + self.sampled + self.scored
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and mean lengths of an experiment's data."""
+
+    rated: list[DataSet]
+    held_out_rated: int
+    half: int
+    validation: int
+    prompt: float
+    response: float
+    originals: int
+    sft: list[DataSet]
+    documents: list[DataSet]
+    downloads: int
+    system: float
+    instruction: float
+    sampled_response: float
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, and everything that its jobs' work is reckoned from."""
+
+    config: Config
+    assumptions: Assumptions
+    policy: Shape = field(init=False)
+    reward: Shape = field(init=False)
+    sizes: Sizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        config, assumptions = self.config, self.assumptions
+        scratch = config.base_model.scratch
+        base = shape_of(config.base_model, scratch, assumptions)
+        given = config.sft.path is not None
+        policy = shape_of(config.sft, None, assumptions) if given else base
+        given = config.reward_model.path is not None
+        reward = shape_of(config.reward_model, None, assumptions) if given else base
+        object.__setattr__(self, "policy", policy)
+        object.__setattr__(self, "reward", reward)
+        object.__setattr__(self, "sizes", _sizes(config, assumptions))
+
+    # --- What several rules share -----------------------------------------------------------------
+
+    def model_bytes(self, shape: Shape) -> float:
+        """A saved model: in the precision of its master weights."""
+        return SAVED_BYTES * shape.parameters
+
+    def checkpoint_bytes(self, shape: Shape) -> float:
+        """On disk while a training job runs: the model, before it is moved into place."""
+        return self.model_bytes(shape)
+
+    def conditioned_prompt(self) -> float:
+        return self.sizes.system + self.sizes.prompt
+
+    def sampled_bytes(self, responses: float) -> float:
+        size = self.assumptions.bytes
+        return responses * (size.sampled_record + size.per_token * self.sizes.sampled_response)
+
+    def scored_bytes(self, responses: float) -> float:
+        size = self.assumptions.bytes
+        return responses * (size.scored_record + size.per_token * self.sizes.sampled_response)
+
+    def fine_tuning(self, rows: float, row_tokens: float, schedule: Schedule) -> Work:
+        """SFT of the policy on rows of so many tokens."""
+        return Work(
+            trained=rows * row_tokens * schedule.epochs,
+            keeps=self.model_bytes(self.policy),
+            scratch=self.checkpoint_bytes(self.policy),
+        )
+
+    def preference(self, pairs: float, prompt: float, schedule: Schedule) -> Work:
+        """DPO: both responses of a pair, through the policy and through its reference."""
+        tokens = pairs * 2 * (prompt + self.sizes.response) * schedule.epochs
+        return Work(
+            trained=tokens,
+            referred=tokens,
+            keeps=self.model_bytes(self.policy),
+            scratch=self.checkpoint_bytes(self.policy),
+        )
+
+    def scoring_tokens(self, prompts: float, responses: float, response_tokens: float) -> float:
+        """A prompt's responses share the computation of what their inputs have in common."""
+        shared = self.sizes.instruction + self.sizes.prompt
+        return prompts * shared + responses * response_tokens
+
+
+#: Bytes a weight takes in a saved policy or reward model.
+SAVED_BYTES = 4
+
+
+def work_of(job: Job, experiment: Experiment) -> Work:
+    """What a job has to do. Raises InputError for a GPU job of an unknown rule."""
+    if job.rule in HEAVY:
+        return HEAVY[job.rule](experiment, job.wildcards)
+    if job.gpus and job.rule != "preflight":
+        raise InputError(
+            f"rule {job.rule} asks for {job.gpus} GPUs, and dpa/plan/work.py does not know its "
+            "work; add a function for it"
+        )
+    return Work(light=True)
+
+
+# --- Rules ----------------------------------------------------------------------------------------
+
+
+def _pretrain(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    tokens = sum(d.rows * d.response_tokens for d in experiment.sizes.documents)
+    schedule = experiment.config.base_model.scratch.pretraining
+    size = experiment.model_bytes(experiment.reward)
+    return Work(trained=tokens * schedule.epochs, keeps=size, scratch=size, of_reward_model=True)
+
+
+def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes, schedule = experiment.sizes, experiment.config.reward_model.training
+    tokens = sum(
+        d.rows
+        * d.responses
+        * min(sizes.instruction + d.prompt_tokens + d.response_tokens, schedule.max_length)
+        for d in sizes.rated
+    )
+    return Work(
+        trained=tokens * schedule.epochs,
+        keeps=experiment.model_bytes(experiment.reward),
+        scratch=experiment.checkpoint_bytes(experiment.reward),
+        of_reward_model=True,
+    )
+
+
+def _reward_model_evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes = experiment.sizes
+    held_out = sizes.held_out_rated + sizes.validation * sizes.originals
+    return Work(scored=held_out * (sizes.instruction + sizes.prompt + sizes.response))
+
+
+def _annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes = experiment.sizes
+    prompts = (2 * sizes.half + sizes.validation) / experiment.config.shards
+    responses = prompts * sizes.originals
+    return Work(
+        scored=experiment.scoring_tokens(prompts, responses, sizes.response),
+        keeps=experiment.scored_bytes(responses),
+    )
+
+
+def _sft(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    schedule = experiment.config.sft.training
+    rows = sum(d.rows for d in experiment.sizes.sft)
+    lengths = (min(d.prompt_tokens + d.response_tokens, schedule.max_length) * d.rows
+               for d in experiment.sizes.sft)  # fmt: skip
+    return experiment.fine_tuning(rows, sum(lengths) / max(rows, 1), schedule)
+
+
+def _steerlm(halves: int) -> Callable[[Experiment, dict[str, str]], Work]:
+    def work(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+        sizes = experiment.sizes
+        return experiment.fine_tuning(
+            halves * sizes.half * sizes.originals,
+            experiment.conditioned_prompt() + sizes.response,
+            experiment.config.steerlm.training,
+        )
+
+    return work
+
+
+def _sampling(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes, dpa = experiment.sizes, experiment.config.dpa
+    prompts = sizes.half / experiment.config.shards
+    responses = prompts * dpa.directions_per_prompt * dpa.responses_per_direction
+    conditioned = experiment.conditioned_prompt()
+    # SteerLM's samples each have a condition of their own; those of a direction share its prompt.
+    steerlm = wildcards["loop"] == "dpa" and wildcards["iteration"] == "1"
+    read = responses if steerlm else prompts * dpa.directions_per_prompt
+    return Work(
+        read=read * conditioned,
+        sampled=responses * sizes.sampled_response,
+        sequence=conditioned + sizes.sampled_response,
+        keeps=experiment.sampled_bytes(responses),
+    )
+
+
+def _scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes, dpa = experiment.sizes, experiment.config.dpa
+    prompts = sizes.half / experiment.config.shards
+    responses = prompts * dpa.directions_per_prompt * dpa.responses_per_direction
+    return Work(
+        scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
+        keeps=experiment.scored_bytes(responses),
+    )
+
+
+def _finetuning(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes, config = experiment.sizes, experiment.config
+    section = config.dpa if wildcards["loop"] == "dpa" else config.rsf
+    rows = sizes.half * config.dpa.directions_per_prompt / (1 - config.dpa.replay_fraction)
+    return experiment.fine_tuning(
+        rows, experiment.conditioned_prompt() + sizes.sampled_response, section.training
+    )
+
+
+def _dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    config, sizes = experiment.config, experiment.sizes
+    return experiment.preference(
+        2 * sizes.half, sizes.prompt, config.dpo.recipes[config.dpo.recipe].training
+    )
+
+
+def _directional_dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    config = experiment.config
+    pairs = experiment.sizes.half * config.dpa.directions_per_prompt
+    return experiment.preference(
+        pairs, experiment.conditioned_prompt(), config.directional_dpo.training
+    )
+
+
+def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    sizes, ppo = experiment.sizes, experiment.config.ppo
+    prompts = 2 * sizes.half * ppo.training.epochs
+    responses = prompts * ppo.responses_per_prompt
+    tokens = responses * (sizes.prompt + sizes.sampled_response)
+    return Work(
+        trained=tokens,
+        referred=2 * tokens,  # the reference, and the policy's own log-probabilities
+        read=responses * sizes.prompt,
+        sampled=responses * sizes.sampled_response,
+        scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
+        sequence=sizes.prompt + sizes.sampled_response,
+        own_sampler=True,
+        keeps=experiment.model_bytes(experiment.policy),
+        scratch=experiment.checkpoint_bytes(experiment.policy),
+    )
+
+
+def _evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The validation prompts, under each direction (or condition) that the policy knows."""
+    config, sizes = experiment.config, experiment.sizes
+    grid = config.evaluation.directions
+    directions = grid if isinstance(grid, int) else len(grid)
+    policy = wildcards.get("policy", "reward_soup")
+    if policy in ("dpa-0", "steerlm"):
+        directions = config.steerlm.curve_points
+    elif "-" not in policy and policy != "reward_soup":
+        directions = 1
+    asked = sizes.validation * directions
+    responses = asked * config.evaluation.responses_per_prompt
+    return Work(
+        read=asked * experiment.conditioned_prompt(),
+        sampled=responses * sizes.sampled_response,
+        scored=experiment.scoring_tokens(sizes.validation, responses, sizes.sampled_response),
+        sequence=experiment.conditioned_prompt() + sizes.sampled_response,
+        keeps=experiment.sampled_bytes(responses) + experiment.scored_bytes(responses),
+    )
+
+
+#: Rules with a model, and their work.
+HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
+    "pretrain_base_model": _pretrain,
+    "train_reward_model": _reward_model,
+    "evaluate_reward_model": _reward_model_evaluation,
+    "annotate_responses": _annotation,
+    "train_sft": _sft,
+    "train_initial_policy": _steerlm(halves=1),
+    "train_steerlm": _steerlm(halves=2),
+    "sample_responses": _sampling,
+    "score_responses": _scoring,
+    "finetune_policy": _finetuning,
+    "train_dpo": _dpo,
+    "train_directional_dpo": _directional_dpo,
+    "train_ppo": _ppo,
+    "evaluate_policy": _evaluation,
+    "evaluate_soup": _evaluation,
+}
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
+    data = config.data
+    text: Tokens | WorldTokens = assumptions.world if config.world else assumptions.tokens
+
+    def look_up(source: Source) -> DataSet:
+        return _data_set(source, config, assumptions)
+
+    rated = [look_up(ratings.train) for ratings in data.ratings]
+    held_out = [look_up(r.validation) for r in data.ratings if r.validation is not None]
+    train = [look_up(source) for source in data.train_prompts]
+    validation = sum(look_up(source).rows for source in data.validation_prompts)
+    prompts = sum(d.rows for d in train)
+    half = min(prompts // 2, data.prompts_per_half or prompts)
+    names = [ratings.name for ratings in data.ratings]
+    originals = rated[names.index(data.original_responses)] if half else None
+    demonstrations = data.sft if config.sft.path is None else []
+    rating_sources = [s for r in data.ratings for s in (r.train, r.validation) if s]
+    hub = [*data.train_prompts, *data.validation_prompts, *demonstrations, *rating_sources]
+    downloads = sum(look_up(source).bytes for source in hub if source.revision is not None)
+    sft = [look_up(source) for source in demonstrations]
+    documents = [look_up(s) for s in data.pretraining] if config.base_model.path is None else []
+    return Sizes(
+        rated=rated,
+        held_out_rated=sum(d.rows * d.responses for d in held_out),
+        half=half,
+        validation=validation,
+        prompt=_mean_prompt(train),
+        response=originals.response_tokens if originals else 0,
+        originals=originals.responses if originals else 0,
+        sft=sft,
+        documents=documents,
+        downloads=downloads,
+        system=text.system,
+        instruction=text.reward_instruction,
+        sampled_response=min(text.response, config.sampling.max_new_tokens),
+    )
+
+
+def _mean_prompt(sets: list[DataSet]) -> float:
+    rows = sum(d.rows for d in sets)
+    return sum(d.rows * d.prompt_tokens for d in sets) / rows if rows else 0
+
+
+def _data_set(source: Source, config: Config, assumptions: Assumptions) -> DataSet:
+    """Rows and lengths of a source: by the table, of the world to be made, or counted."""
+    if source.revision is not None:
+        splits = assumptions.data_sets.get(source.path, {})
+        name, first = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", source.split or "").groups()  # type: ignore[union-attr]
+        if name not in splits:
+            raise InputError(
+                f"{source.path}, split {source.split}: its size is not known offline; add it under "
+                "`data_sets` in a file for --assumptions"
+            )
+        whole = splits[name]
+        rows = min(int(first), whole.rows) if first else whole.rows
+        return whole.model_copy(update={"rows": rows})
+    if config.world is not None and "{experiment}" in source.path:
+        return _world_set(source.path, config, assumptions)
+    return _counted(source, assumptions)
+
+
+def _world_set(path: str, config: Config, assumptions: Assumptions) -> DataSet:
+    """A file of the world, which need not be there yet; by its name."""
+    world, mean = config.world, assumptions.world
+    assert world is not None
+    name = path.split("data/raw/")[-1]
+    rows, responses, document = {
+        "helpsteer/train.jsonl": (world.helpsteer_rows, 1, False),
+        # A tenth, at most what dpa.world makes.
+        "helpsteer/validation.jsonl": (max(1, world.helpsteer_rows // 10), 1, False),
+        "ultrafeedback.jsonl": (world.ultrafeedback_prompts, 4, False),
+        "ultrafeedback_binarized/train_prefs.jsonl": (world.ultrafeedback_prompts, 1, False),
+        "ultrafeedback_binarized/test_prefs.jsonl": (world.validation_prompts, 1, False),
+        "ultrachat.jsonl": (world.sft_rows, 1, False),
+        "pretraining.jsonl": (world.pretraining_documents, 1, True),
+    }[name]
+    length = mean.document if document else mean.response
+    return DataSet(
+        rows=rows, responses=responses, prompt_tokens=mean.prompt, response_tokens=length, bytes=0
+    )
+
+
+def _counted(source: Source, assumptions: Assumptions) -> DataSet:
+    """A local file: its rows, and the mean length of its first thousand."""
+    from dpa.sources import read_rows
+
+    if not Path(source.path).exists():
+        raise InputError(f"{source.path}: no such file, so nothing of it can be counted")
+    rows, seen, prompt, response = 0, 0, 0.0, 0.0
+    for row in read_rows(source):
+        rows += 1
+        if rows <= 1000:
+            seen += 1
+            asked = row.get("prompt", row.get("instruction", ""))
+            prompt += len(str(asked).encode())
+            answers = row.get("completions") or row.get("messages") or row.get("response", "")
+            response += len(str(answers).encode())
+    per_token = assumptions.bytes.per_token
+    responses = 4 if "completions" in row else 1
+    return DataSet(
+        rows=rows,
+        responses=responses,
+        prompt_tokens=prompt / seen / per_token,
+        response_tokens=response / seen / per_token / responses,
+        bytes=math.ceil(Path(source.path).stat().st_size) if Path(source.path).is_file() else 0,
+    )

@@ -1,0 +1,62 @@
+"""plan_run as people call it, against what Snakemake itself would run."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.unit.test_plan import OVERLAY, ROUND
+from tests.workflow.helpers import copy_repository, environment, planned_jobs
+
+METHODS = "[dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = copy_repository(tmp_path_factory.mktemp("clone"))
+    (folder / "experiments/mine.yaml").write_text(yaml.safe_dump(OVERLAY))
+    (folder / "numbers.yaml").write_text(yaml.safe_dump(ROUND))
+    return folder
+
+
+def plan_run(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.plan_run", "--experiment", "mine", "--assumptions",
+         "numbers.yaml", *arguments],
+        cwd=folder, env=environment(), text=True, capture_output=True,
+    )  # fmt: skip
+
+
+def test_jobs_are_those_of_the_dry_run(clone):
+    settings = [
+        "shards=7",
+        "compute={gpu_memory_gb: 80}",
+        "dpa={iterations: 3}",
+        f"methods={METHODS}",
+    ]
+    result = plan_run(
+        clone, "--output", "plan.csv", *(part for s in settings for part in ("--config", s))
+    )
+    assert result.returncode == 0, result.stderr
+    with open(clone / "plan.csv") as file:
+        rows = {row["rule"]: row for row in csv.DictReader(file)}
+    total = rows.pop("total")
+    jobs = planned_jobs(clone, "--config", "experiment=mine", *settings)
+    jobs.pop("all")
+    assert {rule: int(row["jobs"]) for rule, row in rows.items()} == jobs
+    assert int(total["jobs"]) == sum(jobs.values())
+    assert float(rows["sample_responses"]["tokens_sampled"]) == pytest.approx(
+        jobs["sample_responses"] / 7 * 1000 * 80 * 200, rel=1e-4
+    )
+    assert "Critical path" in result.stdout
+    assert "the paper reports 60" in result.stdout
+
+
+def test_what_does_not_fit_ends_with_its_remedy(clone):
+    result = plan_run(clone, "--config", "compute.gpu_memory_gb=16", "reward_model")
+    assert result.returncode == 2
+    assert "train_reward_model needs" in result.stderr
+    assert "finetune_policy" not in result.stdout
+    assert "Traceback" not in result.stderr
