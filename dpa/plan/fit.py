@@ -128,4 +128,7 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "evaluate_reward_model": _scoring,
     "evaluate_policy": _evaluation,
     "evaluate_soup": _evaluation,
+    "sample_benchmark": _sampling,
+    "judge_rewardbench": _scoring,
+    "score_rewardbench": _scoring,
 }

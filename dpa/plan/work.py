@@ -291,14 +291,8 @@ def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 def _evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """The validation prompts, under each direction (or condition) that the policy knows."""
     config, sizes = experiment.config, experiment.sizes
-    grid = config.evaluation.directions
-    directions = grid if isinstance(grid, int) else len(grid)
     policy = wildcards.get("policy", "reward_soup")
-    if policy in ("dpa-0", "steerlm"):
-        directions = config.steerlm.curve_points
-    elif "-" not in policy and policy != "reward_soup":
-        directions = 1
-    asked = sizes.validation * directions
+    asked = sizes.validation * _steerings(experiment, policy, config.evaluation.directions)
     responses = asked * config.evaluation.responses_per_prompt
     return Work(
         read=asked * experiment.conditioned_prompt(),
@@ -307,6 +301,56 @@ def _evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
         sequence=experiment.conditioned_prompt() + sizes.sampled_response,
         keeps=experiment.sampled_bytes(responses) + experiment.scored_bytes(responses),
     )
+
+
+def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]]) -> int:
+    """How many directions (conditions of SteerLM) a policy is asked for; one if it knows none."""
+    if policy in ("dpa-0", "steerlm"):
+        return experiment.config.steerlm.curve_points
+    if "-" not in policy and policy != "reward_soup":
+        return 1
+    return grid if isinstance(grid, int) else len(grid)
+
+
+def _benchmark(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """One response to each of a benchmark's prompts (taken to be as long as ours) and direction."""
+    config = experiment.config
+    section = config.alpacaeval if wildcards["benchmark"] == "alpacaeval" else config.rewardbench
+    assert section is not None
+    asked = _benchmark_prompts(experiment, wildcards["benchmark"])
+    asked *= _steerings(experiment, wildcards["policy"], section.directions)
+    response = experiment.sizes.sampled_response
+    return Work(
+        read=asked * experiment.conditioned_prompt(),
+        sampled=asked * response,
+        sequence=experiment.conditioned_prompt() + response,
+        keeps=experiment.sampled_bytes(asked),
+    )
+
+
+def _benchmark_prompts(experiment: Experiment, benchmark: str) -> int:
+    config = experiment.config
+    if benchmark == "alpacaeval":
+        return config.alpacaeval.prompts if config.alpacaeval else 0
+    sections = config.rewardbench.sections if config.rewardbench else []
+    return sum(count for section in sections for count in section.subsets.values())
+
+
+def _rewardbench_judging(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The judge (taken to be of the reward model's size) rates a policy's responses."""
+    rewardbench = experiment.config.rewardbench
+    if rewardbench is None or rewardbench.judge.path is None:  # the gold scorer
+        return Work(light=True)
+    rated = _benchmark_prompts(experiment, "rewardbench")
+    rated *= _steerings(experiment, wildcards["policy"], rewardbench.directions)
+    return Work(scored=rated * (experiment.sizes.prompt + experiment.sizes.sampled_response))
+
+
+def _rewardbench_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The chosen and the rejected answer of each item, by the reward model."""
+    sizes = experiment.sizes
+    row = sizes.instruction + sizes.prompt + sizes.response
+    return Work(scored=2 * _benchmark_prompts(experiment, "rewardbench") * row)
 
 
 #: Rules with a model, and their work.
@@ -326,6 +370,9 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_ppo": _ppo,
     "evaluate_policy": _evaluation,
     "evaluate_soup": _evaluation,
+    "sample_benchmark": _benchmark,
+    "judge_rewardbench": _rewardbench_judging,
+    "score_rewardbench": _rewardbench_scoring,
 }
 
 

@@ -200,6 +200,11 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
         (("evaluate_policy", {"policy": "dpa-0"}), {"sampled": 200 * 200}),
         (("evaluate_policy", {"policy": "sft"}), {"sampled": 40 * 200}),
         (("evaluate_soup", {}), {"sampled": 400 * 200}),
+        # 805 instructions, 7 directions; 2,985 responses of the reference policy, 2,985 pairs
+        (("sample_benchmark", {"benchmark": "alpacaeval", "policy": "dpa-4"}),
+         {"read": 805 * 7 * 180, "sampled": 805 * 7 * 200}),
+        (("judge_rewardbench", {"policy": "dpo"}), {"scored": 2985 * 300}),
+        (("score_rewardbench", {}), {"scored": 2 * 2985 * 400}),
     ],
 )  # fmt: skip
 def test_tokens_by_hand(tmp_path, work, expected):
