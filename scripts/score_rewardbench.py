@@ -26,6 +26,9 @@ def main(
     objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens scored at a time.")],
     output: Annotated[Path, typer.Option(help="Scored choices to write.")],
+    attributes: Annotated[
+        str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
 ) -> None:
     """Score RewardBench's chosen and rejected responses with the reward model."""
@@ -38,7 +41,13 @@ def main(
     from dpa.scoring import RewardModel
 
     scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
-    model = RewardModel.load(reward_model, revision, tokens_per_batch=tokens_per_batch)
+    model = RewardModel.load(
+        reward_model,
+        revision,
+        attributes=attributes.split(",") if attributes else None,
+        objectives=scored,
+        tokens_per_batch=tokens_per_batch,
+    )
     rows = write_jsonl(output, score_choices(model, items, scored))
     write_sidecar(output, [reward_model, items], rows=rows, scored=model.scored, cut=model.cut)
 
