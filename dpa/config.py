@@ -67,7 +67,19 @@ class Section(BaseModel):
     field is its description in docs/configuration.md.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, values: Any) -> Any:
+        """A key that takes numbers does not take true and false, which Python counts as 1 and 0."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(value, bool) and field and "bool" not in str(field.annotation):
+                raise ValueError(f"{key}: {str(value).lower()} is not a number; give one")
+        return values
 
 
 class Objective(Section):
@@ -121,6 +133,14 @@ class Fixed(Section):
     law: Literal["fixed"]
     direction: Annotated[list[float], Field(min_length=1)]
     """Unit vector, one weight per objective."""
+
+    @model_validator(mode="after")
+    def _unit(self) -> "Fixed":
+        try:
+            check_direction(self.direction, len(self.direction))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 #: What `directions` may be; scripts also take Fixed.
@@ -630,13 +650,16 @@ def read_yaml(path: Path) -> dict:
     return content
 
 
-def read_experiment(path: Path) -> dict:
+def read_experiment(path: Path, extending: tuple[Path, ...] = ()) -> dict:
     """An experiment's overlay, laid over that of the experiment it `extends`, if any."""
+    if path.resolve() in extending:
+        raise InputError(f"{path}: extends itself; let `extends` name another experiment")
     overlay = read_yaml(path)
     extended = overlay.pop("extends", None)
     if extended is None:
         return overlay
-    return merge(read_experiment(ROOT / "experiments" / f"{extended}.yaml"), overlay)
+    base = ROOT / "experiments" / f"{extended}.yaml"
+    return merge(read_experiment(base, (*extending, path.resolve())), overlay)
 
 
 def load_config(overrides: dict[str, Any] | None = None) -> Config:

@@ -74,6 +74,11 @@ def prompt_rewards(
                 "c": group[0].condition,
                 "r": np.mean([r.rewards for r in group], axis=0),
             }
+            if prompt_id not in texts:
+                raise InputError(
+                    f"{path}: prompt {prompt_id} is not in the prompt file {prompts}; rerun "
+                    "evaluate_policy"
+                )
             if gold is not None:
                 text = texts[prompt_id]
                 columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)

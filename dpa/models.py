@@ -4,6 +4,7 @@ No torch is imported here, so that tokenizers can be loaded without it.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,36 @@ def _loaded(kind: Any, path: Path | str, revision: str | None, what: str, **opti
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
             text = "no such folder"
         raise InputError(f"{path}: cannot load the {what}: {text}; {REMEDY}") from None
+
+
+def check_chat_template(tokenizer: Any) -> None:
+    """Raise InputError when the chat template cannot lay out a conversation."""
+    _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+
+
+@cache
+def check_system_prompt(tokenizer: Any) -> None:
+    """Raise InputError when the chat template refuses a system prompt, or leaves it out silently.
+
+    The system prompt is what carries a direction.
+    """
+    system = "A system prompt of this pipeline."
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "a"}]
+    if system not in _render(tokenizer, messages):
+        raise InputError(
+            f"{tokenizer.name_or_path}: the chat template leaves the system prompt out, which "
+            "carries the direction; choose a model whose template has one, or change it"
+        )
+
+
+def _render(tokenizer: Any, messages: list[dict]) -> str:
+    import jinja2
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False)
+    except jinja2.TemplateError as error:
+        line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise InputError(
+            f"{tokenizer.name_or_path}: the chat template fails{line}: {error}; choose a model "
+            "whose template takes system, user and assistant turns, or change it"
+        ) from None

@@ -7,7 +7,7 @@ from statistics import fmean
 from dpa.directions import scalar_reward
 from dpa.prompts import direction_system_prompt, messages
 from dpa.provenance import Losses
-from dpa.records import Pair, Prompt, Rating, decode_lines, read_jsonl
+from dpa.records import Pair, Rating, decode_lines, read_prompts
 from dpa.seeds import derive_seed
 from dpa.selection import Candidates, SelectionPlan, best_of_n, candidates_by_direction
 
@@ -49,7 +49,7 @@ def rating_pairs(
 
 
 def sampled_pairs(
-    shards: Iterable[Path],
+    shards: Sequence[Path],
     prompts_file: Path,
     plan: SelectionPlan,
     losses: Losses,
@@ -60,7 +60,7 @@ def sampled_pairs(
     Among equals the lowest sample index wins. Directions whose candidates are all equal give no
     pair; they are counted in `pair_losses`, prompts without candidates in `losses`.
     """
-    prompts = read_jsonl(prompts_file, Prompt)
+    prompts = read_prompts(prompts_file)
     for candidates in candidates_by_direction(shards, prompts, plan, losses):
         pair_losses.read += 1
         pair = _pair(candidates)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dpa.cli import log
 from dpa.config import Data
-from dpa.provenance import Losses, write_sidecar
+from dpa.provenance import Losses, atomic, write_sidecar
 from dpa.ratings import Tally, read_ratings, validation_prompt_ids
 from dpa.records import Prompt, Rating, write_jsonl
 from dpa.sources import describe
@@ -27,14 +27,16 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
     tallies: dict[str, Tally] = {}
     rated: set[str] = set()
     original = data.original_responses
-    write_jsonl(ratings, _remember(read_ratings(data, held_out, tallies), original, rated))
     halves: tuple[list[Prompt], list[Prompt]] = ([], [])
-    if data.train_prompts:
-        kept = trainable(train_prompts.values(), held_out, rated, original, train)
-        train.check(data.max_dropped_fraction, "data.train_prompts")
-        halves = halve(kept, seed, data.prompts_per_half, train)
-        held.check(data.max_dropped_fraction, "data.validation_prompts")
-    assert held_out.isdisjoint(prompt.prompt_id for half in halves for prompt in half)
+    # Ratings are in place once it is known that the prompts are in order, too.
+    with atomic(ratings) as partial:
+        write_jsonl(partial, _remember(read_ratings(data, held_out, tallies), original, rated))
+        if data.train_prompts:
+            kept = trainable(train_prompts.values(), held_out, rated, original, train)
+            train.check(data.max_dropped_fraction, "data.train_prompts")
+            halves = halve(kept, seed, data.prompts_per_half, train)
+            held.check(data.max_dropped_fraction, "data.validation_prompts")
+        assert held_out.isdisjoint(prompt.prompt_id for half in halves for prompt in half)
 
     rating_files = [s for r in data.ratings for s in (r.train, r.validation) if s is not None]
     write_sidecar(

@@ -54,6 +54,7 @@ def direction_system_prompt(names: Sequence[str], direction: Sequence[float]) ->
     >>> direction_system_prompt(["helpfulness", "verbosity"], [0.8, -0.6])[-59:]
     'maximize weighted rating = helpfulness*80 + verbosity*-60'
     """
+    _check_width(names, direction, "direction", "weights; correct directions or objectives")
     terms = (f"{n}*{round(100 * v)}" for n, v in zip(names, direction, strict=True))
     return f"{SYSTEM_SENTENCE} {DIRECTION_SENTENCE} {' + '.join(terms)}"
 
@@ -71,8 +72,18 @@ def parse_direction(names: Sequence[str], system_prompt: str) -> list[float]:
 
 def condition_system_prompt(names: Sequence[str], condition: Sequence[int]) -> str:
     """The system prompt that asks SteerLM for the given ratings (whole numbers, 0..100)."""
+    _check_width(names, condition, "condition", "ratings; rerun compute_conditions")
     terms = (f"{n}={r}" for n, r in zip(names, condition, strict=True))
     return f"{SYSTEM_SENTENCE} {CONDITION_SENTENCE} {', '.join(terms)}"
+
+
+def _check_width(names: Sequence[str], values: Sequence[float], what: str, rest: str) -> None:
+    if len(values) != len(names):
+        kind, _, remedy = rest.partition("; ")
+        raise InputError(
+            f"{what} {list(values)} has {len(values)} {kind}, but there are {len(names)} "
+            f"objectives ({', '.join(names)}); {remedy}"
+        )
 
 
 def messages(prompt: Conversation, system: str | None, response: str | None = None) -> list[dict]:

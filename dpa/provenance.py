@@ -162,8 +162,12 @@ def atomic(path: Path):
     """A temporary path beside `path`, moved into place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def save_folder(path: Path, save: Callable[[Path], None]) -> None:

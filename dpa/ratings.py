@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from dpa.cli import log
 from dpa.config import FORMAT_ATTRIBUTES, Data, Ratings, Source, Table
 from dpa.errors import InputError
-from dpa.prompts import Conversation, prompt_id
+from dpa.prompts import Conversation, normalise, prompt_id
 from dpa.provenance import Losses
 from dpa.records import Rating
 from dpa.sources import (
@@ -182,6 +182,9 @@ def _rated(
         raise Dropped("empty prompt")
     if response is None:
         raise Dropped("empty response")
+    for what, text in (("prompt", normalise(prompt)), ("response", response)):
+        if "\0" in text:
+            raise Dropped(f"NUL character in the {what}")
     if not attributes:
         raise Dropped("no rating")
     return Rated(prompt, response, attributes)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from dpa.directions import check_direction
 from dpa.errors import InputError
 
 Score = Annotated[float, msgspec.Meta(ge=0, le=100)]
@@ -81,6 +82,12 @@ class Sample(Record, kw_only=True):
     prompt_tokens: Count
     response_tokens: Count
 
+    def __post_init__(self) -> None:
+        if self.direction is not None:
+            if self.condition is not None:
+                raise ValueError("both a direction and a condition")
+            check_direction(self.direction, len(self.direction))
+
 
 class ScoredSample(Sample, kw_only=True):
     """A line of scored/{shard}.jsonl: all reward-model outputs, and one reward per objective."""
@@ -89,6 +96,7 @@ class ScoredSample(Sample, kw_only=True):
     rewards: list[float]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_finite(self.rewards, self.attributes)
 
 
@@ -137,6 +145,13 @@ class Selected(Record):
     scalar_reward: float
     candidates: Count
     origin: Literal["sampled", "replay"]
+
+    def __post_init__(self) -> None:
+        check_direction(self.direction, len(self.direction))
+        if len(self.rewards) != len(self.direction):
+            raise ValueError(
+                f"{len(self.rewards)} rewards for a direction of {len(self.direction)} weights"
+            )
 
 
 class Pair(Record):
@@ -198,6 +213,23 @@ def read_jsonl(path: Path, type: type[R]) -> list[R]:
     return list(decode_lines(path, type))
 
 
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file, at least one. Raises InputError when one is there twice."""
+    lines: dict[str, int] = {}
+    prompts = []
+    for number, prompt in enumerate(decode_lines(path, Prompt), 1):
+        first = lines.setdefault(prompt.prompt_id, number)
+        if first != number:
+            raise InputError(
+                f"{path}:{number}: prompt {prompt.prompt_id} is there already, in line {first}; "
+                "leave one of them out"
+            )
+        prompts.append(prompt)
+    if not prompts:
+        raise InputError(f"{path}: no prompts; give data.train_prompts and data.validation_prompts")
+    return prompts
+
+
 def encode(record: Any) -> bytes:
     """One JSONL line, newline included, validated against the record's type.
 
@@ -220,13 +252,17 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
-    with open(partial, "wb") as file:
-        for record in records:
-            file.write(encode(record))
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            for record in records:
+                file.write(encode(record))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return count
 
 

@@ -21,9 +21,10 @@ from dpa.controls import chat_controls
 from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.engines import Completion, Engine, Request, load_engine, load_tokenizer
 from dpa.errors import InputError
+from dpa.models import check_system_prompt
 from dpa.prompts import condition_system_prompt, direction_system_prompt, messages
 from dpa.provenance import Losses, code_version, content_hash, write_sidecar
-from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_jsonl
+from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_prompts
 from dpa.seeds import sample_seed
 from dpa.steerlm import Conditions, draw_condition, read_conditions
 from dpa.tokenization import prompt_ids
@@ -124,6 +125,8 @@ def request_for(
         system = direction_system_prompt(names, steering.direction)
     elif steering.condition is not None:
         system = condition_system_prompt(names, steering.condition)
+    if system is not None:
+        check_system_prompt(tokenizer)
     first = sample_seed(seed, iteration, prompt.prompt_id, steering.direction_index, steering.first)
     ids = prompt_ids(tokenizer, messages(prompt.prompt, system))
     return Request(ids, list(range(first, first + steering.samples)))
@@ -237,7 +240,7 @@ def sample_file(
     if not 0 <= shard < shards:
         raise InputError(f"shard {shard} of {shards}: give a shard from 0 to {shards - 1}")
     tokenizer = load_tokenizer(policy, revision)
-    texts = read_jsonl(prompts, Prompt)
+    texts = read_prompts(prompts)
     losses = Losses()
     plan = plan_shard(
         texts,
@@ -247,6 +250,11 @@ def sample_file(
         sampling.max_prompt_tokens,
         losses,
     )
+    if losses.read and not losses.kept:
+        raise InputError(
+            f"{prompts}: all {losses.read} prompts of the shard are longer than "
+            f"sampling.max_prompt_tokens ({sampling.max_prompt_tokens}); raise it"
+        )
     if losses.dropped:
         log.info("%d of %d prompts left out: too long", losses.dropped.total(), losses.read)
     neutralised = chat_controls(tokenizer).log_neutralised()

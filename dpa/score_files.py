@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from dpa.records import (
     check_finite,
     decode_lines,
     encode,
+    read_prompts,
 )
 from dpa.sources import PlacedRow, Row, as_prompt, cell, read_placed_rows
 
@@ -65,10 +66,31 @@ def named_scores(names: Sequence[str], scores: np.ndarray, place: str) -> dict[s
 # --- Samples of a policy ---------------------------------------------------------------------
 
 
+class SamplesToScore(NamedTuple):
+    """A file of samples that was read through: its prompts' texts, and samples per prompt."""
+
+    samples: Path
+    texts: dict[str, Conversation]
+    per_prompt: list[int]
+
+
+def check_samples(samples: Path, prompts: Path) -> SamplesToScore:
+    """Read samples and prompts through, before a model is loaded.
+
+    Raises InputError naming the line of a sample whose prompt is not in the prompt file.
+    """
+    texts = {prompt.prompt_id: prompt.prompt for prompt in read_prompts(prompts)}
+    per_prompt = []
+    for _, group in groupby(enumerate(decode_lines(samples, Sample), 1), _prompt_of):
+        members = list(group)
+        _text(texts, members[0], samples)
+        per_prompt.append(len(members))
+    return SamplesToScore(samples, texts, per_prompt)
+
+
 def score_samples(
     model: Scorer,
-    samples: Path,
-    prompts: Path,
+    checked: SamplesToScore,
     objectives: Sequence[Objective],
     output: Path,
     fingerprint: str,
@@ -77,14 +99,9 @@ def score_samples(
 
     Samples of a prompt are contiguous. Resumes behind the prompts that a killed job with the same
     fingerprint has scored. Raises InputError naming the line of a response whose scores are not
-    finite, or whose prompt is not in the prompt file.
+    finite.
     """
-    texts = {prompt.prompt_id: prompt.prompt for prompt in decode_lines(prompts, Prompt)}
-    per_prompt = []
-    for _, group in groupby(enumerate(decode_lines(samples, Sample), 1), _prompt_of):
-        members = list(group)
-        _text(texts, members[0], samples)
-        per_prompt.append(len(members))
+    samples, texts, per_prompt = checked
     sizes = [
         sum(per_prompt[i : i + PROMPTS_PER_CHUNK])
         for i in range(0, len(per_prompt), PROMPTS_PER_CHUNK)
@@ -121,9 +138,11 @@ def score_file(
     attributes: Sequence[str] | None = None,
 ) -> None:
     """`score_samples` by a reward model given as (path, revision), with the sidecar."""
+    path, revision = reward_model
+    checked = check_samples(samples, prompts)
+
     from dpa.scoring import RewardModel
 
-    path, revision = reward_model
     model = RewardModel.load(
         path,
         revision,
@@ -140,7 +159,7 @@ def score_file(
         tokens_per_batch,
     ]
     known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
-    rows = score_samples(model, samples, prompts, objectives, output, known)
+    rows = score_samples(model, checked, objectives, output, known)
     write_sidecar(
         output,
         inputs,
@@ -186,22 +205,18 @@ def fingerprint(*parts: Any) -> str:
 # --- Original responses ----------------------------------------------------------------------
 
 
-def annotate(
-    model: Scorer,
-    ratings: Path,
-    prompts: Sequence[Path],
-    dataset: str,
-    objectives: Sequence[Objective],
-    *,
-    shard: int,
-    shards: int,
-    losses: Losses,
-) -> Iterator[Annotation]:
-    """Annotations of a data set's original responses to the prompts, in prompt order.
+#: A chunk: for each of its prompts the (line, rating) pairs of its original responses.
+OriginalsChunk = list[list[tuple[int, Rating]]]
+
+
+def original_responses(
+    ratings: Path, prompts: Sequence[Path], dataset: str, shard: int, shards: int
+) -> list[OriginalsChunk]:
+    """A data set's original responses to a shard's prompts, in prompt order.
 
     Shard s of S gets a contiguous run of whole chunks of the prompts (of all files, in order), so
-    the shards one after the other are the same for every S. Prompts without a response in the data
-    set are counted in `losses`.
+    the shards one after the other are the same for every S. Raises InputError when the shard has
+    prompts, and none of them a response in the data set.
     """
     ids = list(dict.fromkeys(p.prompt_id for path in prompts for p in decode_lines(path, Prompt)))
     chunks = [ids[i : i + PROMPTS_PER_CHUNK] for i in range(0, len(ids), PROMPTS_PER_CHUNK)]
@@ -210,12 +225,30 @@ def annotate(
     for line, rating in enumerate(decode_lines(ratings, Rating), 1):
         if rating.dataset == dataset and rating.prompt_id in originals:
             originals[rating.prompt_id].append((line, rating))
-    progress = Progress(len(originals), "prompts")
-    for chunk in mine:
-        found = [originals.pop(i) for i in chunk]
+    if originals and not any(originals.values()):
+        raise InputError(
+            f"{ratings}: no original responses to the prompts of shard {shard} under --dataset "
+            f"{dataset}; correct data.original_responses"
+        )
+    return [[originals[i] for i in chunk] for chunk in mine]
+
+
+def annotate(
+    model: Scorer,
+    ratings: Path,
+    chunks: Sequence[OriginalsChunk],
+    objectives: Sequence[Objective],
+    losses: Losses,
+) -> Iterator[Annotation]:
+    """Annotations of the original responses, in order.
+
+    Prompts without a response are counted in `losses`. `ratings` is where they are from.
+    """
+    progress = Progress(sum(map(len, chunks)), "prompts")
+    for chunk in chunks:
         losses.read += len(chunk)
-        losses.dropped["no original responses"] += sum(not group for group in found)
-        groups = [group for group in found if group]
+        losses.dropped["no original responses"] += sum(not group for group in chunk)
+        groups = [group for group in chunk if group]
         scores = model.score_chunk([(g[0][1].prompt, [r.response for _, r in g]) for g in groups])
         for group, array in zip(groups, scores, strict=True):
             for (line, rating), row in zip(group, array, strict=True):

@@ -9,10 +9,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from dpa.directions import Direction, conditioned, sample_direction, scalar_reward
+from dpa.directions import (
+    Direction,
+    conditioned,
+    objectives_of,
+    sample_direction,
+    scalar_reward,
+)
 from dpa.errors import InputError
 from dpa.provenance import Losses
-from dpa.records import Annotation, Prompt, ScoredSample, Selected, decode_lines, read_jsonl
+from dpa.records import Annotation, Prompt, ScoredSample, Selected, decode_lines, read_prompts
 from dpa.seeds import derive_seed
 
 
@@ -78,8 +84,13 @@ def candidates_of_prompt(
     for index in range(plan.directions_per_prompt):
         direction = plan.direction(prompt.prompt_id, index)
         mine = by_direction[-1 if plan.shared else index]
-        if told and mine[0].direction != direction:
-            raise ValueError(f"direction {index} is {mine[0].direction}, expected {direction}")
+        for sample in mine:
+            if told and sample.direction != direction:
+                raise ValueError(f"direction {index} is {sample.direction}, expected {direction}")
+            if len(sample.rewards) != len(direction):
+                raise ValueError(
+                    f"{len(sample.rewards)} rewards, but there are {len(direction)} objectives"
+                )
         yield Candidates(prompt, direction, mine)
 
 
@@ -118,7 +129,7 @@ def _place(prompt_id: str, position: dict[str, int], path: Path) -> int:
 
 
 def candidates_by_direction(
-    shards: Iterable[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
+    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
 ) -> Iterator[Candidates]:
     """Candidates of all shards in prompt order, whatever the shards' number and order.
 
@@ -148,10 +159,15 @@ def candidates_by_direction(
                 ) from None
     losses.read += len(prompts)
     losses.dropped["no candidates"] += len(prompts) - seen
+    if not seen:
+        raise InputError(
+            f"{', '.join(map(str, shards))}: no prompt has candidates; see the log of "
+            "sample_responses, delete the shards and rerun"
+        )
 
 
 def select_sampled(
-    shards: Iterable[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
+    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, losses: Losses
 ) -> Iterator[Selected]:
     """Each direction's best candidate; see candidates_by_direction."""
     for prompt, direction, samples in candidates_by_direction(shards, prompts, plan, losses):
@@ -179,6 +195,11 @@ def select_replay(
     for path in annotations:
         for record in decode_lines(path, Annotation):
             if record.prompt_id in wanted:
+                if len(record.rewards) != objectives_of(plan.law):
+                    raise InputError(
+                        f"{path}: an annotation has {len(record.rewards)} rewards, but there are "
+                        f"{objectives_of(plan.law)} objectives; rerun annotate_responses"
+                    )
                 own.setdefault(record.prompt_id, []).append(record)
     available = [p for p in ordered if p.prompt_id in own]
     losses.dropped["no original responses"] += len(prompts) - len(available)
@@ -199,7 +220,7 @@ def replay_rows(sampled: int, fraction: float) -> int:
 
 
 def select(
-    shards: Iterable[Path],
+    shards: Sequence[Path],
     prompts_file: Path,
     annotations: Iterable[Path],
     plan: SelectionPlan,
@@ -207,7 +228,7 @@ def select(
     replay_losses: Losses,
 ) -> Iterator[Selected]:
     """All rows of an iteration's fine-tuning data: the sampled ones, then the replayed ones."""
-    prompts = read_jsonl(prompts_file, Prompt)
+    prompts = read_prompts(prompts_file)
     count = 0
     for row in select_sampled(shards, prompts, plan, sampled_losses):
         count += 1

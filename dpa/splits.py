@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dpa.cli import log
 from dpa.config import Source
 from dpa.errors import InputError
-from dpa.prompts import Conversation, prompt_id
+from dpa.prompts import Conversation, normalise, prompt_id
 from dpa.provenance import Losses
 from dpa.records import Prompt
 from dpa.seeds import derive_seed
@@ -28,6 +28,9 @@ def read_prompts(sources: Iterable[Source], losses: Losses) -> dict[str, Prompt]
             text = _prompt(row, place)
             if text is None:
                 losses.drop("empty prompt")
+                continue
+            if "\0" in normalise(text):
+                losses.drop("NUL character in the prompt")
                 continue
             identity = prompt_id(text)
             if identity in prompts:

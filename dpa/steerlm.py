@@ -28,9 +28,12 @@ class Conditions(msgspec.Struct, forbid_unknown_fields=True):
 def read_conditions(path: Path) -> Conditions:
     """Conditions from their file. Raises InputError when it is missing or malformed."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Conditions)
+        found = msgspec.json.decode(path.read_bytes(), type=Conditions)
     except (OSError, msgspec.MsgspecError) as error:
         raise InputError(f"{path}: {error}; rerun compute_conditions") from None
+    if not (found.targets and found.curve and all([*found.targets, *found.curve])):
+        raise InputError(f"{path}: no conditions; rerun compute_conditions")
+    return found
 
 
 def as_condition(values: Iterable[float]) -> list[int]:

@@ -154,6 +154,8 @@ def tokenise_conversations(
     rows = []
     for messages in conversations:
         losses.read += 1
+        if messages and messages[0]["role"] == "system":
+            models.check_system_prompt(tokenizer)
         ids, mask = conversation_ids(tokenizer, messages)
         if not any(mask):
             losses.drop("no response")
@@ -344,6 +346,7 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
     tokenizer = models.load_tokenizer(path, revision)
     if not tokenizer.chat_template:
         raise InputError(f"{path}: the tokenizer has no chat template; choose a chat model")
+    models.check_chat_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer

@@ -43,12 +43,15 @@ def main(
     from dpa.errors import InputError
     from dpa.provenance import Losses, write_sidecar
     from dpa.records import write_jsonl
-    from dpa.score_files import annotate
-    from dpa.scoring import RewardModel
+    from dpa.score_files import annotate, original_responses
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    originals = original_responses(ratings, prompts, dataset, shard, shards)
+
+    from dpa.scoring import RewardModel
+
     model = RewardModel.load(
         reward_model,
         revision,
@@ -57,19 +60,7 @@ def main(
         tokens_per_batch=tokens_per_batch,
     )
     losses = Losses()
-    rows = write_jsonl(
-        output,
-        annotate(
-            model,
-            ratings,
-            prompts,
-            dataset,
-            steered,
-            shard=shard,
-            shards=shards,
-            losses=losses,
-        ),
-    )
+    rows = write_jsonl(output, annotate(model, ratings, originals, steered, losses))
     write_sidecar(
         output,
         [reward_model, ratings, *prompts],

@@ -44,8 +44,6 @@ def main(
     ] = None,
 ) -> None:
     """Sample a policy on the validation prompts and score what it says."""
-    import json
-
     from pydantic import TypeAdapter
 
     from dpa.config import Law, Objective, Sampling
@@ -54,7 +52,8 @@ def main(
 
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     law = parse(Law, directions, "directions").model_dump() if directions else None
-    steerings = grid_of(law, json.loads(grid), conditions, responses_per_prompt)
+    points = parse(TypeAdapter(int | list[list[float]]), grid, "grid")
+    steerings = grid_of(law, points, conditions, responses_per_prompt)
     sample_file(
         sampled,
         policy=policy,

@@ -45,8 +45,6 @@ def main(
     ] = None,
 ) -> None:
     """Evaluate the interpolated policies on the validation prompts."""
-    import json
-
     from pydantic import TypeAdapter
 
     from dpa.config import Law, Objective, Sampling
@@ -56,10 +54,11 @@ def main(
 
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     law = parse(Law, directions, "directions").model_dump()
+    points = parse(TypeAdapter(int | list[list[float]]), grid, "grid")
     sample_soups(
         sampled,
         experts=expert,
-        directions=evaluation_directions(law, json.loads(grid)),
+        directions=evaluation_directions(law, points),
         prompts=prompts,
         samples=responses_per_prompt,
         sampling=parse(Sampling, sampling, "sampling"),

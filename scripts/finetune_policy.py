@@ -38,6 +38,7 @@ def main(
 
     from dpa.config import Law, Objective, Schedule, Training
     from dpa.directions import check_direction, conditioned
+    from dpa.errors import InputError
     from dpa.prompts import direction_system_prompt, messages
     from dpa.records import Selected, decode_lines
     from dpa.seeds import derive_seed
@@ -47,13 +48,16 @@ def main(
     names = [objective.name for objective in steered]
     law = parse(Law, directions, "directions").model_dump()
 
-    def system(direction: list[float]) -> str | None:
-        unit = check_direction(direction, len(names))
+    def system(line: int, direction: list[float]) -> str | None:
+        try:
+            unit = check_direction(direction, len(names))
+        except InputError as error:
+            raise InputError(f"{selected}:{line}: {error}; rerun select_responses") from None
         return direction_system_prompt(names, unit) if conditioned(law) else None
 
     conversations = (
-        messages(row.prompt, system(row.direction), row.response)
-        for row in decode_lines(selected, Selected)
+        messages(row.prompt, system(line, row.direction), row.response)
+        for line, row in enumerate(decode_lines(selected, Selected), 1)
     )
     # For chat: what a direction is about, and how it is rewarded.
     told = {"objectives": [o.model_dump() for o in steered]} if conditioned(law) else {}

@@ -56,7 +56,7 @@ class Command:
         arguments = list(self.arguments)
         for name, value in options.items():
             option = "--" + name.replace("_", "-")
-            if option in arguments:
+            while option in arguments:
                 at = arguments.index(option)
                 del arguments[at : at + 2]
             if value is not None:

@@ -69,6 +69,7 @@ def load_tokenizer(policy: Path | str, revision: str | None = None) -> Any:
     tokenizer = models.load_tokenizer(policy, revision)
     if tokenizer.chat_template is None:
         raise InputError(f"{policy}: the tokenizer has no chat template; use a chat model")
+    models.check_chat_template(tokenizer)
     return tokenizer
 
 
