@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from dpa.errors import InputError
+from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
 
 log = logging.getLogger("dpa")
 
@@ -38,8 +38,21 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except InputError as error:
-        log.error("error: %s", error)
-        sys.exit(2)
+        fail(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        fail(str(unwritable(Path(error.filename or "a file"), str(error.strerror))))
+    except (MemoryError, RuntimeError) as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        fail(message)
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and end with status 2."""
+    log.error("error: %s", message)
+    sys.exit(2)
 
 
 def parse(type: type[T] | TypeAdapter, text: str, option: str):

@@ -43,6 +43,7 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
         ratings,
         map(describe, [*rating_files, *data.validation_prompts]),
         _total(tallies.values()),
+        rows=sum(tally.losses.kept for tally in tallies.values()),
         data_sets={name: tally.as_dict() for name, tally in tallies.items()},
     )
     prompt_files = [*data.train_prompts, *data.validation_prompts]
@@ -56,6 +57,7 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
         validation,
         [*map(describe, data.validation_prompts), ratings],
         held,
+        prompts=len(validation_prompts),
         without_rated_response=unrated,
     )
 

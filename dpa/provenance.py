@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dpa
-from dpa.errors import InputError
+from dpa.errors import InputError, writing
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakemake")
 
@@ -160,11 +160,12 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def atomic(path: Path):
     """A temporary path beside `path`, moved into place when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        yield partial
-        os.replace(partial, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -175,8 +176,9 @@ def save_folder(path: Path, save: Callable[[Path], None]) -> None:
     import shutil
 
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save(partial)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+    with writing(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save(partial)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)

@@ -3,18 +3,20 @@
 Reading and writing stream: a file of millions of records needs the memory of one.
 """
 
+import fcntl
 import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
 from dpa.directions import check_direction
-from dpa.errors import InputError
+from dpa.errors import InputError, writing
+from dpa.provenance import read_sidecar, sidecar_path
 
 Score = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -181,22 +183,42 @@ def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
 def decode_lines(path: Path, type: type[R]) -> Iterator[R]:
     """Decode and validate a JSONL file line by line (`type` may be `dict` for foreign files).
 
-    Files ending in .gz are decompressed. Raises InputError naming the file and the line.
+    Files ending in .gz are decompressed. Raises InputError naming the file and the line, and when
+    the file has a sidecar that counts other than as many records: some were lost.
     """
     decoder = msgspec.json.Decoder(type)
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
+            number = 0
             for number, line in enumerate(file, 1):
                 try:
                     record = decoder.decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     raise InputError(f"{path}:{number}: {error}{_advice(line)}") from None
                 yield record
+        _check_count(path, number)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+#: Where a sidecar counts the records of its file.
+RECORD_COUNTS = ("rows", "responses", "prompts")
+
+
+def _check_count(path: Path, found: int) -> None:
+    if not sidecar_path(path).exists():
+        return
+    told = read_sidecar(path)
+    expected = next((told[key] for key in RECORD_COUNTS if isinstance(told.get(key), int)), found)
+    if expected != found:
+        raise InputError(
+            f"{path}: has {found} records, but its sidecar counts {expected}: some were lost or "
+            "added since it was written; delete the file and rerun, or only its sidecar if you "
+            "edited it"
+        )
 
 
 def _advice(line: bytes) -> str:
@@ -249,21 +271,51 @@ def encode(record: Any) -> bytes:
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """Write records atomically (the file appears complete or not at all); returns their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
     try:
-        with open(partial, "wb") as file:
+        with writing(path), _opened_alone(path, partial) as file:
+            file.truncate()
             for record in records:
                 file.write(encode(record))
                 count += 1
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+            os.replace(partial, path)
+    except BaseException as error:
+        if not isinstance(error, InUse):
+            partial.unlink(missing_ok=True)
         raise
     return count
+
+
+class InUse(InputError):
+    """Another process is writing the file."""
+
+
+def _opened_alone(path: Path, partial: Path) -> BinaryIO:
+    """The partial file of `path`, opened to append, and locked until it is closed.
+
+    A process that dies gives its lock back. Raises InUse when another one is writing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(partial, "ab+")  # noqa: SIM115 (the caller closes it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InUse(
+                f"{path}: another process is writing it; let it finish or end it, then rerun"
+            ) from None
+        except OSError:
+            return file  # a file system without locks
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # its writer has just moved it into place
 
 
 class ChunkedWriter:
@@ -272,23 +324,26 @@ class ChunkedWriter:
     Chunks are appended to `<path>.partial` and synced; a rerun with the same `fingerprint`
     (whatever determines the content: parameters and input hashes) keeps the complete chunks and
     continues behind them; any other partial file is discarded. `finish` renames the file
-    into place.
+    into place. Raises InUse when another process is writing the same file.
     """
 
     def __init__(self, path: Path, type: type[Record], chunk_sizes: list[int], fingerprint: str):
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.owner = path.with_name(path.name + ".partial.for")
         self.chunk_sizes = chunk_sizes
-        path.parent.mkdir(parents=True, exist_ok=True)
         end = 0
         self.done = 0
-        if self.owner.exists() and self.owner.read_text() == fingerprint and self.partial.exists():
-            self.done, end = self._complete_chunks(type)
-        else:
-            self.partial.unlink(missing_ok=True)
-            self.owner.write_text(fingerprint)
-        self.file = open(self.partial, "ab")  # noqa: SIM115 (open until finish)
-        self.file.truncate(end)
+        with writing(path):
+            ours = self.owner.exists() and self.owner.read_text() == fingerprint
+            if ours and path.exists() and not self.partial.exists():
+                os.replace(path, self.partial)  # complete, but killed before its sidecar was
+            self.file = _opened_alone(path, self.partial)
+            if ours:
+                self.done, end = self._complete_chunks(type)
+            else:
+                self.file.truncate(0)
+                self.owner.write_text(fingerprint)
+            self.file.truncate(end)
 
     def _complete_chunks(self, type: type[Record]) -> tuple[int, int]:
         """(number of complete chunks, byte offset of their end) in the partial file."""
@@ -315,15 +370,20 @@ class ChunkedWriter:
                 f"{self.path}: chunk {self.done} has {len(records)} records, "
                 f"expected {self.chunk_sizes[self.done]}"
             )
-        self.file.write(b"".join(map(encode, records)))
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with writing(self.path):
+            self.file.write(b"".join(map(encode, records)))
+            self.file.flush()
+            os.fsync(self.file.fileno())
         self.done += 1
 
-    def finish(self) -> None:
-        """Rename the complete file into place."""
+    def finish(self, sidecar: Callable[[], None] = lambda: None) -> None:
+        """Rename the complete file into place, and have its sidecar written.
+
+        Whoever is killed between the two finds the file complete the next time.
+        """
         if self.done != len(self.chunk_sizes):
             raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")
-        self.file.close()
         os.replace(self.partial, self.path)
-        self.owner.unlink()
+        sidecar()
+        self.owner.unlink(missing_ok=True)
+        self.file.close()

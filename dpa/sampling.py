@@ -274,15 +274,16 @@ def sample_file(
         )
         with closing(engine):
             _run(engine, plan[writer.done :], writer, tally)
-    writer.finish()
-    write_sidecar(
-        output,
-        [policy, prompts, *inputs],
-        losses,
-        responses=tally.responses,
-        truncated=tally.truncated,
-        response_tokens=tally.tokens,
-        neutralised=neutralised,
+    writer.finish(
+        lambda: write_sidecar(
+            output,
+            [policy, prompts, *inputs],
+            losses,
+            responses=tally.responses,
+            truncated=tally.truncated,
+            response_tokens=tally.tokens,
+            neutralised=neutralised,
+        )
     )
 
 

@@ -94,8 +94,10 @@ def score_samples(
     objectives: Sequence[Objective],
     output: Path,
     fingerprint: str,
+    sidecar: Callable[[], None],
 ) -> int:
-    """Write a ScoredSample for each Sample, in the same order; returns their number.
+    """Write a ScoredSample for each Sample, in the same order, and its `sidecar`; returns the
+    number of records.
 
     Samples of a prompt are contiguous. Resumes behind the prompts that a killed job with the same
     fingerprint has scored. Raises InputError naming the line of a response whose scores are not
@@ -123,7 +125,7 @@ def score_samples(
             ]
         )
         progress.advance(size)
-    writer.finish()
+    writer.finish(sidecar)
     return sum(sizes)
 
 
@@ -159,15 +161,18 @@ def score_file(
         tokens_per_batch,
     ]
     known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
-    rows = score_samples(model, checked, objectives, output, known)
-    write_sidecar(
-        output,
-        inputs,
-        rows=rows,
-        scored=model.scored,
-        cut=model.cut,
-        neutralised=model.controls.log_neutralised(),
-    )
+
+    def sidecar() -> None:
+        write_sidecar(
+            output,
+            inputs,
+            rows=sum(checked.per_prompt),
+            scored=model.scored,
+            cut=model.cut,
+            neutralised=model.controls.log_neutralised(),
+        )
+
+    rows = score_samples(model, checked, objectives, output, known, sidecar)
     log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 

@@ -117,6 +117,11 @@ def decode(
     settings: Settings, token_ids: Sequence[int], finish_reason: Literal["stop", "length"]
 ) -> Completion:
     """The completion that generated tokens stand for; with "stop" the last is an end token."""
+    if not token_ids:
+        raise InputError(
+            f"{settings.policy}: the engine returned no tokens, not even an end token; rerun, and "
+            "choose another sampling.engine if it happens again"
+        )
     end = len(token_ids) - (finish_reason == "stop")
     text = settings.tokenizer.decode(token_ids[:end], skip_special_tokens=True)
     return Completion(text, finish_reason, len(token_ids))

@@ -207,7 +207,7 @@ class TransformersEngine:
         """A row of `_generate_chunk` as a completion."""
         ids = tokens[tokens >= 0].tolist()
         return decode(
-            self.settings, ids, "stop" if ids[-1] in self.settings.end_tokens else "length"
+            self.settings, ids, "stop" if ids and ids[-1] in self.settings.end_tokens else "length"
         )
 
     @torch.inference_mode()

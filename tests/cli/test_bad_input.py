@@ -193,12 +193,20 @@ def every_line(path: str, edit: Callable[[dict], object]) -> Spoil:
 
 
 def content(path: str, change: Callable[[bytes], bytes]) -> Spoil:
-    """Change a file's bytes."""
-    return lambda run: (run / path).write_bytes(change((run / path).read_bytes()))
+    """Change a file's bytes; its sidecar, which counts its records, goes."""
+
+    def spoil(run: Path) -> None:
+        (run / f"{path}.meta.json").unlink(missing_ok=True)
+        (run / path).write_bytes(change((run / path).read_bytes()))
+
+    return spoil
 
 
 def write(path: str, data: bytes) -> Spoil:
-    return lambda run: (run / path).write_bytes(data)
+    return lambda run: [
+        (run / f"{path}.meta.json").unlink(missing_ok=True),
+        (run / path).write_bytes(data),
+    ]
 
 
 def delete(path: str) -> Spoil:
@@ -520,6 +528,9 @@ SCORE = [
     Case("a finish reason of another engine", "score_responses",
          line(SAMPLED, 1, lambda r: r.update(finish_reason="abort")),
          ("sampled/0.jsonl:1", "abort")),
+    Case("samples that were emptied", "score_responses",
+         lambda run: (run / SAMPLED).write_bytes(b""),
+         ("sampled/0.jsonl: has 0 records, but its sidecar counts 24", "delete the file")),
     Case("no samples file", "score_responses", delete(SAMPLED),
          ("sampled/0.jsonl: no such file",)),
     Case("outputs in another order", "score_responses",
@@ -600,8 +611,15 @@ SELECT = [
          content(SCORED, lambda b: b.replace(b'"response":"', b'"response":"\xff', 1)),
          ("scored/0.jsonl:1", "'utf-8' codec can't decode")),
     Case("no candidates at all", "select_responses",
-         lambda run: [(run / f"dpa/iter2/scored/{i}.jsonl").write_bytes(b"") for i in (0, 1)],
+         lambda run: [write(f"dpa/iter2/scored/{i}.jsonl", b"")(run) for i in (0, 1)],
          ("no prompt has candidates", "scored")),
+    Case("a shard that was emptied", "select_responses",
+         lambda run: (run / SCORED).write_bytes(b""),
+         ("scored/0.jsonl: has 0 records, but its sidecar counts 24", "delete the file and rerun")),
+    Case("a shard that lost its last prompt", "select_responses",
+         lambda run: (run / SCORED).write_bytes(
+             b"".join((run / SCORED).read_bytes().splitlines(keepends=True)[:18])),
+         ("scored/0.jsonl: has 18 records, but its sidecar counts 24", "delete the file")),
     Case("a shard is missing", "select_responses", delete(SCORED),
          ("scored/0.jsonl: no such file",)),
     Case("a shard twice", "select_responses",
@@ -618,7 +636,7 @@ SELECT = [
          every_line(ANNOTATED, lambda r: r.update(rewards=[1.0])),
          ("annotation", "1 rewards", "2 objectives")),
     Case("no original responses", "select_responses",
-         lambda run: [(run / f"annotations/{i}.jsonl").write_bytes(b"") for i in (0, 1)],
+         lambda run: [write(f"annotations/{i}.jsonl", b"")(run) for i in (0, 1)],
          ("no prompt has original responses; set dpa.replay_fraction to 0",)),
     Case("annotations of other prompts", "compute_conditions",
          every_line(D2, lambda r: r.update(prompt_id=r["prompt_id"][::-1])),

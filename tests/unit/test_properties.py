@@ -87,10 +87,12 @@ def test_a_damaged_line_is_named_or_is_another_record(tmp_path, record, data):
         del line[at:]
     path = tmp_path / "sampled.jsonl"
     path.write_bytes(encode(record) + line)
+    message = f"{path}:"
     try:
         read_jsonl(path, Sample)
     except InputError as error:
-        assert str(error).startswith(f"{path}:")
+        message = str(error)
+    assert message.startswith(f"{path}:")
 
 
 @quick

@@ -199,6 +199,7 @@ class TestChunkedWriter:
         damaged = writer.partial.read_bytes().splitlines(keepends=True)
         damaged[3] = b'{"prompt_id": 3}\n'
         writer.partial.write_bytes(b"".join(damaged))
+        writer.file.close()
         assert self.complete(path) == 1
         assert len(read_jsonl(path, Prompt)) == sum(self.SIZES)
 

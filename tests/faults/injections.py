@@ -1,0 +1,94 @@
+"""Faults that are put into a script's process before it runs (see tests.forkserver)."""
+
+import os
+import signal
+from typing import Any
+
+#: Where `trace` notes the beginning of each chunk of work, one byte each.
+TRACE = "DPA_TEST_TRACE"
+
+
+def trace() -> None:
+    """Note each chunk that is begun: what a kill makes the next run repeat is counted so."""
+    from dpa.engines.transformers_engine import TransformersEngine
+    from dpa.scoring import RewardModel
+
+    file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def noted(kind: Any, name: str) -> None:
+        work = getattr(kind, name)
+
+        def wrapped(self: Any, chunk: Any) -> Any:
+            os.write(file, b".")
+            return work(self, chunk)
+
+        setattr(kind, name, wrapped)
+
+    noted(TransformersEngine, "_generate_chunk")
+    noted(RewardModel, "score_chunk")
+
+
+def engine_raises() -> None:
+    """The engine breaks at its second chunk."""
+    from dpa.engines.transformers_engine import TransformersEngine
+
+    work, done = TransformersEngine._generate_chunk, []
+
+    def wrapped(self: Any, chunk: Any) -> Any:
+        done.append(chunk)
+        if len(done) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return work(self, chunk)
+
+    TransformersEngine._generate_chunk = wrapped  # type: ignore[method-assign]
+
+
+def engine_returns_nothing() -> None:
+    """The engine gives responses without tokens, not even an end token."""
+    import torch
+
+    from dpa.engines.transformers_engine import TransformersEngine
+
+    def wrapped(self: Any, chunk: Any) -> Any:
+        rows = sum(len(request.seeds) for request in chunk)
+        return torch.full((rows, self.settings.max_new_tokens), -1).numpy()
+
+    TransformersEngine._generate_chunk = wrapped  # type: ignore[method-assign]
+
+
+def no_memory() -> None:
+    """The first forward pass of a model does not fit."""
+    import torch
+    from transformers import MistralModel
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    MistralModel.forward = forward  # type: ignore[method-assign]
+
+
+def killed_before_the_sidecar() -> None:
+    """Killed when the file is in place and its sidecar is not."""
+    import dpa.sampling
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    dpa.sampling.write_sidecar = wrapped
+
+
+def waits() -> None:
+    """Takes its time before its second chunk, so that another process can come by."""
+    import time
+
+    from dpa.engines.transformers_engine import TransformersEngine
+
+    work, done = TransformersEngine._generate_chunk, []
+
+    def wrapped(self: Any, chunk: Any) -> Any:
+        done.append(chunk)
+        if len(done) == 2:
+            time.sleep(4)
+        return work(self, chunk)
+
+    TransformersEngine._generate_chunk = wrapped  # type: ignore[method-assign]

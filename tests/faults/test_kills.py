@@ -1,0 +1,117 @@
+"""SIGKILL and SIGTERM at random moments, in every kind of stage, and then the same command again.
+
+Whatever the moment: an artefact is whole or not there, the same command completes, its bytes are
+those of the undisturbed run, and at most one chunk is done again for each kill.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Laboratory, artefacts, contents, remove
+from tests.faults.injections import TRACE
+
+#: (script, part of the log's path, kills).
+STAGES = [
+    ("sample_responses", "dpa/iter1-0", 5),
+    ("score_responses", "dpa/iter1-0", 4),
+    ("select_responses", "dpa/iter1", 3),
+    ("finetune_policy", "dpa/iter1", 4),
+    ("sample_responses", "dpa/iter2-1", 4),
+    ("score_responses", "dpa/iter2-1", 3),
+    ("select_responses", "dpa/iter2", 2),
+    ("annotate_responses", "/0", 2),
+    ("train_reward_model", "", 2),
+    ("evaluate_soup", "", 4),
+    ("collect_validation_rewards", "", 1),
+    ("plot_pareto_front", "", 2),
+]
+#: Scripts that go on behind their last complete chunk, and the prompts of a chunk in this run.
+CHUNK = {"sample_responses": 1, "score_responses": 4}
+
+
+def test_there_are_enough_kills():
+    assert sum(kills for *_, kills in STAGES) >= 30
+
+
+def whole_or_absent(laboratory: Laboratory, command, folder: Path) -> None:
+    for artefact in artefacts(command):
+        if (folder / artefact).exists():
+            assert contents(folder / artefact) == contents(laboratory.folder / artefact), artefact
+
+
+@pytest.fixture(scope="module")
+def survivor(laboratory, tmp_path_factory) -> Path:
+    """The run in which every stage of STAGES is killed, one after the other."""
+    stages = [laboratory.command(script, part) for script, part, _ in STAGES]
+    return laboratory.copy(tmp_path_factory.mktemp("survivor"), without=stages)
+
+
+@pytest.mark.parametrize(("script", "part", "kills"), STAGES)
+def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script, part, kills):
+    command = laboratory.command(script, part)
+    moments = random.Random(f"{script} {part}")
+    seconds = laboratory.seconds[command.log]
+    trace = tmp_path / "trace"
+    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
+    killed = finished = 0
+    while killed < kills:
+        assert finished <= 8 * kills, "the stage ends before it can be killed"
+        job = laboratory.server.start(script, command.arguments, survivor, **options)
+        time.sleep(moments.uniform(0, seconds))
+        job.kill()
+        code = job.wait().code
+        whole_or_absent(laboratory, command, survivor)
+        if code == -signal.SIGKILL:
+            killed += 1
+        else:  # faster than the kill
+            assert code == 0
+            finished += 1
+            remove(command, survivor)
+    done = laboratory.run(command, survivor, **options)
+    assert done.code == 0, done.output
+    if script in CHUNK:
+        # Sampling has a prompt in a chunk, scoring calls for each prompt; a shard has four.
+        least = 4 * (finished + 1)
+        assert least <= trace.stat().st_size <= least + killed * CHUNK[script]
+    assert not list(survivor.rglob("*.partial*"))
+    count(kills=killed, bytes=laboratory.same(command, survivor), lost=0)
+
+
+def test_killed_between_a_file_and_its_sidecar(laboratory, tmp_path, count):
+    """Nothing is sampled again."""
+    command = laboratory.command("sample_responses", "dpa/iter2-0")
+    folder = laboratory.copy(tmp_path, without=[command])
+    kill = "tests.faults.injections:killed_before_the_sidecar"
+    assert laboratory.run(command, folder, fault=kill).code == -signal.SIGKILL
+    trace = {TRACE: str(tmp_path / "trace")}
+    again = laboratory.run(
+        command, folder, fault="tests.faults.injections:trace", environment=trace
+    )
+    assert again.code == 0, again.output
+    assert (tmp_path / "trace").stat().st_size == 0
+    sidecar = command.value("--output") + ".meta.json"
+    assert (folder / sidecar).read_bytes() == (laboratory.folder / sidecar).read_bytes()
+    count(kills=1, bytes=laboratory.same(command, folder), lost=0)
+
+
+@pytest.mark.parametrize("script", ["sample_responses", "finetune_policy"])
+def test_sigterm_ends_a_stage_at_once(laboratory, tmp_path, count, script):
+    """As a scheduler sends it, some seconds before SIGKILL."""
+    part = "dpa/iter2-0" if script == "sample_responses" else "dpa/iter2"
+    command = laboratory.command(script, part)
+    folder = laboratory.copy(tmp_path, without=[command])
+    job = laboratory.server.start(script, command.arguments, folder)
+    time.sleep(0.6 * laboratory.seconds[command.log])
+    asked = time.monotonic()
+    os.kill(job.pid, signal.SIGTERM)
+    assert job.wait().code != 0
+    assert time.monotonic() - asked < 20
+    whole_or_absent(laboratory, command, folder)
+    done = laboratory.run(command, folder)
+    assert done.code == 0, done.output
+    count(faults=1, bytes=laboratory.same(command, folder), lost=0)
