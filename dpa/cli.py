@@ -29,7 +29,7 @@ def run(app: typer.Typer) -> None:
     logging.basicConfig(
         level=logging.INFO, format=f"[{name}] %(message)s", stream=sys.stderr, force=True
     )
-    for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm"):
+    for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -1,6 +1,7 @@
 """The one exception that users are meant to read, and what becomes of others."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno in UNWRITABLE:
+            raise unwritable(path, str(error.strerror)) from None
+        if not isinstance(error, shutil.Error):
             raise
-        raise unwritable(path, str(error.strerror)) from None
+        # What copytree collects: (source, destination, why) for each file.
+        raise unwritable(path, str(error.args[0][0][2])) from None
     except Exception as error:
         # safetensors has an exception of its own for what the system says.
         if type(error).__name__ != "SafetensorError" or "os error" not in str(error).lower():

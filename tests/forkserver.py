@@ -104,7 +104,10 @@ class ForkServer:
             "log": str(log), "environment": environment or {}, "file_size": file_size,
             "fault": fault,
         }  # fmt: skip
-        return Job(self, self.ask(request)["pid"], log)
+        job = Job(self, self.ask(request)["pid"], log)
+        while not log.exists():  # the process is on its way to the script
+            time.sleep(0.001)
+        return job
 
     def run(self, script: str, arguments: Sequence[str], folder: Path, **options: Any) -> Done:
         """Run a script to its end."""

@@ -13,7 +13,7 @@ def trace() -> None:
     from dpa.engines.transformers_engine import TransformersEngine
     from dpa.scoring import RewardModel
 
-    file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_APPEND)
 
     def noted(kind: Any, name: str) -> None:
         work = getattr(kind, name)

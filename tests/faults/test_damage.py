@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import RUN, Laboratory, remove
+from tests.faults.conftest import RUN, Laboratory, contents, remove
 from tests.workflow.helpers import command as snakemake_command
 from tests.workflow.helpers import environment, snakemake
 
@@ -38,7 +38,7 @@ STAGES = [
     ("select_responses", "dpa/iter2", 900),
     ("finetune_policy", "dpa/iter2", 100_000),
     ("evaluate_soup", "", 2000),
-    ("plot_pareto_front", "", 2000),
+    ("plot_pareto_front", "", 9000),
 ]
 
 
@@ -80,20 +80,19 @@ def test_file_systems(laboratory, tmp_path, count, mounted, fault, script):
     mount, unmount = mounted
     part = "dpa/iter2-0" if script == "sample_responses" else "dpa/iter2"
     command = laboratory.command(script, part)
-    folder = laboratory.copy(tmp_path, without=[command])
-    where = (folder / command.value("--output")).parent
-    hidden = where.with_name("hidden")
-    where.rename(hidden)  # what lies under the mount
-    mount(where, "size=4k" if fault == "disk full" else "ro")
-    done = laboratory.run(command, folder)
+    output = command.value("--output")
+    folder = laboratory.copy(tmp_path, without=[])
+    elsewhere = command.changed(output=f"{RUN}/elsewhere/{Path(output).name}")
+    mount(folder / RUN / "elsewhere", "size=4k" if fault == "disk full" else "ro")
+    done = laboratory.run(elsewhere, folder)
     unmount()
-    where.rmdir()
-    hidden.rename(where)
     why = "No space left on device" if fault == "disk full" else "Read-only file system"
-    refused(done, command.value("--output"), why, "then rerun")
-    done = laboratory.run(command, folder)
+    refused(done, elsewhere.value("--output"), why, "then rerun")
+    done = laboratory.run(elsewhere, folder)
     assert done.code == 0, done.output
-    count(faults=1, bytes=laboratory.same(command, folder), lost=0)
+    found = contents(folder / elsewhere.value("--output"))
+    assert found == contents(laboratory.folder / output)
+    count(faults=1, bytes=sum(map(len, found.values())), lost=0)
 
 
 def truncated(path: Path) -> None:
@@ -232,13 +231,15 @@ def test_two_runs_in_one_folder_and_a_clock_that_jumps(laboratory, count):
         remove(command, folder)
     target = ("--cores", "1", *CONFIG, "--", str(SELECTED))
     first = subprocess.Popen(
-        snakemake_command(*target), cwd=folder, env=environment(),
+        snakemake_command(*target), cwd=folder, env=environment(), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while not list((folder / ".snakemake/locks").glob("*")):
         assert first.poll() is None
         time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGSTOP)  # or it might be done before the second has begun
     second = snakemake(folder, *target, check=False)
+    os.killpg(first.pid, signal.SIGCONT)
     output, _ = first.communicate()
     assert first.returncode == 0, output[-3000:]
     assert second.returncode != 0

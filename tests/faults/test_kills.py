@@ -57,6 +57,7 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
     moments = random.Random(f"{script} {part}")
     seconds = laboratory.seconds[command.log]
     trace = tmp_path / "trace"
+    trace.touch()
     options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
     killed = finished = 0
     while killed < kills:
@@ -71,6 +72,7 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
         else:  # faster than the kill
             assert code == 0
             finished += 1
+            seconds *= 0.8
             remove(command, survivor)
     done = laboratory.run(command, survivor, **options)
     assert done.code == 0, done.output
@@ -88,12 +90,12 @@ def test_killed_between_a_file_and_its_sidecar(laboratory, tmp_path, count):
     folder = laboratory.copy(tmp_path, without=[command])
     kill = "tests.faults.injections:killed_before_the_sidecar"
     assert laboratory.run(command, folder, fault=kill).code == -signal.SIGKILL
-    trace = {TRACE: str(tmp_path / "trace")}
-    again = laboratory.run(
-        command, folder, fault="tests.faults.injections:trace", environment=trace
-    )
+    trace = tmp_path / "trace"
+    trace.touch()
+    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
+    again = laboratory.run(command, folder, **options)
     assert again.code == 0, again.output
-    assert (tmp_path / "trace").stat().st_size == 0
+    assert trace.stat().st_size == 0
     sidecar = command.value("--output") + ".meta.json"
     assert (folder / sidecar).read_bytes() == (laboratory.folder / sidecar).read_bytes()
     count(kills=1, bytes=laboratory.same(command, folder), lost=0)
@@ -105,8 +107,12 @@ def test_sigterm_ends_a_stage_at_once(laboratory, tmp_path, count, script):
     part = "dpa/iter2-0" if script == "sample_responses" else "dpa/iter2"
     command = laboratory.command(script, part)
     folder = laboratory.copy(tmp_path, without=[command])
-    job = laboratory.server.start(script, command.arguments, folder)
-    time.sleep(0.6 * laboratory.seconds[command.log])
+    trace = tmp_path / "trace"
+    trace.touch()
+    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
+    job = laboratory.server.start(script, command.arguments, folder, **options)
+    while "training on" not in job.log.read_text() and not trace.stat().st_size:
+        time.sleep(0.002)
     asked = time.monotonic()
     os.kill(job.pid, signal.SIGTERM)
     assert job.wait().code != 0
