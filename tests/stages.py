@@ -39,6 +39,16 @@ reward_soup: {iterations: 1}
 """
 
 
+#: The scripts of the method, from raw data to the policies of DPA and RSF.
+METHOD = (
+    "make_quickstart_data", "prepare_data", "pretrain_base_model", "train_reward_model",
+    "train_sft", "annotate_responses", "compute_conditions", "train_steerlm", "sample_responses",
+    "score_responses", "select_responses", "finetune_policy",
+)  # fmt: skip
+#: The scripts from policies to figure 4.
+FRONT = ("evaluate_policy", "evaluate_soup", "collect_validation_rewards", "plot_pareto_front")
+
+
 @dataclass(frozen=True)
 class Command:
     """A job's command: the script, its arguments, and the job's log."""
