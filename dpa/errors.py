@@ -21,18 +21,25 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a full disk or a read-only folder, while the block writes `path`, into an InputError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in UNWRITABLE:
-            raise unwritable(path, str(error.strerror)) from None
-        if not isinstance(error, shutil.Error):
-            raise
-        # What copytree collects: (source, destination, why) for each file.
-        raise unwritable(path, str(error.args[0][0][2])) from None
     except Exception as error:
-        # safetensors has an exception of its own for what the system says.
-        if type(error).__name__ != "SafetensorError" or "os error" not in str(error).lower():
+        why = _why_unwritable(error)
+        if why is None:
             raise
-        raise unwritable(path, str(error)) from None
+        raise unwritable(path, why) from None
+
+
+def _why_unwritable(error: BaseException | None) -> str | None:
+    """What the system says about writing, if that is what an error is about or comes from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            return error.strerror
+        if isinstance(error, shutil.Error):  # copytree's (source, destination, why) of each file
+            return str(error.args[0][0][2])
+        # safetensors has an exception of its own for what the system says.
+        if type(error).__name__ == "SafetensorError" and "os error" in str(error).lower():
+            return str(error)
+        error = error.__context__
+    return None
 
 
 def unwritable(path: Path, why: str) -> InputError:

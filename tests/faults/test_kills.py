@@ -15,8 +15,10 @@ import pytest
 from tests.faults.conftest import Laboratory, artefacts, contents, remove
 from tests.faults.injections import TRACE
 
-#: (script, part of the log's path, kills).
+#: (script, part of the log's path, kills), in the order in which they need each other.
 STAGES = [
+    ("train_reward_model", "", 3),
+    ("annotate_responses", "/0", 2),
     ("sample_responses", "dpa/iter1-0", 5),
     ("score_responses", "dpa/iter1-0", 4),
     ("select_responses", "dpa/iter1", 3),
@@ -24,8 +26,6 @@ STAGES = [
     ("sample_responses", "dpa/iter2-1", 4),
     ("score_responses", "dpa/iter2-1", 3),
     ("select_responses", "dpa/iter2", 2),
-    ("annotate_responses", "/0", 2),
-    ("train_reward_model", "", 2),
     ("evaluate_soup", "", 4),
     ("collect_validation_rewards", "", 1),
     ("plot_pareto_front", "", 2),
