@@ -242,18 +242,23 @@ def sample_file(
     tokenizer = load_tokenizer(policy, revision)
     texts = read_prompts(prompts)
     losses = Losses()
-    plan = plan_shard(
-        texts,
-        shard_chunks(len(texts), sampling.prompts_per_chunk, shard, shards),
-        steer,
-        lambda prompt, steering: request_for(prompt, steering, tokenizer, names, seed, iteration),
-        sampling.max_prompt_tokens,
-        losses,
-    )
-    if losses.read and not losses.kept:
+
+    def plan_of(chunks: Iterable[range], counted: Losses) -> list[PlannedChunk]:
+        return plan_shard(
+            texts,
+            chunks,
+            steer,
+            lambda prompt, steered: request_for(prompt, steered, tokenizer, names, seed, iteration),
+            sampling.max_prompt_tokens,
+            counted,
+        )
+
+    plan = plan_of(shard_chunks(len(texts), sampling.prompts_per_chunk, shard, shards), losses)
+    # A shard may lose all of its prompts, the file may not.
+    if losses.read and not losses.kept and not plan_of([range(len(texts))], Losses()):
         raise InputError(
-            f"{prompts}: all {losses.read} prompts of the shard are longer than "
-            f"sampling.max_prompt_tokens ({sampling.max_prompt_tokens}); raise it"
+            f"{prompts}: all {len(texts)} prompts are longer than sampling.max_prompt_tokens "
+            f"({sampling.max_prompt_tokens}); raise it"
         )
     if losses.dropped:
         log.info("%d of %d prompts left out: too long", losses.dropped.total(), losses.read)

@@ -439,7 +439,7 @@ SAMPLE = [
     Case("prompts of 1 MB", "sample_responses",
          lambda run: [drop(D2, 1)(run) for _ in range(7)]
          and line(D2, 1, lambda r: r.update(prompt="Describe the otter. " * 50_000))(run),
-         ("longer than sampling.max_prompt_tokens", "raise it"), "weights", {"shard": "1"}),
+         ("are longer than sampling.max_prompt_tokens", "raise it"), "weights", {"shard": "1"}),
     Case("no prompts", "sample_responses", write(D2, b""), ("d2.jsonl: no prompts",), "weights"),
     Case("a prompt file cut off", "sample_responses", content(D2, lambda b: b[:-30]),
          ("d2.jsonl:8", "cut off"), "weights"),

@@ -173,7 +173,7 @@ def test_leftovers_of_another_run_are_discarded(sample, tmp_path, change):
     assert partial.read_bytes() == expected
 
 
-def _interrupt(self):
+def _interrupt(self, *arguments):
     self.file.close()
     raise Interrupted
 
@@ -261,10 +261,16 @@ def test_a_shard_without_work_needs_no_model(sample, prompts, tmp_path, monkeypa
     monkeypatch.setattr(sampling, "load_engine", None)
     empty = sample("empty.jsonl", shard=0, shards=7)  # four chunks for seven shards
     assert empty.read_bytes() == b""
-    write_jsonl(tmp_path / "long.jsonl", read_jsonl(prompts, Prompt)[1:2])
-    output = sample(prompts=tmp_path / "long.jsonl")
+    everything = read_jsonl(prompts, Prompt)
+    long = [prompt for prompt in everything if LONG in prompt.prompt][:1]
+    write_jsonl(tmp_path / "long.jsonl", [*long, everything[0]])
+    one = SETTINGS.model_copy(update={"prompts_per_chunk": 1})
+    output = sample(prompts=tmp_path / "long.jsonl", shard=0, shards=2, settings=one)
     assert output.read_bytes() == b""
     assert read_sidecar(output)["counts"]["dropped"] == {"prompt_too_long": 1}
+    write_jsonl(tmp_path / "long.jsonl", long)
+    with pytest.raises(InputError, match=r"all 1 prompts are longer .*max_prompt_tokens.*raise it"):
+        sample(prompts=tmp_path / "long.jsonl")
 
 
 def test_sidecar_counts_tokens_and_cut_responses(sample, tiny_policy, prompts):
