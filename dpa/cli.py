@@ -24,10 +24,17 @@ def make_app() -> typer.Typer:
 
 
 def run(app: typer.Typer) -> None:
-    """Run the app: log lines on standard error, InputError as one message and exit status 2."""
+    """Run the app: log lines on standard error, InputError as one message and exit status 2.
+
+    Of several processes that train together (RANK is accelerate's) the first one logs progress.
+    """
     name = Path(sys.argv[0]).stem
+    first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(
-        level=logging.INFO, format=f"[{name}] %(message)s", stream=sys.stderr, force=True
+        level=logging.INFO if first else logging.ERROR,
+        format=f"[{name}] %(message)s",
+        stream=sys.stderr,
+        force=True,
     )
     for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -252,6 +252,17 @@ class Schedule(Section):
     """Longest sequence, in tokens."""
 
 
+class Lora(Section):
+    """Low-rank adapters on all linear layers but the output head, merged when a model is saved."""
+
+    rank: Positive
+    """Rank of the adapters."""
+    alpha: Positive
+    """Their scale is alpha / rank."""
+    dropout: Fraction = 0.0
+    """Dropout on their input."""
+
+
 class Training(Section):
     """Hardware and optimiser settings that all training stages share."""
 
@@ -260,6 +271,9 @@ class Training(Section):
     gradient_checkpointing: bool
     packing: bool
     attention: str
+    sharding: Literal["none", "fsdp"]
+    lora: Lora | None
+    save_steps: Positive | None
     adam_betas: tuple[Fraction, Fraction]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]

@@ -29,16 +29,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
+from dpa.checkpoints import training_fingerprint
 from dpa.cli import log
 from dpa.config import Objective, Schedule, Training
 from dpa.controls import chat_controls
 from dpa.directions import check_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
+from dpa.processes import is_main_process
 from dpa.prompts import messages
-from dpa.provenance import Losses, save_folder, write_sidecar, write_text
+from dpa.provenance import Losses, content_hash, write_sidecar, write_text
 from dpa.records import Prompt
 from dpa.score_files import Scorer, named_scores
 from dpa.tokenization import prompt_ids
@@ -46,7 +48,9 @@ from dpa.training import (
     ProgressCallback,
     load_policy,
     load_tokenizer,
-    save_policy,
+    lora_config,
+    save_trained_policy,
+    train_and_save,
     trainer_arguments,
 )
 
@@ -116,19 +120,16 @@ def train_policy_gradient(
             f"{output}: {len(kept)} prompts ({losses}) with {responses_per_prompt} responses each "
             f"do not fill one batch of {schedule.batch_size}; lower the stage's batch_size"
         )
-    set_seed(seed % 2**32)
-    model = load_policy(*start, training)
-    check_positions(model.config, start[0], max_prompt_tokens + max_new_tokens)
+    positions = AutoConfig.from_pretrained(start[0], revision=start[1])
+    check_positions(positions, start[0], max_prompt_tokens + max_new_tokens)
     log.info("%d prompts, %d responses per step", len(kept), schedule.batch_size)
     progress = History()
-    details: dict[str, Any] = {}
 
-    def train(folder: Path) -> None:
-        arguments = trainer_arguments(training, schedule, seed, folder) | {
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # or the callback would never see a NaN
-        }
-        trainer = PolicyGradient(
+    def make_trainer(folder: Path) -> Any:
+        set_seed(seed % 2**32)
+        model = load_policy(*start, training)
+        arguments = trainer_arguments(training, schedule, seed, folder) | {"logging_steps": 1}
+        return PolicyGradient(
             model=model,
             reward_funcs=make_reward(model, tokenizer, kept, direction, objectives, reward_model),
             args=RLOOConfig(
@@ -149,23 +150,41 @@ def train_policy_gradient(
                 ]
             ),
             processing_class=tokenizer,
+            peft_config=lora_config(training),
         )
-        details["steps"] = progress.run(trainer)
-        save_policy(trainer.model, tokenizer, folder)
 
-    save_folder(output, train)
+    settings = [training.model_dump(), schedule.model_dump(), seed, list(direction), beta]
+    settings += [responses_per_prompt, temperature, max_new_tokens, max_prompt_tokens]
+    settings += [[o.model_dump() for o in objectives], [content_hash(Path(i)) for i in inputs]]
+    try:
+        trained = train_and_save(
+            output,
+            lambda: training_fingerprint(start, (), *settings),
+            make_trainer,
+            lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+            progress,
+        )
+    except RuntimeError as error:
+        # How torch.multinomial says that a step has left the policy with NaN.
+        if "probability tensor" not in str(error):
+            raise
+        raise InputError(
+            "training diverged: the policy predicts NaN; lower the stage's learning_rate"
+        ) from error
+    if not is_main_process():
+        return
     progress.write(history)
     write_sidecar(
         output,
         inputs,
         losses,
-        **details,
+        steps=trained["steps"],
         algorithm=ALGORITHM,
         rows=len(kept),
         neutralised=chat_controls(tokenizer).log_neutralised(),
         direction=list(direction),
         beta=beta,
-        responses=details["steps"] * schedule.batch_size,
+        responses=trained["steps"] * schedule.batch_size,
         response_tokens=progress.total("response_tokens", schedule.batch_size),
         truncated=progress.total("truncated", schedule.batch_size),
     )
@@ -249,26 +268,15 @@ def make_reward(
 
 
 class History(ProgressCallback):
-    """Progress lines about reward, KL and length; keeps every step's for the history file."""
+    """Progress lines about reward, KL and length; the rows of the history file."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def run(self, trainer: Any) -> int:
-        """Train, with progress lines for the trainer's own; returns the number of steps."""
-        from transformers import PrinterCallback
-
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(self)
-        try:
-            return trainer.train().global_step
-        except RuntimeError as error:
-            # How torch.multinomial says that a step has left the policy with NaN.
-            if "probability tensor" not in str(error):
-                raise
-            raise InputError(
-                "training diverged: the policy predicts NaN; lower the stage's learning_rate"
-            ) from error
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        # Steps before a checkpoint that training goes on from.
+        self.rows = [_history_row(e["step"], e) for e in state.log_history if "reward" in e]
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         super().on_log(args, state, control, logs, **kwargs)
@@ -280,18 +288,7 @@ class History(ProgressCallback):
                 f"training diverged: gradient norm {logs['grad_norm']} at step "
                 f"{state.global_step}; lower the stage's learning_rate"
             )
-        tokens = logs["completions/mean_length"]
-        # TRL's KL is per token; beta weighs that of a response.
-        kl = logs["kl"] * tokens if "kl" in logs else None
-        values = [
-            state.global_step,
-            logs["reward"] * REWARD_SCALE,
-            kl,
-            tokens,
-            logs["completions/clipped_ratio"],
-            logs["loss"],
-        ]
-        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
+        self.rows.append(_history_row(state.global_step, logs))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.advance(1, self._note())
@@ -316,3 +313,18 @@ class History(ProgressCallback):
         for row in self.rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
         write_text(path, text.getvalue())
+
+
+def _history_row(step: int, logs: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history from what the trainer logs."""
+    tokens = logs["completions/mean_length"]
+    values = [
+        step,
+        logs["reward"] * REWARD_SCALE,
+        # TRL's KL is per token; beta weighs that of a response.
+        logs["kl"] * tokens if "kl" in logs else None,
+        tokens,
+        logs["completions/clipped_ratio"],
+        logs["loss"],
+    ]
+    return dict(zip(COLUMNS, values, strict=True))

@@ -94,7 +94,7 @@ def write_sidecar(
         "code_version": code_version(),
         "config_hash": os.environ.get(CONFIG_HASH),
         "base_seed": os.environ.get(BASE_SEED),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
         "inputs": {
             str(item): content_hash(Path(item)) or commits.get(str(item)) for item in inputs
         },
@@ -144,7 +144,7 @@ def code_version() -> str:
     return f"{dpa.__version__}+{described}"
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

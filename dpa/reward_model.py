@@ -12,12 +12,13 @@ AutoModelForSequenceClassification with a linear `score` (Mistral, Llama, Gemma,
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -28,15 +29,24 @@ from transformers import (
 )
 
 from dpa import models
+from dpa.batches import MeanOverRows
+from dpa.checkpoints import training_fingerprint
 from dpa.cli import log
 from dpa.config import Schedule, Training
 from dpa.controls import reward_controls
 from dpa.errors import InputError
-from dpa.models import load_model
+from dpa.processes import is_main_process
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
-from dpa.provenance import Losses, save_folder, write_sidecar
+from dpa.provenance import Losses, write_sidecar
 from dpa.records import Rating
-from dpa.training import LengthGroupedMixin, run_trainer, trainer_arguments
+from dpa.training import (
+    gathered,
+    load_policy,
+    lora_config,
+    shard_policy,
+    train_and_save,
+    trainer_arguments,
+)
 
 #: The head learns labels divided by this: outputs near 1 suit the backbone's learning rate.
 LABEL_SCALE = 100.0
@@ -182,9 +192,12 @@ class RewardLearner(nn.Module):
         lm_loss_weight: float,
         token_dropout: float,
         noise_id: int,
+        adapters: Any = None,
     ):
         super().__init__()
         self.classifier = classifier
+        self.adapters = [adapters]  # in a list: its modules are the classifier's
+        self._no_split_modules = classifier._no_split_modules  # what is sharded as a unit
         self.lm_head = lm_head if lm_loss_weight > 0 else None
         self.lm_loss_weight = lm_loss_weight
         self.token_dropout = token_dropout
@@ -210,7 +223,9 @@ class RewardLearner(nn.Module):
         last = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
         with torch.autocast(hidden.device.type, enabled=False):
             # bfloat16 would round scores to 0.4 points of 100.
-            scores = self.classifier.score(last.float())
+            head = self.classifier.score
+            bias = None if head.bias is None else head.bias.float()
+            scores = F.linear(last.float(), head.weight.float(), bias)
         loss = regression_loss(scores, targets / LABEL_SCALE)
         if self.lm_head is not None:
             loss = loss + self.lm_loss_weight * self.response_loss(hidden, input_ids, response)
@@ -241,7 +256,7 @@ def make_learner(
     base: tuple[str, str | None],
     tokenizer: Any,
     attributes: Sequence[str],
-    attention: str,
+    training: Training,
     *,
     lm_loss_weight: float,
     token_dropout: float,
@@ -251,10 +266,8 @@ def make_learner(
     `base` is (folder or hub id, revision). Raises InputError when the architecture has no linear
     `score` head, or holds fewer tokens than the tokenizer lets through.
     """
-    path, revision = base
-    causal = load_model(
-        AutoModelForCausalLM, path, revision, dtype=torch.float32, attn_implementation=attention
-    )
+    path = base[0]
+    causal = load_policy(*base, training)
     positions = getattr(causal.config, "max_position_embeddings", None)
     if positions is not None and tokenizer.model_max_length > positions:
         raise InputError(
@@ -263,7 +276,6 @@ def make_learner(
         )
     if len(tokenizer) > causal.get_input_embeddings().num_embeddings:
         causal.resize_token_embeddings(len(tokenizer))
-    lm_head = causal.get_output_embeddings()
     config = causal.config
     config.num_labels = len(attributes)
     config.id2label = dict(enumerate(attributes))
@@ -271,24 +283,41 @@ def make_learner(
     config.problem_type = "regression"
     config.pad_token_id = tokenizer.pad_token_id
     try:
-        with torch.device("meta"):  # the weights come from the causal model
-            classifier = AutoModelForSequenceClassification.from_config(config)
+        return learner_of(
+            causal,
+            training,
+            lm_loss_weight=lm_loss_weight,
+            token_dropout=token_dropout,
+            noise_id=tokenizer.pad_token_id,
+        )
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def learner_of(causal: Any, training: Training, **options: Any) -> RewardLearner:
+    """A learner made of a causal model whose configuration is the classifier's.
+
+    Raises ValueError when the architecture has no linear `score` head.
+    """
+    lm_head = causal.get_output_embeddings()
+    with torch.device("meta"):  # the weights come from the causal model
+        classifier: Any = AutoModelForSequenceClassification.from_config(causal.config)
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
-        raise InputError(f"{path}: {type(classifier).__name__} has no linear `score` head")
+        raise ValueError(f"{type(classifier).__name__} has no linear `score` head")
+    adapters = None
+    if training.lora is not None:
+        from peft.tuners.lora import LoraModel
+
+        # Puts adapters into the backbone and freezes all else in it.
+        adapters = LoraModel(causal.base_model, lora_config(training), "default")
+        lm_head.requires_grad_(False)
     setattr(classifier, classifier.base_model_prefix, causal.base_model)
     bias = classifier.score.bias is not None
-    classifier.score = nn.Linear(classifier.score.in_features, len(attributes), bias=bias)
+    outputs = causal.config.num_labels
+    classifier.score = nn.Linear(classifier.score.in_features, outputs, bias=bias)
     for parameter in classifier.score.parameters():
         nn.init.zeros_(parameter)
-    return RewardLearner(
-        classifier,
-        lm_head,
-        lm_loss_weight=lm_loss_weight,
-        token_dropout=token_dropout,
-        noise_id=tokenizer.pad_token_id,
-    )
+    return RewardLearner(classifier, lm_head, adapters=adapters, **options)
 
 
 def load_tokenizer(base: tuple[str, str | None], max_length: int) -> Any:
@@ -312,8 +341,12 @@ def load_tokenizer(base: tuple[str, str | None], max_length: int) -> Any:
     return tokenizer
 
 
-def save_reward_model(classifier: Any, tokenizer: Any, folder: Path) -> None:
+def save_reward_model(learner: RewardLearner, tokenizer: Any, folder: Path) -> None:
     """A folder that plain AutoModelForSequenceClassification loads, with outputs on 0-100."""
+    [adapters] = learner.adapters
+    if adapters is not None:
+        adapters.merge_and_unload()
+    classifier = learner.classifier
     with torch.no_grad():
         for parameter in classifier.score.parameters():
             parameter.mul_(LABEL_SCALE)
@@ -324,8 +357,27 @@ def save_reward_model(classifier: Any, tokenizer: Any, folder: Path) -> None:
 # --- Training --------------------------------------------------------------------------------
 
 
-class RewardTrainer(LengthGroupedMixin, Trainer):
-    """Batches of similar length in random order."""
+class RewardTrainer(MeanOverRows, Trainer):
+    """Every row of a global batch weighs the same; rows of a batch have similar lengths."""
+
+    def filler(self) -> dict[str, Any]:
+        first: Row = self.train_dataset[0]
+        return {
+            "input_ids": first["input_ids"][:1],
+            "content": (0, 0),
+            "response": (0, 0),
+            "targets": np.full_like(first["targets"], np.nan),
+        }
+
+    def count_rows(self, batch: dict[str, Any]) -> tuple[int, Tensor]:
+        labelled = ~batch["targets"].isnan()
+        return len(labelled), labelled.any(dim=1).sum()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Weights of a checkpoint. The Trainer's own way refuses an lm_head tied to embeddings."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(cast(nn.Module, self.model), str(folder / "model.safetensors"))
 
 
 def train_reward_model(
@@ -354,15 +406,6 @@ def train_reward_model(
         raise InputError(f"{output}: no labelled ratings to train on ({losses.as_dict()})")
     tokens = sum(len(row["input_ids"]) for row in rows)
     log.info("training on %d ratings, %d tokens (%d ratings cut)", len(rows), tokens, cut)
-    set_seed(seed % 2**32)
-    learner = make_learner(
-        base,
-        tokenizer,
-        attributes,
-        training.attention,
-        lm_loss_weight=lm_loss_weight,
-        token_dropout=token_dropout,
-    )
     labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
     details: dict[str, Any] = {
         "labels": dict(zip(attributes, labels.tolist(), strict=True)),
@@ -370,20 +413,36 @@ def train_reward_model(
         "cut": cut,
         "neutralised": reward_controls(tokenizer).log_neutralised(),
     }
+    weights = {"lm_loss_weight": lm_loss_weight, "token_dropout": token_dropout}
 
-    def train(folder: Path) -> None:
+    def make_trainer(folder: Path) -> RewardTrainer:
+        set_seed(seed % 2**32)
         arguments = trainer_arguments(training, schedule, seed, folder) | {
             "remove_unused_columns": False,  # rows are ours, not a Dataset's
-            "logging_nan_inf_filter": False,  # or the progress callback would never see a NaN
         }
-        trainer = RewardTrainer(
-            model=learner,
-            args=TrainingArguments(**arguments),
+        return RewardTrainer(
+            model=make_learner(base, tokenizer, attributes, training, **weights),
+            args=shard_policy(TrainingArguments(**arguments), training),
             train_dataset=rows,
             data_collator=lambda some: dict(collate(some, tokenizer.pad_token_id)),
         )
-        details.update(run_trainer(trainer))
-        save_reward_model(learner.classifier, tokenizer, folder)
 
-    save_folder(output, train)
-    write_sidecar(output, inputs, losses, **details)
+    def save(trainer: Any, folder: Path) -> None:
+        def empty() -> RewardLearner:
+            causal = AutoModelForCausalLM.from_config(trainer.model.classifier.config)
+            return learner_of(causal, training, **weights, noise_id=tokenizer.pad_token_id)
+
+        learner = gathered(trainer, empty)
+        if learner is not None:
+            save_reward_model(learner, tokenizer, folder)
+
+    details |= train_and_save(
+        output,
+        lambda: training_fingerprint(
+            base, rows, training.model_dump(), schedule.model_dump(), seed, weights, *attributes
+        ),
+        make_trainer,
+        save,
+    )
+    if is_main_process():
+        write_sidecar(output, inputs, losses, **details)

@@ -1,28 +1,40 @@
 """Supervised fine-tuning and DPO of policies, through TRL.
 
 All stages share `Training` (hardware, optimiser) and have a `Schedule` of their own. The loss is on
-what the assistant writes; rows are tokenised by dpa.tokenization, as in sampling.
+what the assistant writes; rows are tokenised by dpa.tokenization, as in sampling. Several processes
+train one model together (docs/training.md): each step is the same for any number of them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 
 from dpa import models
+from dpa.batches import EMPTY_PAIR_LOSS, GlobalBatches, MeanOverRows
+from dpa.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.cli import Progress, log
 from dpa.config import Schedule, Training
 from dpa.controls import chat_controls
 from dpa.errors import InputError
 from dpa.models import load_model
-from dpa.provenance import Losses, save_folder, write_sidecar
+from dpa.processes import is_main_process, process_state, shard_on_cpu
+from dpa.provenance import Losses, write_sidecar
 from dpa.tokenization import answer_ids, conversation_ids
 
 Rows = list[dict[str, list[int]]]
+
+#: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
+SHARDING = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "reshard_after_forward": True,
+    "state_dict_type": "SHARDED_STATE_DICT",
+}
 
 
 def trainer_arguments(
@@ -31,23 +43,39 @@ def trainer_arguments(
     """Arguments that every Trainer of the pipeline gets.
 
     Gradient accumulation is derived so that the global batch is the schedule's batch_size on any
-    number of devices. Raises InputError when that does not divide.
+    number of processes. Raises InputError when that does not divide.
     """
-    from accelerate import PartialState
-
-    devices = PartialState().num_processes
-    step = min(training.per_device_batch_size, schedule.batch_size) * devices
-    if schedule.batch_size % step:
+    processes = process_state().num_processes
+    rows, rest = divmod(schedule.batch_size, processes)
+    if rest:
         raise InputError(
-            f"batch_size {schedule.batch_size} is not a multiple of {step} (per_device_batch_size "
-            "times devices); change training.per_device_batch_size"
+            f"batch_size {schedule.batch_size} is not a multiple of the {processes} processes; "
+            "change compute.training_processes or the stage's batch_size"
         )
+    at_once = min(training.per_device_batch_size, rows)
+    if rows % at_once:
+        raise InputError(
+            f"batch_size {schedule.batch_size} is not a multiple of {at_once * processes} "
+            "(per_device_batch_size times processes); change training.per_device_batch_size"
+        )
+    accumulation = rows // at_once
+    assert processes * at_once * accumulation == schedule.batch_size
+    log.info(
+        "global batch %d = %d processes x %d rows x %d accumulation steps",
+        schedule.batch_size,
+        processes,
+        at_once,
+        accumulation,
+    )
+    sharded = shards(training)
+    if sharded:
+        log.info("weights, gradients and optimiser sharded over %d processes", processes)
     return {
         "output_dir": str(output_dir),
         "seed": seed % 2**32,
         "use_cpu": not torch.cuda.is_available(),
-        "per_device_train_batch_size": step // devices,
-        "gradient_accumulation_steps": schedule.batch_size // step,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": accumulation,
         "learning_rate": schedule.learning_rate,
         "num_train_epochs": schedule.epochs,
         "lr_scheduler_type": schedule.schedule,
@@ -57,67 +85,78 @@ def trainer_arguments(
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "bf16": training.bf16,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        # A sharded model recomputes activations inside its shards.
+        "gradient_checkpointing": training.gradient_checkpointing and not sharded,
+        "fsdp": sharded,
+        "fsdp_config": SHARDING | {"activation_checkpointing": training.gradient_checkpointing}
+        if sharded
+        else None,
+        # Or each process would accumulate the gradient of the whole model.
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}},
+        "ddp_find_unused_parameters": False,
+        "use_liger_kernel": torch.cuda.is_available() and find_spec("liger_kernel") is not None,
         "logging_steps": 50,
-        "save_strategy": "no",
+        "logging_nan_inf_filter": False,  # or the progress callback would never see a NaN
+        "save_strategy": "steps" if training.save_steps else "no",
+        "save_steps": training.save_steps or 0,
+        "save_total_limit": 2,  # the newest may be incomplete
         "report_to": "none",
         "disable_tqdm": True,
     }
 
 
-class LengthGroups(torch.utils.data.Sampler[int]):
-    """Row numbers such that rows of a batch have similar lengths and batches come in random order.
+def shards(training: Training) -> bool:
+    """Whether the model is sharded: configured, and there is more than one process."""
+    return training.sharding == "fsdp" and process_state().num_processes > 1
 
-    The Trainer's own grouping runs from long to short over and over, so that what goes with length
-    (verbosity!) drifts from step to step; it cost the quickstart's reward model a quarter of its
-    correlation with the truth.
+
+def shard_policy(arguments: Any, training: Training) -> Any:
+    """A Trainer's arguments, with what their own fields cannot say about sharding.
+
+    Gradients are summed in fp32, and outputs (losses, log-probabilities) stay as they are: by
+    default both would be rounded to bf16.
     """
+    if arguments.fsdp_plugin_args is not None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
 
-    WINDOW = 20  # batches among which rows are sorted
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed = np.asarray(lengths), batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer, so that every epoch has an order of its own."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        order = generator.permutation(len(self.lengths))
-        span = self.WINDOW * self.batch_size
-        windows = [order[i : i + span] for i in range(0, len(order), span)]
-        rows = np.concatenate([w[np.argsort(self.lengths[w], kind="stable")] for w in windows])
-        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        # The last batch may be short, which only the end of an epoch allows.
-        last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        for batch in [*(batches[i] for i in generator.permutation(len(batches))), *last]:
-            yield from batch.tolist()
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if training.bf16 else None,
+            reduce_dtype=torch.float32,
+            output_dtype=None,
+            cast_forward_inputs=False,
+        )
+        shard_on_cpu()
+    return arguments
 
 
-class LengthGroupedMixin:
-    """Makes a Trainer draw its batches with LengthGroups (unless rows are packed)."""
+def attention_implementation(training: Training) -> str:
+    """`attention` for transformers; `auto` is FlashAttention where it is installed, else sdpa."""
+    if training.attention != "auto":
+        return training.attention
+    flash = torch.cuda.is_available() and training.bf16 and find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
 
-    args: Any
-    train_dataset: Any
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if getattr(self.args, "packing", False):
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        lengths = [len(row["input_ids"]) for row in self.train_dataset]
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroups(lengths, batch, self.args.seed)
+def lora_config(training: Training) -> Any:
+    """peft's configuration, or None for full fine-tuning."""
+    if training.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=training.lora.rank,
+        lora_alpha=training.lora.alpha,
+        lora_dropout=training.lora.dropout,
+        target_modules="all-linear",  # all but the output head
+        task_type="CAUSAL_LM",
+    )
 
 
 class ProgressCallback(TrainerCallback):
     """Progress lines instead of progress bars; a loss that is not a number ends the run."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.progress = Progress(state.max_steps, "steps")
+        self.progress = Progress(state.max_steps, "steps", done=state.global_step)
         self.loss: float | None = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -133,18 +172,61 @@ class ProgressCallback(TrainerCallback):
         self.progress.advance(1, "" if self.loss is None else f", loss {self.loss:.4f}")
 
 
-def run_trainer(trainer: Any) -> dict[str, Any]:
-    """Train with progress lines for progress bars; returns steps and loss for the sidecar."""
+class EpochOrder(TrainerCallback):
+    """Tells the sampler its epoch: a resumed Trainer on several processes fails to."""
+
+    def __init__(self, set_epoch: Callable[[int], None]):
+        self.set_epoch = set_epoch
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.set_epoch(int(state.epoch or 0))
+
+
+def train_and_save(
+    output: Path,
+    fingerprint: Callable[[], str],
+    make_trainer: Callable[[Path], Any],
+    save: Callable[[Any, Path], None],
+    progress: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Train, or go on training, and move the finished model to `output`.
+
+    `make_trainer` gets the folder for checkpoints; `save` is called by every process with the
+    trainer and the folder to fill, for the main process to write. Returns the sidecar's steps, mean
+    loss, and loss curve: [step, mean loss since the step before]. Exits with status 143 when a
+    SIGTERM ended the training.
+    """
     from transformers import PrinterCallback
 
+    checkpoints = Checkpoints(output, fingerprint)
+    trainer = make_trainer(checkpoints.folder)
+    ends = CheckpointCallback(checkpoints)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressCallback())
-    result = trainer.train()
-    if not math.isfinite(result.training_loss):
-        raise InputError(
-            f"training diverged: mean loss {result.training_loss}; lower the stage's learning_rate"
-        )
-    return {"steps": result.global_step, "train_loss": round(result.training_loss, 6)}
+    if hasattr(trainer, "set_epoch"):
+        trainer.add_callback(EpochOrder(trainer.set_epoch))
+    trainer.add_callback(progress or ProgressCallback())
+    trainer.add_callback(ends)
+    if not is_main_process():
+        # Each process draws noise of its own (token dropout), from here on.
+        torch.manual_seed(trainer.args.seed + process_state().process_index)
+    trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
+    if ends.stopped:
+        raise SystemExit(143)
+    curve = [
+        [entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry
+    ]
+    steps = trainer.state.global_step
+    before = [0, *(step for step, _ in curve)]
+    total = sum(loss * (step - start) for (step, loss), start in zip(curve, before, strict=False))
+    mean = total / max(steps, 1)
+    if not math.isfinite(mean):
+        raise InputError(f"training diverged: mean loss {mean}; lower the stage's learning_rate")
+    checkpoints.finish(lambda folder: save(trainer, folder))
+    return {
+        "steps": steps,
+        "train_loss": round(mean, 6),
+        "loss_curve": [[step, round(loss, 6)] for step, loss in curve],
+    }
 
 
 def tokenise_conversations(
@@ -198,39 +280,52 @@ def finetune(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    class Finetuner(LengthGroupedMixin, SFTTrainer):
-        pass
+    class Finetuner(GlobalBatches, SFTTrainer):
+        def filler(self) -> dict[str, Any]:
+            return {"input_ids": [tokenizer.pad_token_id], "labels": [-100], "seq_lengths": [1]}
+
+        def _send_telemetry(self) -> None:
+            """Nothing here needs a network."""
 
     if not rows:
         raise InputError(f"{output}: no rows to train on ({losses.as_dict()})")
-    set_seed(seed % 2**32)
-    model = load_policy(start[0], start[1], training) if isinstance(start, tuple) else start
     response_tokens = sum(sum(row["completion_mask"]) for row in rows)
     log.info("training on %d rows, %d response tokens", len(rows), response_tokens)
 
-    def train(folder: Path) -> None:
-        trainer = Finetuner(
-            model=model,
-            args=SFTConfig(
-                **trainer_arguments(training, schedule, seed, folder),
-                max_length=schedule.max_length,
-                packing=training.packing,
-                packing_strategy="bfd",
-                completion_only_loss=True,
+    def make_trainer(folder: Path) -> Any:
+        set_seed(seed % 2**32)
+        return Finetuner(
+            model=load_policy(start[0], start[1], training) if isinstance(start, tuple) else start,
+            args=shard_policy(
+                SFTConfig(
+                    **trainer_arguments(training, schedule, seed, folder),
+                    max_length=schedule.max_length,
+                    packing=training.packing,
+                    packing_strategy="bfd",
+                    completion_only_loss=True,
+                ),
+                training,
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
+            peft_config=lora_config(training),
         )
-        details.update(run_trainer(trainer))
-        save_policy(trainer.model, tokenizer, folder)
 
-    save_folder(output, train)
+    details |= train_and_save(
+        output,
+        lambda: training_fingerprint(
+            start, rows, training.model_dump(), schedule.model_dump(), seed
+        ),
+        make_trainer,
+        lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+    )
     details.update(
         rows=len(rows),
         response_tokens=response_tokens,
         neutralised=chat_controls(tokenizer).log_neutralised(),
     )
-    write_sidecar(output, inputs, losses, **details)
+    if is_main_process():
+        write_sidecar(output, inputs, losses, **details)
 
 
 def finetune_conversations(
@@ -286,12 +381,28 @@ def train_dpo(
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    class TokenisedDPOTrainer(DPOTrainer):
+    tokenizer = load_tokenizer(*start)
+
+    class PairTrainer(MeanOverRows, DPOTrainer):
+        filler_loss = EMPTY_PAIR_LOSS
+
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             """Rows are tokenised by dpa.tokenization."""
             return dataset
 
-    tokenizer = load_tokenizer(*start)
+        def filler(self) -> dict[str, Any]:
+            return {"prompt_ids": [tokenizer.pad_token_id], "chosen_ids": [], "rejected_ids": []}
+
+        def lengths(self) -> list[int]:
+            return [1] * len(self.train_dataset)  # pairs in plainly random order
+
+        def count_rows(self, batch: dict[str, Any]) -> tuple[int, torch.Tensor]:
+            chosen, _ = batch["completion_mask"].chunk(2)
+            return len(chosen), chosen.any(dim=1).sum()
+
+        def _send_telemetry(self) -> None:
+            """Nothing here needs a network."""
+
     rows = []
     response_tokens = 0
     for messages, chosen, rejected in pairs:
@@ -306,38 +417,57 @@ def train_dpo(
             response_tokens += sum(map(len, answers))
     if not rows:
         raise InputError(f"{output}: no pairs to train on ({losses.as_dict()})")
-    set_seed(seed % 2**32)
     details.update(
         rows=len(rows),
         beta=beta,
         response_tokens=response_tokens,
         neutralised=chat_controls(tokenizer).log_neutralised(),
     )
+    # In fp32 like the trained policy; with LoRA the reference is the policy without its adapters.
+    peft_config = lora_config(training)
 
-    def train(folder: Path) -> None:
-        arguments = trainer_arguments(training, schedule, seed, folder)
-        trainer = TokenisedDPOTrainer(
+    def make_trainer(folder: Path) -> Any:
+        set_seed(seed % 2**32)
+        return PairTrainer(
             model=load_policy(*start, training),
-            ref_model=load_policy(*start, training),
-            args=DPOConfig(**arguments, beta=beta, max_length=schedule.max_length),
+            ref_model=None if peft_config else load_policy(*start, training),
+            args=shard_policy(
+                DPOConfig(
+                    **trainer_arguments(training, schedule, seed, folder),
+                    beta=beta,
+                    max_length=schedule.max_length,
+                ),
+                training,
+            ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
+            peft_config=peft_config,
         )
-        details.update(run_trainer(trainer))
-        save_policy(trainer.model, tokenizer, folder)
 
-    save_folder(output, train)
-    write_sidecar(output, inputs, losses, **details)
+    details |= train_and_save(
+        output,
+        lambda: training_fingerprint(
+            start, rows, training.model_dump(), schedule.model_dump(), seed, beta
+        ),
+        make_trainer,
+        lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+    )
+    if is_main_process():
+        write_sidecar(output, inputs, losses, **details)
 
 
 def load_policy(path: str, revision: str | None, training: Training) -> Any:
-    """A causal LM for training: fp32 master weights (bf16 compute is the Trainer's)."""
+    """A causal LM for training: fp32 master weights (bf16 compute is the Trainer's).
+
+    Under LoRA the weights are frozen and take the computation's own type.
+    """
+    frozen = training.lora is not None and training.bf16
     return load_model(
         AutoModelForCausalLM,
         path,
         revision,
-        dtype=torch.float32,
-        attn_implementation=training.attention,
+        dtype=torch.bfloat16 if frozen else torch.float32,
+        attn_implementation=attention_implementation(training),
     )
 
 
@@ -350,6 +480,53 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
+
+
+def save_trained_policy(trainer: Any, tokenizer: Any, training: Training, folder: Path) -> None:
+    """`save_policy` of a trainer's model, gathered from its shards, with LoRA merged.
+
+    Called by every process; the main one writes. What was computed in bf16 is saved in bf16.
+    """
+    model = gathered(trainer, lambda: plain_policy(trainer.model.config, training))
+    if model is None:
+        return
+    if training.lora is not None:
+        model = model.merge_and_unload()
+    save_policy(model.to(torch.bfloat16) if training.bf16 else model, tokenizer, folder)
+
+
+def plain_policy(config: Any, training: Training) -> Any:
+    """A policy as it is trained, without weights, for those of a sharded one."""
+    model = AutoModelForCausalLM.from_config(config)
+    if training.lora is None:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(training))
+
+
+def gathered(trainer: Any, make: Callable[[], Any]) -> Any:
+    """The trained model in the main process, None in the others; `make` makes an empty one.
+
+    A collective operation where the model is sharded.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not trainer.is_fsdp_enabled:
+        return model if is_main_process() else None
+    state = trainer.accelerator.get_state_dict(trainer.model)
+    if not is_main_process():
+        return None
+    with torch.device("meta"):
+        whole = make()
+    missing = [name for name in whole.state_dict() if name not in state]
+    whole.load_state_dict(state, strict=False, assign=True)
+    inner = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+    if hasattr(inner, "tie_weights"):
+        inner.tie_weights()
+    assert all(not weight.is_meta for weight in whole.parameters()), missing
+    if hasattr(model, "generation_config"):
+        inner.generation_config = model.generation_config
+    return whole
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -34,6 +34,9 @@ TRAINING = Training(
     gradient_checkpointing=False,
     packing=False,
     attention="sdpa",
+    sharding="none",
+    lora=None,
+    save_steps=None,
     adam_betas=(0.9, 0.999),
     weight_decay=0.0,
     max_grad_norm=1.0,
@@ -70,7 +73,7 @@ def make_base(tmp_path_factory):
 def make_test_learner(base: str, max_length: int = 64, **options):
     tokenizer = load_tokenizer((base, None), max_length)
     options = {"lm_loss_weight": 0.5, "token_dropout": 0.0} | options
-    return make_learner((base, None), tokenizer, ATTRIBUTES, "sdpa", **options), tokenizer
+    return make_learner((base, None), tokenizer, ATTRIBUTES, TRAINING, **options), tokenizer
 
 
 def tokenise(tokenizer, ratings, max_length=64):
@@ -255,7 +258,7 @@ def test_saved_scores_are_100_times_the_trained_ones(make_base, tmp_path):
     rows, _ = tokenise(tokenizer, [make_rating(i, quality=9.0) for i in range(3)])
     with torch.no_grad():
         trained = learner.eval()(**collate(rows, 0))["scores"]
-    save_reward_model(learner.classifier, tokenizer, tmp_path)
+    save_reward_model(learner, tokenizer, tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     for row, expected in zip(rows, trained, strict=True):
         with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from dpa.batches import LengthGroups
 from dpa.config import Schedule, Training
 from dpa.errors import InputError
 from dpa.preferences import as_conversations
@@ -16,7 +17,6 @@ from dpa.provenance import Losses
 from dpa.records import Pair
 from dpa.tokenization import conversation_ids, prompt_ids
 from dpa.training import (
-    LengthGroups,
     finetune,
     load_tokenizer,
     tokenise_conversations,
@@ -31,6 +31,9 @@ TRAINING = Training(
     gradient_checkpointing=False,
     packing=False,
     attention="sdpa",
+    sharding="none",
+    lora=None,
+    save_steps=None,
     adam_betas=(0.9, 0.98),
     weight_decay=0.0,
     max_grad_norm=1.0,

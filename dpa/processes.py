@@ -1,0 +1,55 @@
+"""The processes of a training job: how many there are, and which of them writes.
+
+accelerate's launcher starts them (see docs/training.md); a script started with plain python is one
+process. Every process trains; the main one alone writes files and logs.
+"""
+
+from typing import Any
+
+import torch
+
+
+def process_state() -> Any:
+    """accelerate's PartialState: joins the other processes on the first call."""
+    from accelerate import PartialState
+
+    # Without `cpu`, processes on a machine without a GPU would not join.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what the job makes."""
+    return process_state().is_main_process
+
+
+def agree(value: Any) -> Any:
+    """The main process's `value`, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    state = process_state()
+    if state.num_processes == 1:
+        return value
+    return broadcast_object_list([value], from_process=0)[0]
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set in any process."""
+    state = process_state()
+    if state.num_processes == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=state.device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def shard_on_cpu() -> None:
+    """Let accelerate shard models over CPU processes.
+
+    torch can (gloo); accelerate shards over devices only, and takes any kind but CPU for one.
+    Called between a trainer's arguments and the trainer, as the former begin with a fresh state.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    if process_state().distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
