@@ -19,6 +19,7 @@ from dpa.config import (
     Config,
     Dirichlet,
     DpoRecipe,
+    Lora,
     Objective,
     Ratings,
     Schedule,
@@ -64,6 +65,7 @@ PARTS: dict[str, tuple[str, type[Section]]] = {
     "RewardBench section": ("An item of `rewardbench.sections`.", BenchmarkSection),
     "DPO recipe": ("An item of `dpo.recipes`.", DpoRecipe),
     "Schedule": ("How a stage is trained: the keys of each `training` section.", Schedule),
+    "LoRA": ("`training.lora`: low-rank adapters in place of all weights.", Lora),
     "World": ("Sizes of the quickstart's generated data: the keys of `world`.", World),
 }
 TITLES = {model.__name__: title for title, (_, model) in PARTS.items()}

@@ -98,6 +98,9 @@ def train_policy_gradient(
     the sequences. The policy gets no system prompt: a direction that never changes says nothing.
     Longer prompts are dropped and counted in `losses`.
 
+    Several processes keep a copy of the model each, and sample for themselves: other than in the
+    other trainings, results depend on their number. `training.sharding` is not used.
+
     Raises InputError when prompts or batch sizes do not fit, when the reward model's scores are not
     finite, and when the loss or its gradient stops being a number.
     """
@@ -111,6 +114,8 @@ def train_policy_gradient(
         def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
             return [prompt_ids(tokenizer, turns) for turns in prompts], None, {}
 
+    # TRL 1.16 generates with the trained model, which takes whole weights.
+    training = training.model_copy(update={"sharding": "none"})
     check_direction(direction, len(objectives))
     check_batch(schedule.batch_size, responses_per_prompt)
     tokenizer = load_tokenizer(*start)
@@ -120,8 +125,8 @@ def train_policy_gradient(
             f"{output}: {len(kept)} prompts ({losses}) with {responses_per_prompt} responses each "
             f"do not fill one batch of {schedule.batch_size}; lower the stage's batch_size"
         )
-    positions = AutoConfig.from_pretrained(start[0], revision=start[1])
-    check_positions(positions, start[0], max_prompt_tokens + max_new_tokens)
+    config = AutoConfig.from_pretrained(start[0], revision=start[1])
+    check_positions(config, start[0], max_prompt_tokens + max_new_tokens)
     log.info("%d prompts, %d responses per step", len(kept), schedule.batch_size)
     progress = History()
 

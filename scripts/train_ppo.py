@@ -50,6 +50,7 @@ def main(
     from dpa.chat import read_direction
     from dpa.config import Objective, Sampling, Schedule, Training
     from dpa.policy_gradient import train_policy_gradient
+    from dpa.processes import process_state
     from dpa.provenance import Losses
     from dpa.records import Prompt, decode_lines
     from dpa.scoring import RewardModel
@@ -58,6 +59,7 @@ def main(
     rated = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     asked = read_direction(direction, None, len(rated))
     sampled = parse(Sampling, sampling, "sampling")
+    process_state()  # each of several processes takes a GPU of its own, for the reward model too
     train_policy_gradient(
         (sft_policy, revision),
         (prompt for path in prompts for prompt in decode_lines(path, Prompt)),
