@@ -61,16 +61,16 @@ class Command:
         """The value of an option that is given once."""
         return self.arguments[self.arguments.index(option) + 1]
 
-    def changed(self, **options: str | None) -> "Command":
-        """With other values of options (`iteration="2"`); None leaves an option out."""
+    def changed(self, **options: str | list[str] | None) -> "Command":
+        """With other values of options (`iteration="2"`): a list repeats one, None drops it."""
         arguments = list(self.arguments)
         for name, value in options.items():
             option = "--" + name.replace("_", "-")
             while option in arguments:
                 at = arguments.index(option)
                 del arguments[at : at + 2]
-            if value is not None:
-                arguments += [option, value]
+            for one in [value] if isinstance(value, str) else value or []:
+                arguments += [option, one]
         return Command(self.script, arguments, self.log)
 
 

@@ -92,3 +92,24 @@ def waits() -> None:
         return work(self, chunk)
 
     TransformersEngine._generate_chunk = wrapped  # type: ignore[method-assign]
+
+
+#: Where `keep_gradients` writes the gradients of the first optimiser step.
+GRADIENTS = "DPA_TEST_GRADIENTS"
+
+
+def keep_gradients() -> None:
+    """Write the gradients that the first optimiser step is made from, before they are clipped."""
+    import numpy as np
+    from accelerate import Accelerator
+
+    clip = Accelerator.clip_grad_norm_
+
+    def wrapped(self: Any, parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        parameters = list(parameters)
+        if not os.path.exists(os.environ[GRADIENTS]):
+            found = {str(i): p.grad.numpy() for i, p in enumerate(parameters) if p.grad is not None}
+            np.savez(os.environ[GRADIENTS], **found)
+        return clip(self, parameters, *args, **kwargs)
+
+    Accelerator.clip_grad_norm_ = wrapped  # type: ignore[method-assign]

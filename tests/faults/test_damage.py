@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import RUN, Laboratory, contents, remove
+from tests.laboratory import RUN, Laboratory, contents, remove
 from tests.workflow.helpers import command as snakemake_command
 from tests.workflow.helpers import environment, snakemake
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Laboratory, artefacts, contents, remove
 from tests.faults.injections import TRACE
+from tests.laboratory import Laboratory, artefacts, contents, remove
 
 #: (script, part of the log's path, kills), in the order in which they need each other.
 STAGES = [

@@ -1,0 +1,220 @@
+"""The invariants of the method on the rules' own commands, on a miniature run.
+
+That held-out prompts are nowhere in training data: test_run.py. Kill and resume of every stage:
+tests/faults. The same invariants on the library, with golden numbers: tests/unit.
+"""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpa.directions import scalar_reward
+from dpa.prompts import direction_system_prompt, messages, parse_direction
+from dpa.records import Annotation, Prompt, ScoredSample, Selected, read_jsonl, write_jsonl
+from tests.faults.injections import GRADIENTS
+from tests.laboratory import RUN, Laboratory
+from tests.stages import METHOD
+
+OVERLAY = "{methods: [dpa], sampling: {prompts_per_chunk: 1}}"
+NAMES = ["helpfulness", "verbosity"]
+#: Rewards are on 0-100; float32 sums in another order differ in the fourth decimal.
+TOLERANCE = 2e-3
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory):
+    """The run that everything is compared with: two shards."""
+    laboratory = Laboratory.build(tmp_path_factory.mktemp("invariants"), OVERLAY, METHOD)
+    yield laboratory
+    laboratory.server.close()
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+def test_selected_data_does_not_depend_on_shards_order_or_a_kill(laboratory, tmp_path, shards):
+    folder = laboratory.copy(tmp_path)
+    sample, score, annotate = (
+        laboratory.command(script, part)
+        for script, part in (
+            ("sample_responses", "dpa/iter2-0"),
+            ("score_responses", "dpa/iter2-0"),
+            ("annotate_responses", "/0"),
+        )
+    )
+    select = laboratory.command("select_responses", "dpa/iter2")
+    order = random.Random(shards).sample(range(shards), shards)
+    scored, annotated = [], []
+    for shard in order:
+        number = {"shard": str(shard), "shards": str(shards)}
+        sampled = f"{RUN}/again/sampled/{shard}.jsonl"
+        scored.append(f"{RUN}/again/scored/{shard}.jsonl")
+        annotated.append(f"{RUN}/again/annotations/{shard}.jsonl")
+        sampling = sample.changed(**number, output=sampled)
+        if shard == order[0]:
+            job = laboratory.server.start(sampling.script, sampling.arguments, folder)
+            partial = folder / f"{sampled}.partial"
+            while not (partial.exists() and partial.stat().st_size):
+                time.sleep(0.001)
+            job.kill()
+            assert job.wait().code in (0, -signal.SIGKILL)
+        laboratory.complete(sampling, folder)
+        laboratory.complete(score.changed(input=sampled, output=scored[-1]), folder)
+        laboratory.complete(annotate.changed(**number, output=annotated[-1]), folder)
+    selecting = select.changed(scored=scored, annotations=sorted(annotated))
+    laboratory.complete(selecting, folder)
+    laboratory.same(select, folder)
+
+
+def rewards_by_sample(path: Path) -> dict[tuple, list[float]]:
+    return {
+        (r.prompt_id, r.direction_index, r.sample_index): r.rewards
+        for r in read_jsonl(path, ScoredSample)
+    }
+
+
+def left_padding(folder: Path) -> None:
+    path = folder / RUN / "reward_model/model/tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+
+
+def lone_samples(folder: Path) -> None:
+    """One response per prompt: nothing to share."""
+    path = folder / RUN / "dpa/iter2/sampled/0.jsonl"
+    path.with_name("0.jsonl.meta.json").unlink()
+    lines = path.read_text().splitlines(keepends=True)
+    firsts = {json.loads(line)["prompt_id"]: line for line in lines}
+    path.write_text("".join(firsts.values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        (lambda folder: None, {"tokens_per_batch": "1"}),
+        (lambda folder: None, {"tokens_per_batch": "300"}),
+        (left_padding, {}),
+        (lone_samples, {}),
+    ],
+    ids=["row by row", "small batches", "padding on the left", "nothing to share"],
+)
+def test_rewards_do_not_depend_on_the_batch(laboratory, tmp_path, change, options):
+    score = laboratory.command("score_responses", "dpa/iter2-0")
+    folder = laboratory.copy(tmp_path, without=[score])
+    change(folder)
+    laboratory.complete(score.changed(**options), folder)
+    expected = rewards_by_sample(laboratory.folder / score.value("--output"))
+    found = rewards_by_sample(folder / score.value("--output"))
+    assert len(found) in (len(expected), 4)
+    for key, rewards in found.items():
+        assert rewards == pytest.approx(expected[key], abs=TOLERANCE)
+
+
+def test_packed_training_has_the_loss_and_gradients_of_unpacked(laboratory, tmp_path):
+    """All rows in one optimiser step, in sequences of their own or packed."""
+    tune = laboratory.command("finetune_policy", "dpa/iter2")
+    folder = laboratory.copy(tmp_path)
+    schedule = json.loads(tune.value("--schedule")) | {"batch_size": 64, "epochs": 1}
+    losses, gradients = [], []
+    for packing in (False, True):
+        training = json.loads(tune.value("--training")) | {
+            "packing": packing,
+            "per_device_batch_size": 64,
+        }
+        output = f"{RUN}/packing/{packing}/policy"
+        kept = tmp_path / f"{packing}.npz"
+        laboratory.complete(
+            tune.changed(
+                schedule=json.dumps(schedule), training=json.dumps(training), output=output
+            ),
+            folder,
+            fault="tests.faults.injections:keep_gradients",
+            environment={GRADIENTS: str(kept)},
+        )
+        losses.append(json.loads((folder / f"{output}.meta.json").read_text())["train_loss"])
+        gradients.append(dict(np.load(kept)))
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert len(gradients[0]) >= 20
+    for name, unpacked in gradients[0].items():
+        scale = np.abs(unpacked).max()
+        np.testing.assert_allclose(gradients[1][name], unpacked, atol=1e-4 * scale, err_msg=name)
+
+
+def scored_by_direction(folder: Path, iteration: int) -> dict[tuple[str, int], list[ScoredSample]]:
+    found: dict[tuple[str, int], list[ScoredSample]] = {}
+    for path in sorted((folder / RUN / f"dpa/iter{iteration}/scored").glob("*.jsonl")):
+        for record in read_jsonl(path, ScoredSample):
+            found.setdefault((record.prompt_id, record.direction_index), []).append(record)
+    return found
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_the_chosen_response_is_the_best_and_the_first_of_equals(laboratory, iteration):
+    candidates = scored_by_direction(laboratory.folder, iteration)
+    annotations: dict[str, list[Annotation]] = {}
+    for path in sorted((laboratory.folder / RUN / "annotations").glob("*.jsonl")):
+        for record in read_jsonl(path, Annotation):
+            annotations.setdefault(record.prompt_id, []).append(record)
+    rows = read_jsonl(laboratory.folder / RUN / f"dpa/iter{iteration}/selected.jsonl", Selected)
+    seen: dict[str, int] = {}
+    for row in rows:
+        if row.origin == "sampled":
+            index = seen.setdefault(row.prompt_id, 0)
+            seen[row.prompt_id] += 1
+            own = candidates[row.prompt_id, -1 if iteration == 1 else index]
+            own = sorted(own, key=lambda r: r.sample_index)
+        else:
+            own = annotations[row.prompt_id]
+        scores = [scalar_reward(row.direction, candidate.rewards) for candidate in own]
+        assert row.candidates == len(own)
+        assert row.response == own[scores.index(max(scores))].response
+        assert row.scalar_reward == pytest.approx(max(scores), abs=1e-6)
+    assert set(seen.values()) == {2}
+    assert len(seen) == 8
+
+
+def test_more_candidates_never_lower_the_chosen_reward(laboratory, tmp_path):
+    """The selection's own command on the first one, two and all three responses."""
+    select = laboratory.command("select_responses", "dpa/iter2")
+    folder = laboratory.copy(tmp_path)
+    chosen = []
+    for n in (1, 2, 3):
+        paths = []
+        for shard in (0, 1):
+            whole = folder / RUN / f"dpa/iter2/scored/{shard}.jsonl"
+            records = [r for r in read_jsonl(whole, ScoredSample) if r.sample_index < n]
+            paths.append(f"{RUN}/fewer/{n}/{shard}.jsonl")
+            write_jsonl(folder / paths[-1], records)
+        output = f"{RUN}/fewer/{n}.jsonl"
+        command = select.changed(
+            scored=paths, responses_per_direction=str(n), replay_fraction="0", output=output
+        )
+        laboratory.complete(command, folder)
+        chosen.append([row.scalar_reward for row in read_jsonl(folder / output, Selected)])
+    assert len(chosen[0]) == len(chosen[2]) == 16
+    assert all(few <= more for few, more in zip(chosen[0], chosen[1], strict=True))
+    assert all(few <= more for few, more in zip(chosen[1], chosen[2], strict=True))
+    assert chosen[0] != chosen[2]
+
+
+def test_directions_round_trip_through_what_the_policy_reads(laboratory):
+    """From the tokens of the prompt, as sampling counts them, back to the weights."""
+    from dpa.engines import load_tokenizer
+    from dpa.tokenization import prompt_ids
+
+    run = laboratory.folder / RUN
+    tokenizer = load_tokenizer(run / "dpa/iter1/policy")
+    prompts = {p.prompt_id: p.prompt for p in read_jsonl(run / "data/prompts/d2.jsonl", Prompt)}
+    records = [r[0] for r in scored_by_direction(laboratory.folder, 2).values()]
+    assert len(records) == 16
+    for record in records:
+        assert record.direction is not None
+        system = direction_system_prompt(NAMES, record.direction)
+        ids = prompt_ids(tokenizer, messages(prompts[record.prompt_id], system))
+        assert len(ids) == record.prompt_tokens
+        read = tokenizer.decode(ids).split("<|user|>")[0].removesuffix(tokenizer.eos_token)
+        weights = parse_direction(NAMES, read)
+        assert weights == pytest.approx(record.direction, abs=0.005 + 1e-9)
