@@ -275,7 +275,7 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     count = 0
     try:
         with writing(path), _opened_alone(path, partial) as file:
-            file.truncate()
+            file.truncate(0)
             for record in records:
                 file.write(encode(record))
                 count += 1

@@ -83,6 +83,21 @@ class TestReadAndWrite:
             write_jsonl(tmp_path / "prompts.jsonl", interrupted())
         assert not (tmp_path / "prompts.jsonl").exists()
 
+    def test_what_a_killed_writer_left_is_not_kept(self, tmp_path):
+        (tmp_path / "prompts.jsonl.partial").write_bytes(encode(prompt(7)) * 3)
+        write_jsonl(tmp_path / "prompts.jsonl", [prompt(1)])
+        assert read_jsonl(tmp_path / "prompts.jsonl", Prompt) == [prompt(1)]
+        assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+    def test_a_file_that_another_is_writing_is_refused(self, tmp_path):
+        def meanwhile():
+            yield prompt(1)
+            with pytest.raises(InputError, match="another process is writing it"):
+                write_jsonl(tmp_path / "prompts.jsonl", [prompt(2)])
+
+        write_jsonl(tmp_path / "prompts.jsonl", meanwhile())
+        assert read_jsonl(tmp_path / "prompts.jsonl", Prompt) == [prompt(1)]
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
             read_jsonl(tmp_path / "none.jsonl", Prompt)
