@@ -212,10 +212,8 @@ def train_and_save(
     trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
     if ends.stopped:
         raise SystemExit(143)
-    curve = [
-        [entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry
-    ]
     steps = trainer.state.global_step
+    curve = loss_curve(trainer.state.log_history, trainer.args, steps)
     before = [0, *(step for step, _ in curve)]
     total = sum(loss * (step - start) for (step, loss), start in zip(curve, before, strict=False))
     mean = total / max(steps, 1)
@@ -224,9 +222,29 @@ def train_and_save(
     checkpoints.finish(lambda folder: save(trainer, folder))
     return {
         "steps": steps,
-        "train_loss": round(mean, 6),
-        "loss_curve": [[step, round(loss, 6)] for step, loss in curve],
+        "train_loss": round(mean, 5),
+        "loss_curve": [[step, round(loss, 5)] for step, loss in curve],
     }
+
+
+def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> list[list[Any]]:
+    """[step, mean loss of the steps since the entry before], the same with and without a SIGTERM.
+
+    Where one ended the training it was logged too; that entry goes into the next one.
+    """
+    curve: list[list[Any]] = []
+    last, since, total = 0, 0, 0.0
+    for entry in history:
+        if "loss" not in entry:
+            continue
+        step = entry["step"]
+        total += entry["loss"] * (step - since)
+        since = step
+        saved = arguments.save_steps and step % arguments.save_steps == 0
+        if saved or step % arguments.logging_steps == 0 or step == steps:
+            curve.append([step, total / (step - last)])
+            last, total = step, 0.0
+    return curve
 
 
 def tokenise_conversations(

@@ -223,6 +223,16 @@ def test_a_killed_training_goes_on_to_the_same_bytes(bases, tmp_path, kind):
     assert not partial.exists()
 
 
+def test_sigterm_saves_even_where_no_checkpoints_are_asked_for(bases, tmp_path):
+    options = job(bases, "finetune", "mistral", {}, {})[1]
+    run("finetune", tmp_path / "cut", options | {"signal": [signal.SIGTERM, 0, 4]})
+    assert not (tmp_path / "cut").exists()
+    assert (tmp_path / "cut.partial" / "complete").read_text() == "checkpoint-4"
+    for name in ("cut", "whole"):
+        run("finetune", tmp_path / name, options)
+    assert read_sidecar(tmp_path / "cut") == read_sidecar(tmp_path / "whole") | {"artefact": "cut"}
+
+
 def test_only_the_same_training_goes_on(tmp_path):
     def begin(fingerprint):
         return Checkpoints(tmp_path / "model", lambda: fingerprint)

@@ -17,6 +17,7 @@ from dpa.provenance import Losses
 from dpa.records import Pair
 from dpa.tokenization import conversation_ids, prompt_ids
 from dpa.training import (
+    ProgressCallback,
     finetune,
     load_tokenizer,
     tokenise_conversations,
@@ -149,16 +150,25 @@ def test_same_seed_same_weights(tiny_policy, finetuned, tmp_path):
     ).read_bytes()
 
 
-def test_packed_training_has_the_unpacked_loss(tiny_policy, tmp_path):
-    """One step over all rows in one batch, without an update: the mean loss per token agrees."""
-    still = {"epochs": 1, "learning_rate": 1e-12, "batch_size": 8}
+def test_packed_training_has_the_unpacked_loss_and_gradients(tiny_policy, tmp_path, monkeypatch):
+    """One step over all rows in one batch: the mean loss per token agrees, and so do gradients."""
+    steps = []
+
+    def keep(self, args, state, control, model, **kwargs):
+        steps.append({name: p.grad.clone() for name, p in model.named_parameters()})
+
+    monkeypatch.setattr(ProgressCallback, "on_pre_optimizer_step", keep)
+    once = {"epochs": 1, "learning_rate": 1e-12, "batch_size": 8}
     losses = []
     for packing in (False, True):
         training = TRAINING.model_copy(update={"packing": packing, "per_device_batch_size": 8})
-        folder = run_finetune(tiny_policy, tmp_path / str(packing), training, **still)
+        folder = run_finetune(tiny_policy, tmp_path / str(packing), training, **once)
         losses.append(json.loads((tmp_path / f"{packing}.meta.json").read_text())["train_loss"])
         assert folder.is_dir()
     assert losses[1] == pytest.approx(losses[0], abs=2e-5)
+    assert len(steps) == 2
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-6)
+    assert all(gradient.abs().max() > 1e-4 for gradient in steps[0].values())
 
 
 def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
@@ -219,8 +229,6 @@ def test_nothing_to_train_on_is_an_error(tiny_policy, tmp_path):
 
 def test_divergence_stops_with_a_remedy(tiny_policy, tmp_path):
     from transformers import TrainerState
-
-    from dpa.training import ProgressCallback
 
     callback = ProgressCallback()
     state = TrainerState(global_step=7, max_steps=10)
