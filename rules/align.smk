@@ -7,6 +7,7 @@ rule train_sft:
         demonstrations=local_sources(cfg.data.sft),
         base_model=made_or_given(cfg.base_model, "results/{experiment}/base_model"),
         code=code("train_sft"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/sft/policy"),
     log:
@@ -67,6 +68,7 @@ rule train_initial_policy:
         prompts="results/{experiment}/data/prompts/d2.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_steerlm"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/dpa/iter0/policy"),
     log:
@@ -100,6 +102,7 @@ rule sample_responses:
         prompts=prompt_half,
         conditions=iteration_conditions,
         code=code("sample_responses"),
+        preflight=PREFLIGHT,
     output:
         sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
     log:
@@ -138,6 +141,7 @@ rule score_responses:
         prompts=prompt_half,
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("score_responses"),
+        preflight=PREFLIGHT,
     output:
         scored="results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl",
     log:
@@ -200,6 +204,7 @@ rule finetune_policy:
         selected="results/{experiment}/{loop}/iter{iteration}/selected.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("finetune_policy"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/{loop}/iter{iteration}/policy"),
     log:

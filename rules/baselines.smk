@@ -8,6 +8,7 @@ rule train_steerlm:
         d2="results/{experiment}/data/prompts/d2.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_steerlm"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/steerlm/policy"),
     log:
@@ -66,6 +67,7 @@ rule train_dpo:
         pairs="results/{experiment}/dpo/pairs.jsonl",
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_dpo"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/dpo/policy"),
     log:
@@ -131,6 +133,7 @@ rule train_directional_dpo:
         pairs="results/{experiment}/{loop}/iter{iteration}/pairs.jsonl",
         policy=sampled_policy,
         code=code("train_dpo"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/{loop}/iter{iteration}/policy"),
     log:
@@ -167,6 +170,7 @@ rule train_ppo:
         sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("train_ppo"),
+        preflight=PREFLIGHT,
     output:
         policy=directory("results/{experiment}/ppo/{direction}/policy"),
         history="results/{experiment}/ppo/{direction}/history.csv",

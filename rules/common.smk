@@ -84,6 +84,11 @@ def training_launcher():
     )
 
 
+#: Proof of a passed preflight, for all seeds.
+PREFLIGHT_REPORT = f"results/{cfg.experiment}/preflight.json"
+PREFLIGHT = ancient(PREFLIGHT_REPORT)
+
+
 def base_seed(wildcards):
     return SEED_OF[wildcards.experiment]
 
@@ -343,6 +348,11 @@ def method_parts():
         "directional_dpo": first + loop("directional_dpo", cfg.directional_dpo.iterations),
     }
     return {m: [] if is_given(m) else parts.get(m, [m]) for m in cfg.methods}
+
+
+def trained_stages():
+    """All folders, within a run, that the methods train, each once."""
+    return list(dict.fromkeys(stage for stages in method_parts().values() for stage in stages))
 
 
 def evaluated_conditions(wildcards):

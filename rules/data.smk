@@ -21,6 +21,35 @@ rule lock_revisions:
         " 2>&1 | tee {log}"
 
 
+# Before everything expensive; what depends on it does so by an ancient input, so that checking anew
+# (a changed key, an edited check) reruns nothing. The whole configuration is a param on purpose. On
+# GPUs it is a job with one, for the node where it is submitted from may have none.
+rule preflight:
+    input:
+        code=code("preflight"),
+    output:
+        report=PREFLIGHT_REPORT,
+    log:
+        f"results/{cfg.experiment}/logs/preflight.log",
+    localrule: not cfg.compute.gpu
+    resources:
+        gpu=int(cfg.compute.gpu),
+        cpus_per_gpu=1,
+        mem_mb=4000,
+        runtime=15,
+    params:
+        config=lambda wildcards: as_json(cfg),  # holds {experiment}, not for Snakemake to fill in
+        results=f"results/{cfg.experiment}",
+        parts=json.dumps(trained_stages()),
+        policies=",".join(policies()),
+    message:
+        "Checking that everything is there for this run"
+    shell:
+        "python -m scripts.preflight --config {params.config:q} --results {params.results:q}"
+        " --parts {params.parts:q} --policies {params.policies:q} --output {output.report:q}"
+        " 2>&1 | tee {log}"
+
+
 if cfg.world is not None:
 
     rule make_quickstart_data:
@@ -59,6 +88,7 @@ rule prepare_data:
         ratings=ratings_files(),
         prompts=local_sources([*cfg.data.train_prompts, *cfg.data.validation_prompts]),
         code=code("prepare_data"),
+        preflight=PREFLIGHT,
     output:
         ratings="results/{experiment}/data/ratings.jsonl",
         d1="results/{experiment}/data/prompts/d1.jsonl",

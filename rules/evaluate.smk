@@ -8,6 +8,7 @@ rule evaluate_policy:
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_policy"),
+        preflight=PREFLIGHT,
     output:
         sampled="results/{experiment}/evaluation/sampled/{policy}.jsonl",
         scored="results/{experiment}/evaluation/scored/{policy}.jsonl",
@@ -45,6 +46,7 @@ rule evaluate_soup:
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_soup"),
+        preflight=PREFLIGHT,
     output:
         sampled="results/{experiment}/evaluation/sampled/reward_soup.jsonl",
         scored="results/{experiment}/evaluation/scored/reward_soup.jsonl",
@@ -82,6 +84,7 @@ rule sample_benchmark:
         conditions=evaluated_conditions,
         prompts="results/{experiment}/{benchmark}/prompts.jsonl",
         code=code("sample_benchmark"),
+        preflight=PREFLIGHT,
     output:
         sampled="results/{experiment}/{benchmark}/sampled/{policy}.jsonl",
     log:

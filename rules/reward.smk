@@ -6,6 +6,7 @@ rule pretrain_base_model:
         documents=local_sources(cfg.data.pretraining),
         ratings="results/{experiment}/data/ratings.jsonl",
         code=code("pretrain_base_model"),
+        preflight=PREFLIGHT,
     output:
         model=directory("results/{experiment}/base_model"),
     log:
@@ -34,6 +35,7 @@ rule train_reward_model:
         ratings="results/{experiment}/data/ratings.jsonl",
         base_model=made_or_given(cfg.base_model, "results/{experiment}/base_model"),
         code=code("train_reward_model"),
+        preflight=PREFLIGHT,
     output:
         model=directory("results/{experiment}/reward_model/model"),
     log:
@@ -68,6 +70,7 @@ rule evaluate_reward_model:
         ratings="results/{experiment}/data/ratings.jsonl",
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_reward_model"),
+        preflight=PREFLIGHT,
     output:
         metrics="results/{experiment}/reward_model/metrics.csv",
         ranking="results/{experiment}/reward_model/ranking.csv",
@@ -98,6 +101,7 @@ rule annotate_responses:
         validation="results/{experiment}/data/prompts/validation.jsonl",
         model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("annotate_responses"),
+        preflight=PREFLIGHT,
     output:
         annotations="results/{experiment}/annotations/{shard}.jsonl",
     log:

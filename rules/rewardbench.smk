@@ -31,6 +31,7 @@ if cfg.rewardbench is not None:
             samples="results/{experiment}/rewardbench/sampled/{policy}.jsonl",
             prompts="results/{experiment}/rewardbench/prompts.jsonl",
             code=code("judge_rewardbench"),
+            preflight=PREFLIGHT,
         output:
             judged="results/{experiment}/rewardbench/judged/{policy}.jsonl",
         log:
@@ -54,6 +55,7 @@ if cfg.rewardbench is not None:
             choices="results/{experiment}/rewardbench/items.jsonl",
             model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
             code=code("score_rewardbench"),
+            preflight=PREFLIGHT,
         output:
             rewards="results/{experiment}/rewardbench/rewards.jsonl",
         log:

@@ -186,8 +186,12 @@ def shape_of(model: Model, scratch: Scratch | None, assumptions: Assumptions) ->
     if model.path in assumptions.models:
         return assumptions.models[model.path]
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    try:
+        cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    except HFValidationError:
+        raise InputError(f"{model.path}: no config.json there, nor is it a hub id") from None
     if isinstance(cached, str):
         return shape_from_config(Path(cached))
     raise InputError(

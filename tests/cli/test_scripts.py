@@ -52,7 +52,7 @@ def test_every_rule_has_its_script():
         for name in re.findall(r"^\s*rule (\w+):", path.read_text(), re.MULTILINE)
     }
     assert {SHARED.get(rule, rule) for rule in rules} <= set(SCRIPTS)
-    people = {"chat", "plan_run", "write_config_docs"}
+    people = {"chat", "download", "plan_run", "write_config_docs"}
     assert set(SCRIPTS) - {SHARED.get(rule, rule) for rule in rules} == people
 
 

@@ -1,14 +1,20 @@
 """plan_run as people call it, against what Snakemake itself would run."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from dpa.config import load_config
+from dpa.plan.assumptions import load_assumptions
+from dpa.plan.stages import stage_jobs, stored_bytes
+from dpa.plan.work import Experiment
 from tests.unit.test_plan import OVERLAY, ROUND
-from tests.workflow.helpers import copy_repository, environment, planned_jobs
+from tests.workflow.helpers import copy_repository, environment, planned_jobs, snakemake
 
 METHODS = "[dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]"
 
@@ -29,7 +35,17 @@ def plan_run(folder, *arguments):
     )  # fmt: skip
 
 
-def test_jobs_are_those_of_the_dry_run(clone):
+def preflight_inputs(folder, *settings):
+    """What the rule hands to preflight: the trained folders, and the evaluated policies."""
+    printed = snakemake(
+        folder, "-n", "-p", "preflight", "--config", "experiment=mine", *settings
+    ).stdout
+    parts = re.search(r"--parts '(.*?)'", printed)
+    policies = re.search(r"--policies (\S+)", printed)
+    return json.loads(parts[1]), policies[1].strip("'").split(",")
+
+
+def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
         "compute={gpu_memory_gb: 80}",
@@ -50,6 +66,15 @@ def test_jobs_are_those_of_the_dry_run(clone):
     assert float(rows["sample_responses"]["tokens_sampled"]) == pytest.approx(
         jobs["sample_responses"] / 7 * 1000 * 80 * 200, rel=1e-4
     )
+    # Preflight has no DAG, and comes to the same bytes; benchmarks' responses apart.
+    monkeypatch.chdir(clone)
+    config = load_config({"experiment": str(clone / "experiments/mine.yaml"), "shards": 7, "dpa": {"iterations": 3},
+                          "methods": METHODS.strip("[]").split(", ")})  # fmt: skip
+    experiment = Experiment(config, load_assumptions(clone / "numbers.yaml"))
+    kept = sum(float(r["gigabytes_kept"]) for n, r in rows.items() if n != "sample_benchmark")
+    parts, policies = preflight_inputs(clone, *settings)
+    stored = stored_bytes(experiment, stage_jobs(config, parts, policies), 1)
+    assert stored == pytest.approx(kept * 1e9, rel=1e-4)
     assert "Critical path" in result.stdout
     assert "the paper reports 60" in result.stdout
 

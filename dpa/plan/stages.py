@@ -1,0 +1,55 @@
+"""The jobs behind the folders of a run, without a DAG: for preflight, which is itself one of them.
+
+The rules say which folders an experiment's methods consist of (`method_parts`, as for table 1) and
+which policies are evaluated; a test compares what comes of it with Snakemake's DAG.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dpa.config import Config
+from dpa.plan.table import downloaded_models
+from dpa.plan.work import Experiment, Job, work_of
+
+
+def stage_jobs(config: Config, parts: Iterable[str], policies: Sequence[str]) -> list[Job]:
+    """The jobs with a model of one seed: `parts` are folders below the run, `rsf/100_0/iter1` say.
+
+    They have no GPUs and wait for nothing: it is their work that counts.
+    """
+    jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", config.shards)]
+    if config.reward_model.path is None:
+        jobs += _jobs("train_reward_model")
+    if config.base_model.path is None:
+        jobs += _jobs("pretrain_base_model")
+    stages = dict.fromkeys(parts)
+    if config.sft.path is None:
+        stages["sft"] = None
+    for stage in stages:
+        loop, _, last = stage.rpartition("/")
+        if last.startswith("iter") and last != "iter0":
+            wildcards = {"loop": loop, "iteration": last.removeprefix("iter")}
+            trained = "train_directional_dpo" if loop == "directional_dpo" else "finetune_policy"
+            for rule in ("sample_responses", "score_responses"):
+                jobs += _jobs(rule, config.shards, wildcards)
+            jobs += _jobs(trained, 1, wildcards)
+        else:
+            rule = "initial_policy" if last == "iter0" else stage.partition("/")[0]
+            jobs += _jobs(f"train_{rule}")
+    for policy in policies:
+        soup = policy == "reward_soup"
+        jobs += _jobs("evaluate_soup" if soup else "evaluate_policy", 1, {"policy": policy})
+    return jobs
+
+
+def stored_bytes(experiment: Experiment, jobs: Iterable[Job], seeds: int) -> float:
+    """What a finished run of so many seeds keeps in its results folder."""
+    return seeds * sum(work_of(job, experiment).keeps for job in jobs)
+
+
+def download_bytes(experiment: Experiment) -> float:
+    """What the hub's cache takes."""
+    return downloaded_models(experiment) + experiment.sizes.downloads
+
+
+def _jobs(rule: str, count: int = 1, wildcards: dict[str, str] | None = None) -> list[Job]:
+    return [Job(rule, wildcards or {}, 0, 1, ())] * count

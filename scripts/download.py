@@ -1,0 +1,45 @@
+"""Fetch everything that an experiment needs from the hub, for jobs on nodes without internet.
+
+No rule: for people, where the hub can be reached. Example:
+
+    python -m scripts.download --experiment mistral-7b
+
+fills the hub's cache (HF_HOME) with the models and data sets at the experiment's commits; what is
+there already is not fetched again. Jobs find it with the same HF_HOME, and with HF_HUB_OFFLINE=1
+they ask nobody.
+"""
+
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    experiment: Annotated[str, typer.Option(help="Name or file, as for a run.")],
+) -> None:
+    """Fetch everything that an experiment needs from the hub."""
+    from dpa.config import Model, Source, load_config
+    from dpa.errors import InputError
+    from dpa.preflight import fetch, given_models, hub_data_sets
+    from dpa.revisions import LOCKED
+
+    config = load_config({"experiment": experiment})
+    models = [model for _, model in given_models(config)]
+    wanted: list[Model | Source] = [*models, *hub_data_sets(config)]
+    if open_ones := [item.path for item in wanted if item.revision == LOCKED]:
+        raise InputError(
+            f"without a commit: {', '.join(map(str, open_ones))}; run `snakemake --cores 1 "
+            f"lock_revisions --config experiment={experiment}` first"
+        )
+    for number, item in enumerate(wanted, 1):
+        log.info("%d/%d %s", number, len(wanted), item.path)
+        fetch(item, reference=config.alpacaeval is not None and item == config.alpacaeval.reference)
+
+
+if __name__ == "__main__":
+    run(app)
