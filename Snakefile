@@ -88,6 +88,7 @@ rule tables:
 
 onstart:
     refuse_floating_revisions()
+    check_again()
     start_message()
 
 

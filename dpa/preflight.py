@@ -30,6 +30,18 @@ REPORTED_SHARE = 0.93
 QUESTION, ANSWER = "What is a prime number?", "A number with two divisors."
 
 
+#: Environment variable that holds `preflight_input`.
+PREFLIGHT_VARIABLE = "DPA_PREFLIGHT"
+
+
+def preflight_input(
+    config: Config, results: str, parts: Sequence[str], policies: Sequence[str]
+) -> str:
+    """What the script preflight works on, as JSON."""
+    dumped = config.model_dump(mode="json", by_alias=True)
+    return json.dumps([dumped, results, list(parts), list(policies)])
+
+
 class Findings:
     """Failures and notes, by check, in the order in which they were found."""
 
@@ -37,6 +49,11 @@ class Findings:
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.passed: list[str] = []
+
+    def report(self) -> str:
+        """The failures, one line each."""
+        lines = "\n".join(f"  {line}" for line in self.failures)
+        return f"{len(self.failures)} things are not ready for this run:\n{lines}"
 
     def run(self, name: str, check: Callable[..., Iterable[str]], *given: Any) -> None:
         """Run a check; what it yields are its failures, and so is an InputError that it raises."""
@@ -50,9 +67,17 @@ class Findings:
 
 
 def check_all(
-    config: Config, results: Path, parts: Sequence[str], policies: Sequence[str]
+    config: Config,
+    results: Path | str,
+    parts: Sequence[str],
+    policies: Sequence[str],
+    with_gpus: bool = True,
 ) -> Findings:
-    """All checks of an experiment whose outputs go to `results`; see stage_jobs for the rest."""
+    """All checks of an experiment whose outputs go to `results`; see stage_jobs for the rest.
+
+    Without `with_gpus` those that are not about the node where jobs will run.
+    """
+    results = Path(results)
     findings = Findings()
     findings.run("contexts", contexts, config)
     reached = {key: Path(m.path or "").exists() for key, m in given_models(config)}
@@ -81,7 +106,7 @@ def check_all(
         need = stored_bytes(experiment, jobs, len(config.seeds))
         findings.run("disk", disk, results, need)
         findings.run("disk of the hub's cache", cache_disk, experiment, results, need)
-    if config.compute.gpu:
+    if config.compute.gpu and with_gpus:
         findings.run("GPUs", gpus, config, experiment, jobs)
     findings.notes.extend(judge_notes(config))
     return findings

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from dpa.config import ROOT, config_hash, floating, hub_repositories, load_config
 from dpa.directions import direction_name, evaluation_directions, fixed_law, single_objectives
 from dpa.errors import InputError
+from dpa.preflight import PREFLIGHT_VARIABLE, check_all, preflight_input
 from dpa.provenance import announce_run
 from dpa.revisions import LOCK_FILE, is_commit
 
@@ -84,8 +85,10 @@ def training_launcher():
     )
 
 
+RESULTS = f"results/{cfg.experiment}"
+
 #: Proof of a passed preflight, for all seeds.
-PREFLIGHT_REPORT = f"results/{cfg.experiment}/preflight.json"
+PREFLIGHT_REPORT = f"{RESULTS}/preflight.json"
 PREFLIGHT = ancient(PREFLIGHT_REPORT)
 
 
@@ -353,6 +356,20 @@ def method_parts():
 def trained_stages():
     """All folders, within a run, that the methods train, each once."""
     return list(dict.fromkeys(stage for stages in method_parts().values() for stage in stages))
+
+
+def check_again():
+    """Before the first job of a later run, what preflight checks and does not need a GPU for."""
+    waiting = [job for job in workflow.dag.needrun_jobs() if PREFLIGHT_REPORT in job.input]
+    if not waiting or any(job.rule.name == "preflight" for job in workflow.dag.needrun_jobs()):
+        return
+    found = check_all(cfg, RESULTS, trained_stages(), policies(), with_gpus=False)
+    if found.failures:
+        sys.exit(f"error: {found.report()}")
+
+
+# For preflight's job; in the environment, because a param that changes would make it run again.
+os.environ[PREFLIGHT_VARIABLE] = preflight_input(cfg, RESULTS, trained_stages(), policies())
 
 
 def evaluated_conditions(wildcards):

@@ -21,12 +21,11 @@ rule lock_revisions:
         " 2>&1 | tee {log}"
 
 
-# Before everything expensive; what depends on it does so by an ancient input, so that checking anew
-# (a changed key, an edited check) reruns nothing. The whole configuration is a param on purpose. On
-# GPUs it is a job with one, for the node where it is submitted from may have none.
+# Before everything expensive, once: a job that checks again would be one that Snakemake takes for the
+# reason to run what depends on it, ancient input or not (it then loses sight of other reasons). So it
+# has neither params nor code that change, and later runs check when they start (check_again). On GPUs
+# it is a job with one: the node where Snakemake runs may have none.
 rule preflight:
-    input:
-        code=code("preflight"),
     output:
         report=PREFLIGHT_REPORT,
     log:
@@ -37,16 +36,10 @@ rule preflight:
         cpus_per_gpu=1,
         mem_mb=4000,
         runtime=15,
-    params:
-        config=lambda wildcards: as_json(cfg),  # holds {experiment}, not for Snakemake to fill in
-        results=f"results/{cfg.experiment}",
-        parts=json.dumps(trained_stages()),
-        policies=",".join(policies()),
     message:
         "Checking that everything is there for this run"
     shell:
-        "python -m scripts.preflight --config {params.config:q} --results {params.results:q}"
-        " --parts {params.parts:q} --policies {params.policies:q} --output {output.report:q}"
+        'python -m scripts.preflight --experiment "$DPA_PREFLIGHT" --output {output.report:q}'
         " 2>&1 | tee {log}"
 
 

@@ -4,12 +4,12 @@ Rule: preflight, before every rule with a model. Example, of an experiment that 
 
     snakemake --cores 1 preflight --config experiment=mistral-7b
 
-or, with the configuration as the rule gives it:
+which calls
 
-    python -m scripts.preflight --config "$CONFIG" --results results/mine \
-        --parts '["dpa/iter0", "dpa/iter1"]' --policies dpa-0,dpa-1 --output preflight.json
+    python -m scripts.preflight --experiment "$DPA_PREFLIGHT" --output preflight.json
 
-writes what was checked. Ends with status 2, one line per failure, when something is wrong.
+with the JSON of dpa.preflight.preflight_input. Writes what was checked; ends with status 2 and one
+line per failure when something is not ready.
 """
 
 from pathlib import Path
@@ -24,10 +24,7 @@ app = make_app()
 
 @app.command()
 def main(
-    config: Annotated[str, typer.Option(help="The whole configuration (JSON).")],
-    results: Annotated[Path, typer.Option(help="The experiment's results folder.")],
-    parts: Annotated[str, typer.Option(help="Folders of a run that it trains (JSON).")],
-    policies: Annotated[str, typer.Option(help="Evaluated policies, comma-separated.")],
+    experiment: Annotated[str, typer.Option(help="[configuration, results, folders, policies].")],
     output: Annotated[Path, typer.Option(help="What was checked (JSON).")],
 ) -> None:
     """Check the configuration against reality."""
@@ -40,17 +37,12 @@ def main(
     from dpa.preflight import check_all
     from dpa.provenance import write_text
 
-    found = check_all(
-        parse(Config, config, "config"),
-        results,
-        parse(TypeAdapter(list[str]), parts, "parts"),
-        [name for name in policies.split(",") if name],
-    )
+    given = TypeAdapter(tuple[Config, str, list[str], list[str]])
+    found = check_all(*parse(given, experiment, "experiment"))
     for note in found.notes:
         log.info("note: %s", note)
     if found.failures:
-        lines = "\n".join(f"  {line}" for line in found.failures)
-        raise InputError(f"{len(found.failures)} things are not ready for this run:\n{lines}")
+        raise InputError(found.report())
     write_text(output, json.dumps({"passed": found.passed, "notes": found.notes}, indent=1) + "\n")
     log.info("ready: %s", ", ".join(found.passed))
 

@@ -36,13 +36,15 @@ def plan_run(folder, *arguments):
 
 
 def preflight_inputs(folder, *settings):
-    """What the rule hands to preflight: the trained folders, and the evaluated policies."""
-    printed = snakemake(
-        folder, "-n", "-p", "preflight", "--config", "experiment=mine", *settings
-    ).stdout
-    parts = re.search(r"--parts '(.*?)'", printed)
-    policies = re.search(r"--policies (\S+)", printed)
-    return json.loads(parts[1]), policies[1].strip("'").split(",")
+    """What preflight is given: the trained folders, and the evaluated policies."""
+    rule = folder / "rules/report.smk"
+    before = rule.read_text()
+    try:
+        rule.write_text(before + '\nprint("INPUT", os.environ["DPA_PREFLIGHT"])\n')
+        printed = snakemake(folder, "-n", "figures", "--config", "experiment=mine", *settings)
+    finally:
+        rule.write_text(before)
+    return json.loads(re.search("^INPUT (.*)$", printed.stdout, re.MULTILINE)[1])[2:]
 
 
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
@@ -68,8 +70,8 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     )
     # Preflight has no DAG, and comes to the same bytes; benchmarks' responses apart.
     monkeypatch.chdir(clone)
-    config = load_config({"experiment": str(clone / "experiments/mine.yaml"), "shards": 7, "dpa": {"iterations": 3},
-                          "methods": METHODS.strip("[]").split(", ")})  # fmt: skip
+    overrides = {"shards": 7, "dpa": {"iterations": 3}, "methods": METHODS.strip("[]").split(", ")}
+    config = load_config({"experiment": str(clone / "experiments/mine.yaml"), **overrides})
     experiment = Experiment(config, load_assumptions(clone / "numbers.yaml"))
     kept = sum(float(r["gigabytes_kept"]) for n, r in rows.items() if n != "sample_benchmark")
     parts, policies = preflight_inputs(clone, *settings)

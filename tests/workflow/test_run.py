@@ -132,7 +132,6 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
 def test_more_iterations_extend_the_run(finished):
     jobs = planned_jobs(finished, *CONFIG, "dpa={iterations: 3}")
     assert jobs == {
-        "preflight": 1,  # a changed setting is checked anew
         "sample_responses": 2,
         "score_responses": 2,
         "select_responses": 1,
@@ -149,7 +148,6 @@ def test_more_iterations_extend_the_run(finished):
 def test_evaluation_settings_do_not_retrain(finished, setting):
     jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
-        "preflight",
         "evaluate_policy",
         "collect_validation_rewards",
         "make_table1",
@@ -178,7 +176,6 @@ def test_a_changed_setting_reruns_what_it_is_for(finished, setting, first, spare
         ("scripts/plot_pareto_front.py", "plot_pareto_front", "evaluate_policy"),
         ("dpa/selection.py", "select_responses", "train_reward_model"),
         ("dpa/metrics.py", "plot_pareto_front", "evaluate_policy"),
-        ("dpa/preflight.py", "preflight", "prepare_data"),
     ],
 )
 def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):
