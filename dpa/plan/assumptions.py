@@ -120,6 +120,12 @@ class Shape(Section):
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return embeddings + self.layers * (self.layer_matrices + 2 * self.hidden) + self.hidden
 
+    def adapters(self, rank: int) -> int:
+        """Weights of low-rank adapters on all matrices of the layers."""
+        q, k = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * (self.hidden + q) + 2 * (self.hidden + k)
+        return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
+
     @property
     def multiplied(self) -> int:
         """Weights that a token is multiplied with: looking up its embedding costs no arithmetic."""

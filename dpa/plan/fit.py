@@ -35,9 +35,14 @@ def needs(experiment: Experiment, rules: Iterable[str]) -> list[Need]:
     return [need for several in found for need in several]
 
 
-def training_shards(config: Config) -> int:
-    """Processes among which a trained model's states are split."""
+def training_processes(config: Config) -> int:
     return config.compute.training_processes * config.compute.training_nodes
+
+
+def training_shards(config: Config, rule: str) -> int:
+    """Processes among which a model's states are split. Policy gradients are not sharded."""
+    sharded = config.training.sharding == "fsdp" and rule != "train_ppo"
+    return training_processes(config) if sharded else 1
 
 
 def _training(
@@ -50,22 +55,29 @@ def _training(
 ) -> Callable[[Experiment, str], list[Need]]:
     def need(experiment: Experiment, rule: str) -> list[Need]:
         config = experiment.config
-        training, stage, shards = config.training, schedule(config), training_shards(config)
-        per_device = min(training.per_device_batch_size, max(1, stage.batch_size // shards))
+        training, stage, shards = config.training, schedule(config), training_shards(config, rule)
+        most = max(1, stage.batch_size // training_processes(config))
+        per_device = min(training.per_device_batch_size, most)
+        trained = shape(experiment).adapters(training.lora.rank) if training.lora else None
         memory = training_memory(
             shape(experiment),
             experiment.assumptions,
             tokens=per_device * rows * stage.max_length,
             shards=shards,
             recompute=training.gradient_checkpointing,
+            trained=trained,
             references=references,
             reward=experiment.reward if rewarded else None,
         )
-        remedy = (
-            "lower training.per_device_batch_size or the stage's max_length"
-            if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2
-            else "raise compute.training_processes, or train on larger GPUs"
-        )
+        if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2:
+            remedy = "lower training.per_device_batch_size or the stage's max_length"
+        elif rule == "train_ppo":
+            remedy = "policy gradients are not sharded: set training.lora, or leave ppo out"
+        else:
+            remedy = (
+                "set training.sharding to fsdp, raise compute.training_processes, set "
+                "training.lora, or train on larger GPUs"
+            )
         return [Need(rule, memory, config.compute.gpu_memory_gb, remedy)]
 
     return need

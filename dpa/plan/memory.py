@@ -7,7 +7,7 @@ width k = kv_heads * head_dim, feed-forward width m:
 Training (AdamW, float32 master weights, bfloat16 arithmetic), of t trained parameters (t = P, or
 those of LoRA adapters):
 
-- states       16 t / N + 4 (P - t) / N: weights 4, gradient 4, two moments 8
+- states       16 t / N + 2 (P - t) / N: weights 4, gradient 4, two moments 8; frozen weights 2
 - gathered     2 P without sharding: autocast keeps 16-bit copies of the weights. With sharding two
                layers (one at work, one being fetched) and embeddings, 2 bytes a weight
 - activations  with recomputation: what enters each layer, 2 T h L, and one layer's insides, 2 T w,
@@ -80,7 +80,7 @@ def training_memory(
     layers = 1 if recompute else shape.layers
     inputs = shape.hidden * shape.layers if recompute else 0
     return _memory(
-        states=(16 * trained + 4 * (everything - trained)) / shards,
+        states=(16 * trained + 2 * (everything - trained)) / shards,
         gathered=2 * gathered,
         activations=2 * tokens * (inputs + layers * inside_width(shape)),
         loss=0 if fused_loss else 10 * tokens * shape.vocabulary,

@@ -104,8 +104,11 @@ class Experiment:
         return SAVED_BYTES * shape.parameters
 
     def checkpoint_bytes(self, shape: Shape) -> float:
-        """On disk while a training job runs: the model, before it is moved into place."""
-        return self.model_bytes(shape)
+        """On disk while a training job runs: the model before it is moved into place, or two
+        checkpoints (the last, and the one being written): weights and AdamW's moments, 12 bytes.
+        """
+        written = 2 * 12 if self.config.training.save_steps else SAVED_BYTES
+        return written * shape.parameters
 
     def conditioned_prompt(self) -> float:
         return self.sizes.system + self.sizes.prompt

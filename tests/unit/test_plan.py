@@ -32,6 +32,7 @@ def hub(path, split):
 OVERLAY = {
     "shards": 4,
     "compute": {"gpu": True, "training_processes": 8, "gpu_memory_gb": 48},
+    "training": {"sharding": "fsdp"},
     "data": {
         "ratings": [
             {"name": "own", "format": "ultrafeedback", "train": hub("me/ratings", "train")}
@@ -137,11 +138,23 @@ def test_training_memory_of_lora_and_of_references():
     assert full.parts["gathered"] * GIB == 2 * 2_506_172_416
     assert full.parts["activations"] * GIB == 2 * 1000 * 18 * 102_912
     lora = training_memory(GEMMA, NUMBERS, tokens=1000, shards=1, recompute=False, trained=10**7)
-    assert lora.parts["states"] * GIB == 16 * 10**7 + 4 * (2_506_172_416 - 10**7)
+    assert lora.parts["states"] * GIB == 16 * 10**7 + 2 * (2_506_172_416 - 10**7)
     dpo = training_memory(
         GEMMA, NUMBERS, tokens=1000, shards=2, recompute=False, references=1, reward=MISTRAL
     )
     assert dpo.parts["frozen"] * GIB == 4 * 2_506_172_416 / 2 + 2 * 7_241_732_096
+
+
+def test_adapters_are_those_that_peft_makes():
+    # rank 8 on 32 layers: 2 x (4096 + 4096) + 2 x (4096 + 1024) + 3 x (4096 + 14336)
+    assert MISTRAL.adapters(8) == 8 * 32 * (16_384 + 10_240 + 55_296) == 20_971_520
+
+
+def test_a_policy_gradient_is_not_sharded(tmp_path):
+    (need,) = needs(make_experiment(tmp_path), ["train_ppo"])
+    assert need.memory.parts["states"] * GIB == 16 * MISTRAL.parameters
+    assert not need.fits
+    assert "leave ppo out" in str(need)
 
 
 def test_sampling_and_scoring_memory_by_hand():
@@ -158,6 +171,7 @@ def test_sampling_and_scoring_memory_by_hand():
         ({"compute": {"training_processes": 1}}, "finetune_policy", "training_processes"),
         ({"training": {"per_device_batch_size": 64}, "dpa": {"training": {"batch_size": 512}}},
          "finetune_policy", "per_device_batch_size"),
+        ({"training": {"sharding": "none"}}, "finetune_policy", "sharding to fsdp"),
         ({"compute": {"gpu_memory_gb": 24}}, "score_responses", "tokens_per_batch"),
         ({"compute": {"gpu_memory_gb": 16}}, "sample_responses", "max_prompt_tokens"),
     ],

@@ -50,7 +50,7 @@ def preflight_inputs(folder, *settings):
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
-        "compute={gpu_memory_gb: 80}",
+        "compute={gpu_memory_gb: 200}",
         "dpa={iterations: 3}",
         f"methods={METHODS}",
     ]
