@@ -26,8 +26,8 @@ COUNTS = {
         "train_initial_policy": 1,
         "finetune_policy": 4 * 3,
         "train_steerlm": 1,
-        "train_ppo": 1,
-        "evaluate_policy": 5 + 5,
+        "preflight": 1,
+        "evaluate_policy": 5 + 4,
         "evaluate_soup": 1,
     },
     "gemma-2b-harmless": {
