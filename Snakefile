@@ -39,6 +39,7 @@ localrules:
     rewardbench,
     figures,
     tables,
+    report,
 
 
 rule all:
@@ -49,6 +50,7 @@ rule all:
         rewardbench_targets(),
         figure_targets(),
         table_targets(),
+        report_targets(),
 
 
 rule reward_model:
@@ -84,6 +86,11 @@ rule figures:
 rule tables:
     input:
         table_targets(),
+
+
+rule report:
+    input:
+        report_targets(),
 
 
 onstart:

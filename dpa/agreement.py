@@ -31,6 +31,16 @@ def labelled_pairs(
     return pairs
 
 
+def prediction_rows(pairs: dict[str, list[Pair]]) -> list[dict]:
+    """Rows of predictions.parquet: a label and what was predicted; `prompt` numbers the prompts."""
+    return [
+        {"attribute": name, "prompt": prompt, "label": float(y), "predicted": float(p)}
+        for name, groups in pairs.items()
+        for prompt, (predicted, labels) in enumerate(groups)
+        for p, y in zip(predicted, labels, strict=True)
+    ]
+
+
 def metrics_table(pairs: dict[str, list[Pair]]) -> list[dict]:
     """Rows of metrics.csv: correlations and root mean square error over all labelled responses.
 

@@ -487,6 +487,13 @@ class RewardBench(Section):
         return self
 
 
+class Figures(Section):
+    published: bool
+    uncertainty: Literal["ellipses", "bars", "none"]
+    prompts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    dpi: Annotated[int, Field(ge=50)]
+
+
 class World(Section):
     """Sizes of the quickstart's generated data."""
 
@@ -536,6 +543,7 @@ class Config(Section):
     evaluation: Evaluation
     alpacaeval: AlpacaEval | None
     rewardbench: RewardBench | None
+    figures: Figures
     world: World | None
 
     @field_validator("alpacaeval", "rewardbench", mode="before")

@@ -93,6 +93,54 @@ def _benchmark(run: Path, artefact: Path) -> Path | None:
     return None
 
 
+class JobCosts(NamedTuple):
+    """What the jobs of a rule took; `part` tells a loop's iterations apart."""
+
+    rule: str
+    part: str
+    jobs: int
+    seconds: float
+    cpu_seconds: float
+    max_rss_mb: float
+
+
+#: Rules that only show what others made. They are not costs, and run while costs are counted.
+SHOWING = ("plot_", "make_table", "make_report")
+
+
+def job_costs(run: Path) -> list[JobCosts]:
+    """Wall time, CPU time and memory of a run's jobs, from all its benchmark files.
+
+    Shards of the same stage are summed up, and memory is that of the largest job. NaN for what
+    Snakemake could not measure (jobs of under a second).
+    """
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for path in sorted((run / "benchmarks").rglob("*.tsv")):
+        rule, _, part = (
+            path.relative_to(run / "benchmarks").with_suffix("").as_posix().partition("/")
+        )
+        if not rule.startswith(SHOWING):
+            part = re.sub(r"(^|iter\d+-)\d+$", lambda m: m[1].removesuffix("-"), part)
+            found.setdefault((rule, part), []).append(
+                (_column(path, "s"), _column(path, "cpu_time"), _column(path, "max_rss"))
+            )
+    return [
+        JobCosts(rule, part, len(jobs), sum(j[0] for j in jobs), sum(j[1] for j in jobs),
+                 max(j[2] for j in jobs))
+        for (rule, part), jobs in found.items()
+    ]  # fmt: skip
+
+
+def _column(benchmark: Path, name: str) -> float:
+    """The sum of a column of a benchmark file; NaN where Snakemake wrote NA or `-`."""
+    try:
+        with open(benchmark, newline="", encoding="utf-8") as file:
+            values = [row[name] for row in csv.DictReader(file, delimiter="\t")]
+        return sum(NAN if value in ("NA", "-", "") else float(value) for value in values)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{benchmark}: no number in column {name}; delete the file") from None
+
+
 def _seconds(benchmark: Path | None) -> float:
     """Wall seconds in a benchmark file, NaN without one. Raises InputError for a broken file."""
     if benchmark is None or not benchmark.exists():

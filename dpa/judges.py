@@ -33,8 +33,8 @@ OFFICIAL_PROMPTS = 805
 OFFICIAL_KEY = "OPENAI_API_KEY"
 #: Its list price in US dollars per prompt token; one token is generated, at three times that.
 OFFICIAL_PRICE = 1e-5
-#: Characters per token of what the official model was asked in published annotations, and tokens of a
-#: comparison there.
+#: Characters per token of what the official model was asked in published annotations, and tokens of
+#: a comparison there.
 CHARACTERS_PER_TOKEN = 4.85
 TOKENS_PER_COMPARISON = 952
 #: Tokens that a chat's wrapping adds to a comparison.

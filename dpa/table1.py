@@ -31,6 +31,7 @@ from dpa.statistics import (
     policy_points,
     replicate,
 )
+from dpa.tables import Table
 
 #: The rows in order: the paper's five methods by their names there, then ours.
 LABELS = {
@@ -47,6 +48,8 @@ LABELS = {
 CONDITIONED = {"ppo": 1, "dpo": 1, "rsf": 1, "sft": 0}
 #: Whose rewards: column prefix -> what it adds to a measure's name.
 SCORERS = {"r": "", "gold": "_gold"}
+#: Headings of the two tables.
+HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
 #: What DPA and the baselines are compared by.
 COMPARED = {"hypervolume": "hypervolume", "mean_vr": "mean v·r"}
 
@@ -292,9 +295,9 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
 ]
 
 
-def table1_markdown(table: pd.DataFrame, seeds: Sequence[Seed]) -> str:
-    """Table 1 as three Markdown tables with what their columns mean."""
-    parts = [f"# Table 1\n\n{_spread(seeds)}"]
+def table1_tables(table: pd.DataFrame) -> list[Table]:
+    """Table 1 as three tables with what their columns mean."""
+    found = []
     for title, meaning, columns in SECTIONS:
         present = [column for column in columns if column[0] in table]
         published = [c for c in table if c.startswith(PUBLISHED)] if title == "Properties" else []
@@ -308,12 +311,12 @@ def table1_markdown(table: pd.DataFrame, seeds: Sequence[Seed]) -> str:
             ]
             for row in table.to_dict("records")
         ]
-        parts.append(f"## {title}\n\n{meaning}\n\n{_markdown(header, rows)}")
-    return "\n\n".join(parts) + "\n"
+        found.append(Table(title, meaning, header, rows))
+    return found
 
 
-def comparison_markdown(table: pd.DataFrame, seeds: Sequence[Seed]) -> str:
-    """The comparison as one Markdown table: on how many seeds DPA wins, and by how much in each."""
+def comparison_tables(table: pd.DataFrame) -> list[Table]:
+    """The comparison as one table: on how many seeds DPA wins, and by how much in each."""
     names = {"r": "reward model", "gold": "gold"}
     rows = []
     for (method, measure, by), group in table.groupby(["method", "measure", "by"], sort=False):
@@ -324,20 +327,25 @@ def comparison_markdown(table: pd.DataFrame, seeds: Sequence[Seed]) -> str:
         wins = f"{group['wins'].iloc[0]} of {len(group)}"
         rows.append([method, COMPARED[measure], names[by], wins, ", ".join(gains)])
     header = ["against", "measure", "by", "seeds won", "DPA minus method, seed by seed"]
-    interval_note = f"In brackets, {LEVEL:g} % intervals of a paired bootstrap over prompts."
-    numbers = ", ".join(str(seed.seed) for seed in seeds)
-    return (
-        f"# DPA's last iteration against the other methods\n\nSeeds in order: {numbers}. "
-        f"{interval_note}\n\n{_markdown(header, rows)}\n"
-    )
+    return [Table("", "", header, rows)]
 
 
-def _spread(seeds: Sequence[Seed]) -> str:
+def table1_lead(seeds: Sequence[Seed]) -> str:
+    """How the numbers of table 1 are to be read."""
     if len(seeds) > 1:
         return f"Means over {len(seeds)} seeds ± their standard errors."
     return (
         f"Seed {seeds[0].seed}, {seeds[0].prompts} prompts; in brackets, {LEVEL:g} % intervals of "
         "a paired bootstrap over prompts."
+    )
+
+
+def comparison_lead(seeds: Sequence[Seed]) -> str:
+    """How the numbers of the comparison are to be read."""
+    numbers = ", ".join(str(seed.seed) for seed in seeds)
+    return (
+        f"Seeds in order: {numbers}. In brackets, {LEVEL:g} % intervals of a paired bootstrap over "
+        "prompts."
     )
 
 
@@ -351,8 +359,3 @@ def _cell(row: dict, name: str, form: str, unit: float) -> str:
     if not np.isnan(low):
         return f"{value:{form}} [{low:{form}}, {high:{form}}]"
     return f"{value:{form}}" if np.isnan(error) else f"{value:{form}} ± {error:{form}}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

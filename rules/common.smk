@@ -494,29 +494,65 @@ def policy_gradient_histories():
     return expand("{run}/ppo/{name}/history.csv", run=RUNS, name=names)
 
 
+def has_dpa():
+    """Whether there is a DPA to compare with; an experiment with ratings only has no policies."""
+    return bool(cfg.data.train_prompts) and "dpa" in cfg.methods
+
+
+def has_win_rates():
+    """Whether RewardBench compares a policy with a reference: table 2."""
+    return any(table.endswith("/win_rates.csv") for table in rewardbench_targets())
+
+
+def figure_names():
+    names = ["figure1", "figure4"] if has_dpa() else []
+    names += ["figure5"] if alpacaeval_targets() else []
+    names += ["response_length", "reward_against_length"] if has_dpa() else []
+    names += ["policy_gradient"] if policy_gradient_directions() and cfg.data.train_prompts else []
+    names += ["costs"] if cfg.data.train_prompts else []
+    return [*names, "reward_model", "rule_graph"]
+
+
+def table_names():
+    names = ["figure1", "table1", "comparison"] if has_dpa() else []
+    names += ["table2", "rewardbench_reward_model"] if has_win_rates() else []
+    names += ["costs"] if cfg.data.train_prompts else []
+    return [*names, "reward_model"]
+
+
 def figure_targets():
-    """Figures need prompts; an experiment with ratings only has none."""
-    if not cfg.data.train_prompts:
-        return []
-    figures = ["figure4"] + (["policy_gradient"] if policy_gradient_directions() else [])
     return expand(
         "results/{experiment}/figures/{figure}.{kind}",
         experiment=cfg.experiment,
-        figure=figures,
+        figure=figure_names(),
         kind=["pdf", "svg", "png"],
     )
 
 
 def table_targets():
-    if not cfg.data.train_prompts or "dpa" not in cfg.methods:
-        return []
-    tables = ["table1", "comparison"]
     return expand(
         "results/{experiment}/tables/{table}.{kind}",
         experiment=cfg.experiment,
-        table=tables,
-        kind=["csv", "md"],
+        table=table_names(),
+        kind=["csv", "md", "tex"],
     )
+
+
+def report_targets():
+    return [f"results/{cfg.experiment}/report.html"]
+
+
+#: The workflow itself, as inputs of its picture.
+RULE_FILES = sorted(
+    os.path.relpath(path, workflow.basedir)
+    for path in Path(workflow.basedir, "rules").glob("*.smk")
+)
+
+
+def given_overrides():
+    """The run's own --config, for a Snakemake that is asked about this run."""
+    given = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    return ["--config", *given] if given else []
 
 
 def start_message():
@@ -540,3 +576,6 @@ def success_message():
     metrics = Path(reward_model_targets()[0])
     if metrics.exists():
         print(f"     Quality of the reward model: {metrics}")
+    page = Path(report_targets()[0])
+    if page.exists():
+        print(f"     Everything on one page, to be opened in a browser: {page}")

@@ -74,6 +74,7 @@ rule evaluate_reward_model:
     output:
         metrics="results/{experiment}/reward_model/metrics.csv",
         ranking="results/{experiment}/reward_model/ranking.csv",
+        predictions="results/{experiment}/reward_model/predictions.parquet",
     log:
         "results/{experiment}/logs/evaluate_reward_model.log",
     benchmark:
@@ -90,7 +91,7 @@ rule evaluate_reward_model:
     shell:
         "python -m scripts.evaluate_reward_model {params.model:q} --ratings {input.ratings:q}"
         " --tokens-per-batch {params.tokens} --metrics {output.metrics:q}"
-        " --ranking {output.ranking:q} 2>&1 | tee {log}"
+        " --ranking {output.ranking:q} --predictions {output.predictions:q} 2>&1 | tee {log}"
 
 
 rule annotate_responses:

@@ -4,11 +4,12 @@ Rule: evaluate_reward_model. Example:
 
     python -m scripts.evaluate_reward_model --reward-model reward_model/model \
         --ratings data/ratings.jsonl --tokens-per-batch 16384 --metrics metrics.csv \
-        --ranking ranking.csv
+        --ranking ranking.csv --predictions predictions.parquet
 
 Writes metrics.csv (attribute, n, pearson, spearman, rmse) over all validation ratings, and
 ranking.csv (attribute, prompts, spearman_within_prompt, pairwise_accuracy): how responses to the
-same prompt are ranked, averaged over prompts.
+same prompt are ranked, averaged over prompts. predictions.parquet has every label with its
+prediction.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(
     ratings: Annotated[Path, typer.Option(help="ratings.jsonl; its validation split is used.")],
     metrics: Annotated[Path, typer.Option(help="CSV to write.")],
     ranking: Annotated[Path, typer.Option(help="CSV to write.")],
+    predictions: Annotated[Path, typer.Option(help="Parquet file to write.")],
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
     attributes: Annotated[
         str | None, typer.Option(help="Names that the outputs must have, in order.")
@@ -36,7 +38,7 @@ def main(
     """Compare the reward model's outputs with the held-out ratings."""
     import pandas as pd
 
-    from dpa.agreement import labelled_pairs, metrics_table, ranking_table
+    from dpa.agreement import labelled_pairs, metrics_table, prediction_rows, ranking_table
     from dpa.provenance import atomic, write_sidecar
     from dpa.score_files import score_held_out
     from dpa.scoring import RewardModel
@@ -48,6 +50,9 @@ def main(
         tokens_per_batch=tokens_per_batch,
     )
     pairs = labelled_pairs(score_held_out(model, ratings), model.names)
+    with atomic(predictions) as partial:
+        pd.DataFrame(prediction_rows(pairs)).to_parquet(partial, index=False)
+    write_sidecar(predictions, [reward_model, ratings], scored=model.scored, cut=model.cut)
     for path, rows in ((metrics, metrics_table(pairs)), (ranking, ranking_table(pairs))):
         table = pd.DataFrame(rows)
         with atomic(path) as partial:

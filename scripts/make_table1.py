@@ -7,7 +7,7 @@ Rule: make_table1. Example (one seed; repeat --prompt-rewards and --run for more
         --hypervolume-reference 0,100 --published results/published/table1_method_properties.csv \
         --output-dir tables
 
-writes table1.csv, table1.md, comparison.csv and comparison.md. --parts names the folders of a run
+writes table1 and comparison, each as .csv, .md and .tex. --parts names the folders of a run
 whose cost is a method's: none for a model that was not trained here.
 """
 
@@ -29,7 +29,7 @@ def main(
     objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
     hypervolume_reference: Annotated[str, typer.Option(help="Worst corner, comma-separated.")],
     published: Annotated[Path, typer.Option(help="The paper's table 1 (CSV).")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the four files.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the six files.")],
 ) -> None:
     """Make table 1 and the comparison with DPA."""
     import pandas as pd
@@ -39,12 +39,17 @@ def main(
     from dpa.provenance import write_sidecar, write_text
     from dpa.statistics import REPLICATES, read_prompt_rewards
     from dpa.table1 import (
+        COMPARISON_HEADING,
+        HEADING,
         comparison,
-        comparison_markdown,
+        comparison_lead,
+        comparison_tables,
         measure_seed,
         table1,
-        table1_markdown,
+        table1_lead,
+        table1_tables,
     )
+    from dpa.tables import latex, markdown
 
     names = objectives.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
@@ -61,11 +66,15 @@ def main(
         raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
     table = table1(seeds, len(names), pd.read_csv(published))
     compared = comparison(seeds)
+    page = (HEADING, table1_lead(seeds), table1_tables(table))
+    against = (COMPARISON_HEADING, comparison_lead(seeds), comparison_tables(compared))
     texts = {
         "table1.csv": table.to_csv(index=False, float_format="%.12g"),
-        "table1.md": table1_markdown(table, seeds),
+        "table1.md": markdown(*page),
+        "table1.tex": latex(*page),
         "comparison.csv": compared.to_csv(index=False, float_format="%.12g"),
-        "comparison.md": comparison_markdown(compared, seeds),
+        "comparison.md": markdown(*against),
+        "comparison.tex": latex(*against),
     }
     for name, text in texts.items():
         write_text(output_dir / name, text)

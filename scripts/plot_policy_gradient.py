@@ -2,10 +2,10 @@
 
 Rule: plot_policy_gradient. Example:
 
-    python -m scripts.plot_policy_gradient --history ppo/100_0/history.csv --title quickstart \
-        --output figures/policy_gradient.png
+    python -m scripts.plot_policy_gradient --history ppo/100_0/history.csv \
+        --experiment quickstart --output-dir figures
 
-The folder of a history names its direction.
+writes policy_gradient.{pdf,svg,png,csv,md}. The folder of a history names its direction.
 """
 
 from pathlib import Path
@@ -21,24 +21,29 @@ app = make_app()
 @app.command()
 def main(
     history: Annotated[list[Path], typer.Option(help="<direction>/history.csv files.")],
-    title: Annotated[str, typer.Option()],
-    output: Annotated[list[Path], typer.Option(help="Files to write (.pdf, .svg, .png).")],
+    experiment: Annotated[str, typer.Option(help="Its name, for title and caption.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the figure's files.")],
+    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG file.")] = 200,
 ) -> None:
     """Draw the training curves of the PPO row."""
     import os
 
     import pandas as pd
 
-    from dpa.figures import plot_policy_gradient, save_figure
-    from dpa.provenance import write_sidecar
+    from dpa.figures.policy_gradient import (
+        draw_policy_gradient,
+        policy_gradient_caption,
+        policy_gradient_marks,
+    )
+    from dpa.figures.style import write_figure
 
     common = os.path.commonpath([path.parent.parent for path in history])
     names = {str(path.parent.relative_to(common)): path for path in history}
-    histories = {name: pd.read_csv(path) for name, path in names.items()}
-    save_figure(plot_policy_gradient(histories, title), output)
-    for path in output:
-        write_sidecar(path, history)
-    log.info("wrote %s", ", ".join(map(str, output)))
+    marks = policy_gradient_marks({name: pd.read_csv(path) for name, path in names.items()})
+    figure = draw_policy_gradient(marks, f"PPO row, experiment {experiment}")
+    caption = policy_gradient_caption(experiment)
+    write_figure(output_dir, "policy_gradient", figure, marks, caption, history, dpi)
+    log.info("wrote %s", output_dir / "policy_gradient.pdf")
 
 
 if __name__ == "__main__":

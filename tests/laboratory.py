@@ -16,6 +16,7 @@ RUN = Path("results/tiny")
 WRITTEN = {
     "evaluate_soup": ("sampled", "scored"),
     "evaluate_policy": ("sampled", "scored"),
+    "plot_pareto_front": ("output-dir",),
 }
 
 

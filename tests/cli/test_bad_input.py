@@ -715,6 +715,15 @@ TRAIN_CASES = [
          ("direction [1.0, 1.0] has length 1.4142",), None, {"direction": "1.0,1.0"}),
 ]  # fmt: skip
 
+
+def other_table(run: Path) -> None:
+    """A parquet file of something else in the place of the prompt rewards."""
+    import pandas as pd
+
+    (run / "evaluation").mkdir(exist_ok=True)
+    pd.DataFrame({"iteration": [1]}).to_parquet(run / "evaluation/prompt_rewards.parquet")
+
+
 DPA2 = {"responses": f"{RUN}/evaluation/scored/dpa-2.jsonl"}
 REPORT = [
     Case("scores of other prompts", "collect_validation_rewards",
@@ -724,11 +733,11 @@ REPORT = [
          content("evaluation/scored/dpa-2.jsonl", lambda b: b[:-9]), ("dpa-2.jsonl:12", "cut off"),
          options=DPA2),
     Case("a figure of an empty table", "plot_pareto_front",
-         write("evaluation/validation_rewards.csv", b""),
-         ("validation_rewards.csv", "rerun collect_validation_rewards"), None),
+         write("evaluation/prompt_rewards.parquet", b""),
+         ("prompt_rewards.parquet", "rerun collect_validation_rewards"), None),
     Case("a figure of another table", "plot_pareto_front",
-         write("evaluation/validation_rewards.csv", b"a,b\n1,2\n"),
-         ("validation_rewards.csv: no column", "rerun collect_validation_rewards"), None),
+         other_table,
+         ("prompt_rewards.parquet: no column", "rerun collect_validation_rewards"), None),
 ]  # fmt: skip
 
 CASES = [*PREPARE, *TABLES, *SAMPLE, *SCORE, *SELECT, *TRAIN_CASES, *REPORT]
@@ -740,6 +749,7 @@ OUTPUTS = {
     "evaluate_soup": ("sampled", "scored"),
     "train_ppo": ("output", "history"),
     "collect_validation_rewards": ("output", "by-prompt"),
+    "plot_pareto_front": ("output-dir",),
 }
 
 

@@ -359,7 +359,11 @@ def test_evaluation_writes_the_contracted_columns(model, tmp_path, monkeypatch):
         ratings=tmp_path / "ratings.jsonl",
         metrics=tmp_path / "metrics.csv",
         ranking=tmp_path / "ranking.csv",
+        predictions=tmp_path / "predictions.parquet",
     )
+    predictions = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert list(predictions) == ["attribute", "prompt", "label", "predicted"]
+    assert predictions["attribute"].value_counts().to_dict() == {"quality": 6, "length": 6}
     metrics = pd.read_csv(tmp_path / "metrics.csv", index_col="attribute")
     assert list(metrics) == ["n", "pearson", "spearman", "rmse"]
     assert metrics["n"].to_dict() == {"quality": 6, "length": 6, "style": 0}
@@ -378,4 +382,5 @@ def test_evaluation_needs_held_out_ratings(model, tmp_path, monkeypatch):
             ratings=tmp_path / "ratings.jsonl",
             metrics=tmp_path / "metrics.csv",
             ranking=tmp_path / "ranking.csv",
+            predictions=tmp_path / "predictions.parquet",
         )

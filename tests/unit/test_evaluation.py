@@ -1,4 +1,4 @@
-"""The validation table, the metrics on it, the facts and the figure; numbers worked by hand."""
+"""The validation table, the metrics on it, and the facts; numbers worked by hand."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from dpa.evaluation import (
     validation_rewards,
 )
 from dpa.facts import front_facts, reward_model_facts
-from dpa.figures import plot_figure4, save_figure
 from dpa.metrics import best_scalar_rewards, hypervolume, spearman, steered_scalar_rewards
 from dpa.records import Prompt, ScoredSample, write_jsonl
 from dpa.sampling import grid_of
@@ -198,20 +197,3 @@ def test_front_hypervolume_grows_with_the_front():
         front_hypervolume(front(table, "dpa", t, OBJECTIVES, "r"), [0.0, 100.0]) for t in range(4)
     ]
     assert volumes == sorted(volumes)
-
-
-def test_figures_are_byte_stable(tmp_path):
-    for folder in ("one", "two"):
-        paths = [tmp_path / folder / f"figure4.{kind}" for kind in ("pdf", "svg", "png")]
-        save_figure(plot_figure4(make_table(), OBJECTIVES, "test"), paths)
-    for path in paths:
-        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
-        assert path.stat().st_size > 5000
-    svg = (tmp_path / "one/figure4.svg").read_text()
-    for text in ("DPA t=3", "SteerLM", "SFT", "DPO", "by the gold scorer", "verbosity (mean"):
-        assert text in svg
-
-
-def test_without_gold_there_is_one_panel(tmp_path):
-    table = make_table().drop(columns=["gold_helpfulness", "gold_verbosity"])
-    assert len(plot_figure4(table, OBJECTIVES, "test").axes) == 1

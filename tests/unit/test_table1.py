@@ -9,7 +9,16 @@ from typer.testing import CliRunner
 
 from dpa.config import ROOT
 from dpa.errors import InputError
-from dpa.table1 import comparison, comparison_markdown, measure_seed, table1, table1_markdown
+from dpa.table1 import (
+    comparison,
+    comparison_lead,
+    comparison_tables,
+    measure_seed,
+    table1,
+    table1_lead,
+    table1_tables,
+)
+from dpa.tables import markdown
 from scripts.make_table1 import app
 
 NAMES = ["helpfulness", "verbosity"]
@@ -125,9 +134,9 @@ def test_several_seeds_have_standard_errors(run):
     assert table.loc["DPA", ["seconds", "seconds_se"]].tolist() == pytest.approx([4.5, 0])
     assert table[["hypervolume_low", "control_high"]].isna().all(axis=None)
     assert table["seeds"].tolist() == [2] * 5
-    markdown = table1_markdown(table.reset_index(), seeds)
-    assert "| PPO | 38.00 ± 0.50 |" in markdown
-    assert "over 2 seeds" in markdown
+    page = markdown("Table 1", table1_lead(seeds), table1_tables(table.reset_index()))
+    assert "| PPO | 38.00 ± 0.50 |" in page
+    assert "over 2 seeds" in page
 
 
 def test_comparison_by_hand(run):
@@ -144,9 +153,9 @@ def test_comparison_by_hand(run):
     assert ppo["seeds"].tolist() == [2] * 4
     # Mean v.r is linear and both methods gain the same on every prompt.
     assert ppo.iloc[2][["low", "high"]].tolist() == pytest.approx([9.5, 9.5])
-    markdown = comparison_markdown(table, seeds)
-    assert "| PPO | mean v·r | reward model | 1 of 2 | +9.50 [+9.50, +9.50], -13.00" in markdown
-    assert "Seeds in order: 3, 5." in markdown
+    page = markdown("Comparison", comparison_lead(seeds), comparison_tables(table))
+    assert "| PPO | mean v·r | reward model | 1 of 2 | +9.50 [+9.50, +9.50], -13.00" in page
+    assert "Seeds in order: 3, 5." in page
 
 
 def test_a_table_without_gold(run):
@@ -154,14 +163,14 @@ def test_a_table_without_gold(run):
     table = table1([seed], 2, pd.read_csv(PUBLISHED))
     assert not [name for name in table if "gold" in name]
     assert set(comparison([seed])["by"]) == {"r"}
-    assert "(gold)" not in table1_markdown(table, [seed])
+    assert "(gold)" not in markdown("Table 1", table1_lead([seed]), table1_tables(table))
 
 
 def test_dpa_alone_has_nothing_to_compare_with(run):
     seed = measured(run, policies={key: POLICIES[key] for key in [("dpa", 1)]})
     assert len(table1([seed], 2, pd.read_csv(PUBLISHED))) == 1
     assert len(comparison([seed])) == 0
-    assert "against" in comparison_markdown(comparison([seed]), [seed])
+    assert "against" in comparison_tables(comparison([seed]))[0].header
 
 
 def test_the_same_seed_gives_the_same_table_in_any_order_of_rows(run):
@@ -227,7 +236,7 @@ def test_the_command(run, tmp_path):
         command += [f"--prompt-rewards={tmp_path / str(seed)}.parquet", f"--run={run}"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    names = ["comparison.csv", "comparison.md", "table1.csv", "table1.md"]
+    names = [f"{name}.{kind}" for name in ("comparison", "table1") for kind in ("csv", "md", "tex")]
     written = sorted(path.name for path in (tmp_path / "tables").iterdir())
     assert written == sorted([*names, *(f"{name}.meta.json" for name in names)])
     table = pd.read_csv(tmp_path / "tables/table1.csv").set_index("method")

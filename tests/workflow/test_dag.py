@@ -61,12 +61,12 @@ def test_quickstart_plans_every_stage(clone):
     assert jobs["select_responses"] == jobs["finetune_policy"] == iterations
     assert jobs["annotate_responses"] == shards
     assert jobs["evaluate_policy"] == iterations + 1 + 3
-    assert jobs["plot_pareto_front"] == 1
     # AlpacaEval judges DPA, SteerLM, SFT and DPO; RewardBench DPA against DPO.
     assert jobs["sample_benchmark"] == 4 + 2
     assert jobs["judge_alpacaeval"] == 1
     assert jobs["judge_rewardbench"] == 2
     assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
+    assert jobs["plot_pareto_front"] == jobs["plot_samples"] == jobs["make_report"] == 1
 
 
 @pytest.mark.parametrize("shards", [1, 5])

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dpa.config import ROOT, merge
+from tests.browser import load
 from tests.workflow.helpers import (
     MINI,
     command,
@@ -24,6 +25,13 @@ from tests.workflow.helpers import (
 EXPERIMENT = "mini"
 RESULTS = Path("results") / EXPERIMENT
 CONFIG = ("--config", f"experiment={EXPERIMENT}")
+#: The figures that follow from the methods of the small experiment.
+FIGURES = [
+    "figure1", "figure4", "response_length", "reward_against_length", "reward_model", "costs",
+    "rule_graph",
+]  # fmt: skip
+#: The rules that draw and tabulate what the validation rewards of all policies say.
+SHOWING = {"plot_pareto_front", "plot_samples", "plot_costs", "make_table1", "make_report"}
 SELECTED = [RESULTS / f"dpa/iter{t}/selected.jsonl" for t in (1, 2)]
 
 
@@ -61,8 +69,26 @@ def test_artefacts_have_their_contracted_names_and_columns(finished):
         metrics = list(csv.DictReader(file))
     assert list(metrics[0]) == ["attribute", "n", "pearson", "spearman", "rmse"]
     assert len(metrics) == 10
-    for kind in ("pdf", "svg", "png"):
-        assert (finished / RESULTS / f"figures/figure4.{kind}").stat().st_size > 5000
+    for figure in FIGURES:
+        for kind in ("pdf", "svg", "png"):
+            assert (finished / RESULTS / f"figures/{figure}.{kind}").stat().st_size > 5000
+        assert (finished / RESULTS / f"figures/{figure}.md").read_text().startswith("**")
+    for table in ("table1", "comparison", "figure1", "costs", "reward_model"):
+        assert {".csv", ".md", ".tex"} == {
+            path.suffix for path in (finished / RESULTS / "tables").glob(f"{table}.[cmt]*[vdx]")
+        }
+
+
+def test_the_report_is_one_page_with_every_figure(finished, tmp_path):
+    seen = load(finished / RESULTS / "report.html", tmp_path)
+    assert seen["errors"] == seen["requests"] == seen["broken"] == []
+    assert len(seen["images"]) == len(FIGURES)
+    assert all(shown for _, shown, _ in seen["images"])
+    # Each figure of the workflow's rules that this run went through.
+    with open(finished / RESULTS / "figures/rule_graph.csv") as file:
+        rules = {row["rule"] for row in csv.DictReader(file) if row["kind"] == "rule"}
+    assert {"make_quickstart_data", "finetune_policy", "make_report"} <= rules
+    assert "train_dpo" not in rules
 
 
 def test_selected_data_is_complete_and_accounted_for(finished):
@@ -120,13 +146,31 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_a_deleted_figure_is_redrawn_alone(finished):
-    figure = finished / RESULTS / "figures/figure4.png"
+    figure = finished / RESULTS / "figures/figure4.pdf"
     before = figure.read_bytes()
     figure.unlink()
-    jobs = planned_jobs(finished, *CONFIG)
-    assert jobs == {"plot_pareto_front": 1, "all": 1}
+    target = str(RESULTS / "figures/figure4.pdf")
+    assert planned_jobs(finished, *CONFIG, "--", target) == {"plot_pareto_front": 1}
+    assert planned_jobs(finished, *CONFIG) == {"plot_pareto_front": 1, "make_report": 1, "all": 1}
     snakemake(finished, "--cores", "2", *CONFIG)
     assert figure.read_bytes() == before
+    assert planned_jobs(finished, *CONFIG) == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "redrawn"),
+    [
+        ("uncertainty: bars", {"plot_pareto_front"}),
+        ("published: true", {"plot_pareto_front"}),
+        ("prompts: [2]", {"plot_samples"}),
+        ("dpi: 90", {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model",
+                     "plot_rule_graph"}),
+    ],
+)  # fmt: skip
+def test_a_plotting_option_redraws_and_nothing_else(finished, option, redrawn):
+    jobs = planned_jobs(finished, *CONFIG, f"figures={{{option}}}")
+    # The command line is part of what the rule graph is drawn from.
+    assert {*jobs, "plot_rule_graph"} == {*redrawn, "plot_rule_graph", "make_report", "all"}
 
 
 def test_more_iterations_extend_the_run(finished):
@@ -140,6 +184,10 @@ def test_more_iterations_extend_the_run(finished):
         "collect_validation_rewards": 1,
         "make_table1": 1,
         "plot_pareto_front": 1,
+        "plot_samples": 1,
+        "plot_costs": 1,
+        "plot_rule_graph": 1,
+        "make_report": 1,
         "all": 1,
     }
 
@@ -148,12 +196,8 @@ def test_more_iterations_extend_the_run(finished):
 def test_evaluation_settings_do_not_retrain(finished, setting):
     jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
-        "evaluate_policy",
-        "collect_validation_rewards",
-        "make_table1",
-        "plot_pareto_front",
-        "all",
-    }
+        "evaluate_policy", "collect_validation_rewards", "plot_rule_graph", "all", *SHOWING
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Draw the reward model's predictions against held-out labels, and make the table of its quality.
+
+Rule: plot_reward_model. Example:
+
+    python -m scripts.plot_reward_model --predictions reward_model/predictions.parquet \
+        --metrics reward_model/metrics.csv --ranking reward_model/ranking.csv \
+        --experiment quickstart --output-dir figures --tables-dir tables
+
+writes figures/reward_model.{pdf,svg,png,csv,md} and tables/reward_model.{csv,md,tex}.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    predictions: Annotated[Path, typer.Option(help="predictions.parquet")],
+    metrics: Annotated[Path, typer.Option(help="metrics.csv")],
+    ranking: Annotated[Path, typer.Option(help="ranking.csv")],
+    experiment: Annotated[str, typer.Option(help="Its name, for title and caption.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the figure's files.")],
+    tables_dir: Annotated[Path, typer.Option(help="Folder of the table's files.")],
+    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG file.")] = 200,
+) -> None:
+    """Draw the reward model's predictions against held-out labels."""
+    import pandas as pd
+
+    from dpa.figures.reward_model import (
+        draw_reward_model,
+        quality,
+        quality_table,
+        reward_model_caption,
+        reward_model_marks,
+    )
+    from dpa.figures.style import write_figure
+    from dpa.provenance import write_sidecar, write_text
+    from dpa.tables import latex, markdown
+
+    table = quality(pd.read_csv(metrics), pd.read_csv(ranking))
+    marks = reward_model_marks(pd.read_parquet(predictions))
+    title = f"Reward model, experiment {experiment}"
+    figure = draw_reward_model(marks, table, title)
+    inputs = [predictions, metrics, ranking]
+    caption = reward_model_caption(table, experiment)
+    write_figure(output_dir, "reward_model", figure, marks, caption, inputs, dpi)
+    page = (title, "", [quality_table(table)])
+    texts = {"csv": table.to_csv(index=False), "md": markdown(*page), "tex": latex(*page)}
+    for kind, text in texts.items():
+        write_text(tables_dir / f"reward_model.{kind}", text)
+        write_sidecar(tables_dir / f"reward_model.{kind}", inputs)
+    log.info("wrote %s", output_dir / "reward_model.pdf")
+
+
+if __name__ == "__main__":
+    run(app)

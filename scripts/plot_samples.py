@@ -1,0 +1,89 @@
+"""Draw figure 1 (one prompt under several directions), response lengths, and reward by length.
+
+Rule: plot_samples. Example:
+
+    python -m scripts.plot_samples --responses evaluation/scored/dpa-4.jsonl \
+        --responses evaluation/scored/dpo.jsonl --prompts data/prompts/validation.jsonl \
+        --objectives helpfulness,verbosity --experiment quickstart --output-dir figures \
+        --tables-dir tables
+
+A file's stem names its policy; files of several seeds with the same stem count as one policy, and
+texts are the first one's. Writes figure1, response_length and reward_against_length (.pdf, .svg,
+.png, .csv, caption .md), figure 1 as a table (figure1.csv, .md, .tex) and samples.csv: the
+responses to all of --shown.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    responses: Annotated[list[Path], typer.Option(help="<method>[-<iteration>].jsonl files.")],
+    prompts: Annotated[Path, typer.Option(help="Validation prompts.")],
+    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    experiment: Annotated[str, typer.Option(help="Its name, for titles and captions.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the figures' files.")],
+    tables_dir: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    shown: Annotated[str, typer.Option(help="Positions of prompts; figure 1 has the first.")] = "0",
+    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG files.")] = 200,
+) -> None:
+    """Draw figure 1, response lengths, and reward against length."""
+    from dpa.figures import samples as figures
+    from dpa.figures.style import write_figure
+    from dpa.provenance import write_sidecar, write_text
+    from dpa.tables import latex, markdown
+
+    names = objectives.split(",")
+    chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])
+    ids = [prompt.prompt_id for prompt in chosen]
+    by_policy: dict = {}
+    for path in responses:
+        by_policy.setdefault(path.stem, []).append(figures.read_responses(path, ids))
+    policies = [figures.pooled(found) for found in by_policy.values()]
+    rows = figures.sample_rows(chosen, policies, names)
+    first = figures.figure1_rows(rows)
+    lengths = figures.length_marks(policies, names)
+    rewards = figures.reward_length_marks(policies, names)
+
+    title = f"Figure 1, experiment {experiment}"
+    caption = figures.figure1_caption(first, experiment)
+    drawings = {
+        "figure1": (figures.draw_figure1(first, names, title), first, caption),
+        "response_length": (
+            figures.draw_lengths(lengths, names, f"Response length, experiment {experiment}"),
+            lengths,
+            figures.length_caption(experiment),
+        ),
+        "reward_against_length": (
+            figures.draw_reward_length(
+                rewards, names, f"Reward against length, experiment {experiment}"
+            ),
+            rewards,
+            figures.reward_length_caption(experiment),
+        ),
+    }
+    inputs = [*responses, prompts]
+    for name, (figure, marks, text) in drawings.items():
+        write_figure(output_dir, name, figure, marks, text, inputs, dpi)
+    page = (title, "", [figures.figure1_table(first, names)])
+    texts = {
+        "figure1.csv": first.to_csv(index=False, float_format="%.6g"),
+        "figure1.md": markdown(*page),
+        "figure1.tex": latex(*page),
+        "samples.csv": rows.to_csv(index=False, float_format="%.6g"),
+    }
+    for name, text in texts.items():
+        write_text(tables_dir / name, text)
+        write_sidecar(tables_dir / name, inputs)
+    log.info("wrote %s in %s", ", ".join(drawings), output_dir)
+
+
+if __name__ == "__main__":
+    run(app)
