@@ -20,14 +20,7 @@ from dpa.checkpoints import Checkpoints
 from dpa.provenance import read_sidecar
 from tests import tiny_models
 from tests.training_jobs import run
-from tests.workflow.helpers import environment
-
-#: What the rule's command begins with for two processes (a test of the DAG compares it).
-LAUNCHER = (
-    "accelerate launch --multi_gpu --num_machines 1 --num_processes 2"
-    " --num_cpu_threads_per_process 1 --mixed_precision no --dynamo_backend no"
-    " --main_process_port 0"
-)
+from tests.workflow.helpers import TWO_PROCESSES, environment
 
 FSDP = {"sharding": "fsdp"}
 LORA = {"lora": {"rank": 4, "alpha": 8}}
@@ -71,7 +64,7 @@ def launch(folder: Path, jobs: list) -> subprocess.CompletedProcess:
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
     return subprocess.run(
-        [*LAUNCHER.split(), "-m", "tests.training_jobs", str(path)],
+        [*TWO_PROCESSES.split(), "-m", "tests.training_jobs", str(path)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
