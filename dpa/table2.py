@@ -15,6 +15,8 @@ ACCURACY_HEADING = "RewardBench accuracy of the reward model"
 #: Averages: level in win_rates.csv -> heading.
 AVERAGES = {"average_macro": "mean over subsets", "average_weighted": "mean over prompts"}
 KEY = ["method", "iteration", "direction_index", "reference", "level", "name"]
+#: The name of an average over everything; the others are of a section.
+OVERALL = "all"
 PUBLISHED_OBJECTIVES = ["helpfulness", "verbosity", "harmlessness"]
 NOTE = "Win rate in percent against the reference policy, ties counted half, ± standard error."
 PAPER_NOTE = "The paper's rows are Gemma-2B, DPA at t = 3 against DPO; it gives no averages."
@@ -92,7 +94,7 @@ def _table(title: str, note: str, shown: pd.DataFrame, objectives: Sequence[str]
     sections = shown.loc[shown["level"] == "section", "name"].unique()
     columns: list[tuple] = [("section", name, name) for name in sections]
     columns += [
-        (level, None, heading)
+        (level, OVERALL, heading)
         for level, heading in AVERAGES.items()
         if (shown["level"] == level).any()
     ]
@@ -122,7 +124,7 @@ def _cells(policy: tuple, own: pd.DataFrame, v: pd.Series, columns: Sequence[tup
         text_of_direction(v) if index >= 0 else "–",
     ]
     for level, name, _ in columns:
-        rows = own[(own["level"] == level) & ((own["name"] == name) if name else True)]
+        rows = own[(own["level"] == level) & (own["name"] == name)]
         cells.append(_rate(rows.iloc[0]) if len(rows) else "–")
     return cells
 
@@ -134,7 +136,8 @@ def _rate(row: pd.Series) -> str:
 
 def accuracy_tables(accuracy: pd.DataFrame) -> list[Table]:
     """The reward model's accuracy under each objective, by section and both averages."""
-    shown = accuracy[accuracy["level"] != "subset"]
+    averaged = accuracy["level"].isin(list(AVERAGES)) & (accuracy["name"] == OVERALL)
+    shown = accuracy[averaged | (accuracy["level"] == "section")]
     columns = [
         (level, name) for level, name in shown[["level", "name"]].drop_duplicates().to_numpy()
     ]

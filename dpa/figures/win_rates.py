@@ -128,7 +128,8 @@ def _draw_methods(axes: Axes, rows: pd.DataFrame, objectives: Sequence[str]) -> 
                 if not v.isna().any():
                     axes.annotate(
                         text_of_direction(v), (points["x"].iloc[place], points["y"].iloc[place]),
-                        xytext=(-5, 3), textcoords="offset points", fontsize=6.5, ha="right",
+                        xytext=(-5, 3) if place == 0 else (6, -9), textcoords="offset points",
+                        fontsize=6.5, ha="right" if place == 0 else "left",
                     )  # fmt: skip
     axes.margins(x=0.12, y=0.12)
 

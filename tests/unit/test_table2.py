@@ -86,14 +86,18 @@ def make_rates(seed=0, shift=0.0, third=False):
     for i, v in enumerate([(1.0, 0.0, 0.0), (0.71, 0.0, 0.71)] if third else [(1.0, 0.0)]):
         names = [*OBJECTIVES, "harmlessness"][: len(v)]
         for level, name in [("subset", "hep-cpp"), ("section", "Chat Hard"), ("section", "Safety"),
-                            ("average_macro", "all"), ("average_weighted", "all")]:  # fmt: skip
+                            ("average_macro", "Safety"), ("average_macro", "all"),
+                            ("average_weighted", "all")]:  # fmt: skip
             rows.append(
                 {"method": "dpa", "iteration": 3, "seed": seed, "direction_index": i,
                  **{f"v_{n}": x for n, x in zip(names, v, strict=True)}, "reference": "dpo",
                  "level": level, "name": name, "n": 10, "wins": 6, "ties": 0,
                  "win_rate": 60.0 + i + shift, "standard_error": 15.0}
             )  # fmt: skip
-    return pd.DataFrame(rows).astype({"iteration": "Int64"})
+    # An average over a section is none over all.
+    table = pd.DataFrame(rows).astype({"iteration": "Int64"})
+    of_section = (table["level"] == "average_macro") & (table["name"] == "Safety")
+    return table.assign(win_rate=table["win_rate"].where(~of_section, 1.0))
 
 
 def test_the_papers_row_is_below_ours_of_the_same_direction():
