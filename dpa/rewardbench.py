@@ -68,12 +68,12 @@ def prepare(source: Source, sections: Sections, items: Path, prompts: Path) -> N
             f"{describe(source)}: the subsets are not those of rewardbench.sections: "
             + "; ".join(wrong + [f"{name}: not expected" for name in unknown])
         )
-    unique = {
-        c.prompt_id: Prompt(prompt_id=c.prompt_id, prompt=c.prompt, source=describe(source))
-        for c in reversed(found)
-    }
+    unique: dict[str, Prompt] = {}
+    for c in found:
+        prompt = Prompt(prompt_id=c.prompt_id, prompt=c.prompt, source=describe(source))
+        unique.setdefault(c.prompt_id, prompt)
     write_jsonl(items, found)
-    write_jsonl(prompts, reversed(unique.values()))
+    write_jsonl(prompts, unique.values())
     for path, rows in ((items, len(found)), (prompts, len(unique))):
         write_sidecar(path, [describe(source)], rows=rows)
     log.info("%d prompts of %d subsets, %d different", len(found), len(expected), len(unique))
