@@ -20,7 +20,7 @@ from dpa.checkpoints import CheckpointCallback, Checkpoints, training_fingerprin
 from dpa.cli import Progress, log
 from dpa.config import Schedule, Training
 from dpa.controls import chat_controls
-from dpa.errors import InputError
+from dpa.errors import InputError, writing
 from dpa.models import load_model
 from dpa.processes import is_main_process, process_state, shard_on_cpu
 from dpa.provenance import Losses, write_sidecar
@@ -198,7 +198,8 @@ def train_and_save(
     """
     from transformers import PrinterCallback
 
-    checkpoints = Checkpoints(output, fingerprint)
+    with writing(output):
+        checkpoints = Checkpoints(output, fingerprint)
     trainer = make_trainer(checkpoints.folder)
     ends = CheckpointCallback(checkpoints)
     trainer.remove_callback(PrinterCallback)
@@ -209,7 +210,8 @@ def train_and_save(
     if not is_main_process():
         # Each process draws noise of its own (token dropout), from here on.
         torch.manual_seed(trainer.args.seed + process_state().process_index)
-    trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
+    with writing(output):
+        trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
     if ends.stopped:
         raise SystemExit(143)
     steps = trainer.state.global_step
@@ -219,7 +221,8 @@ def train_and_save(
     mean = total / max(steps, 1)
     if not math.isfinite(mean):
         raise InputError(f"training diverged: mean loss {mean}; lower the stage's learning_rate")
-    checkpoints.finish(lambda folder: save(trainer, folder))
+    with writing(output):
+        checkpoints.finish(lambda folder: save(trainer, folder))
     return {
         "steps": steps,
         "train_loss": round(mean, 5),

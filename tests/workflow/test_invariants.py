@@ -135,7 +135,7 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked(laboratory, tmp_
         )
         losses.append(json.loads((folder / f"{output}.meta.json").read_text())["train_loss"])
         gradients.append(dict(np.load(kept)))
-    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert losses[1] == pytest.approx(losses[0], abs=2e-5)
     assert gradients[0].keys() == gradients[1].keys()
     assert len(gradients[0]) >= 20
     for name, unpacked in gradients[0].items():
