@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def run(app: typer.Typer) -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        log.info("on %s, GPU %s", platform.node(), gpus)
     try:
         app()
     except InputError as error:
@@ -83,10 +86,13 @@ class Progress:
             log.info("resuming behind %d of %d %s", done, total, unit)
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count `count` more as done; `note` is appended to the line."""
+        """Count `count` more as done; `note` is appended to the line.
+
+        With 0 it is a sign of life: a line once `every` seconds are over.
+        """
         self.done += count
         now = time.monotonic()
-        if now - self.last >= self.every or self.done >= self.total:
+        if now - self.last >= self.every or (count and self.done >= self.total):
             self.last = now
             rate = (self.done - self.first) / max(now - self.start, 1e-9)
             log.info("%d/%d %s, %.3g/s%s", self.done, self.total, self.unit, rate, note)

@@ -228,6 +228,7 @@ class Compute(Section):
     training_nodes: Positive
     cpus_per_gpu: Positive
     gpu_memory_gb: Annotated[float, Field(gt=0)]
+    hang_minutes: Annotated[float, Field(ge=0)]
 
 
 class Cluster(Section):
@@ -322,6 +323,7 @@ class BaseModelSection(Model):
 
 
 class RewardModel(Model):
+    engine: Literal["transformers", "vllm"]
     attributes: Annotated[list[str], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
     token_dropout: Fraction
@@ -351,12 +353,22 @@ class Dpa(Section):
 
 class Sampling(Section):
     engine: Literal["vllm", "transformers"]
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "int8_per_token_head"]
     temperature: Annotated[float, Field(gt=0)]
     max_new_tokens: Positive
     max_prompt_tokens: Positive
     prompts_per_chunk: Positive
     rows_per_batch: Positive
     max_truncated_fraction: Fraction
+
+    @model_validator(mode="after")
+    def _vllm_only(self) -> "Sampling":
+        if self.engine == "transformers" and self.kv_cache_dtype != "auto":
+            raise ValueError(
+                f"kv_cache_dtype: {self.kv_cache_dtype} is vLLM's; set it to auto, or take "
+                "engine vllm"
+            )
+        return self
 
 
 class DpoRecipe(Section):

@@ -21,6 +21,7 @@ from dpa.controls import chat_controls
 from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.engines import Completion, Engine, Request, load_engine, load_tokenizer
 from dpa.errors import InputError
+from dpa.gpus import claim_gpu
 from dpa.models import check_system_prompt
 from dpa.prompts import condition_system_prompt, direction_system_prompt, messages
 from dpa.provenance import Losses, code_version, content_hash, write_sidecar
@@ -28,6 +29,7 @@ from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_prompt
 from dpa.seeds import sample_seed
 from dpa.steerlm import Conditions, draw_condition, read_conditions
 from dpa.tokenization import prompt_ids
+from dpa.watchdog import Watchdog
 
 
 class Steering(NamedTuple):
@@ -260,25 +262,37 @@ def sample_file(
             f"{prompts}: all {len(texts)} prompts are longer than sampling.max_prompt_tokens "
             f"({sampling.max_prompt_tokens}); raise it"
         )
-    if losses.dropped:
-        log.info("%d of %d prompts left out: too long", losses.dropped.total(), losses.read)
+    longest = max((len(item.tokens) for chunk in plan for item in chunk), default=0)
+    log.info(
+        "%d of %d prompts are longer than %d tokens (sampling.max_prompt_tokens) and left out; the "
+        "longest of the others has %d",
+        losses.dropped.total(),
+        losses.read,
+        sampling.max_prompt_tokens,
+        longest,
+    )
     neutralised = chat_controls(tokenizer).log_neutralised()
     sizes = [sum(item.steering.samples for item in chunk) for chunk in plan]
     fingerprint = _fingerprint(policy, revision, sampling, plan)
     writer = ChunkedWriter(output, Sample, sizes, fingerprint)
     tally = _Tally(sum(sizes), sampling.max_truncated_fraction, writer.partial)
     if writer.done < len(plan):
-        engine = load_engine(
-            sampling.engine,
-            policy,
-            revision=revision,
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            max_model_len=sampling.max_prompt_tokens + sampling.max_new_tokens,
-            rows_per_batch=sampling.rows_per_batch,
-        )
-        with closing(engine):
-            _run(engine, plan[writer.done :], writer, tally)
+        claim_gpu()
+        with Watchdog(f"sampling {output}") as watchdog:
+            speed = _Speed(watchdog)
+            engine = load_engine(
+                sampling.engine,
+                policy,
+                revision=revision,
+                temperature=sampling.temperature,
+                max_new_tokens=sampling.max_new_tokens,
+                max_model_len=sampling.max_prompt_tokens + sampling.max_new_tokens,
+                rows_per_batch=sampling.rows_per_batch,
+                kv_cache_dtype=sampling.kv_cache_dtype,
+                on_tokens=speed.add,
+            )
+            with closing(engine):
+                _run(engine, plan[writer.done :], writer, tally, speed)
     writer.finish(
         lambda: write_sidecar(
             output,
@@ -315,10 +329,33 @@ class _Tally:
             )
 
 
-def _run(engine: Engine, plan: list[PlannedChunk], writer: ChunkedWriter, tally: _Tally) -> None:
+class _Speed:
+    """Counts generated tokens, of unfinished responses too: signs of life, and tokens/s."""
+
+    def __init__(self, watchdog: Watchdog) -> None:
+        self.watchdog = watchdog
+        self.tokens = 0
+        self.start(lambda: None)
+
+    def start(self, report: Callable[[], None]) -> None:
+        """From now on time counts; `report` is called whenever there are tokens."""
+        self.started, self.report = time.monotonic(), report
+
+    def add(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.watchdog.beat()
+        self.report()
+
+    def __str__(self) -> str:
+        return f"{self.tokens / max(time.monotonic() - self.started, 1e-9):,.0f} tokens/s"
+
+
+def _run(
+    engine: Engine, plan: list[PlannedChunk], writer: ChunkedWriter, tally: _Tally, speed: _Speed
+) -> None:
     """Generate and write the chunks of the plan."""
     progress = Progress(tally.expected, "responses", tally.responses)
-    start, resumed = time.monotonic(), tally.tokens
+    speed.start(lambda: progress.advance(0, f", {speed}, {tally.truncated} cut off"))
     requests = ([item.request() for item in chunk] for chunk in plan)
     for chunk, results in zip(plan, engine.generate(requests), strict=True):
         records = [
@@ -328,8 +365,7 @@ def _run(engine: Engine, plan: list[PlannedChunk], writer: ChunkedWriter, tally:
         ]
         writer.write(records)
         tally.add(records)
-        rate = (tally.tokens - resumed) / max(time.monotonic() - start, 1e-9)
-        progress.advance(len(records), f", {rate:,.0f} tokens/s, {tally.truncated} cut off")
+        progress.advance(len(records), f", {speed}, {tally.truncated} cut off")
 
 
 def _fingerprint(

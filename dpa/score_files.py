@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 from dpa.cli import Progress, log
 from dpa.config import Objective, Source
 from dpa.errors import InputError
+from dpa.gpus import claim_gpu
 from dpa.objectives import objective_rewards
 from dpa.prompts import Conversation
 from dpa.provenance import Losses, atomic, content_hash, write_sidecar
@@ -30,6 +32,7 @@ from dpa.records import (
     read_prompts,
 )
 from dpa.sources import PlacedRow, Row, as_prompt, cell, read_placed_rows
+from dpa.watchdog import Watchdog
 
 Group = tuple[Conversation, Sequence[str]]
 
@@ -129,6 +132,19 @@ def score_samples(
     return sum(sizes)
 
 
+@contextmanager
+def scorer(engine: str, path: str, revision: str | None, output: Path, **options: Any):
+    """A reward model, see dpa.scoring.load_scorer; under a watchdog, and closed in the end."""
+    from dpa.scoring import load_scorer
+
+    claim_gpu()
+    with Watchdog(f"scoring {output}") as watchdog:
+        model = load_scorer(engine, path, revision, **options)
+        model.on_batch = watchdog.beat
+        with closing(model):
+            yield model
+
+
 def score_file(
     reward_model: tuple[str, str | None],
     samples: Path,
@@ -138,41 +154,45 @@ def score_file(
     *,
     tokens_per_batch: int,
     attributes: Sequence[str] | None = None,
+    engine: str = "transformers",
 ) -> None:
-    """`score_samples` by a reward model given as (path, revision), with the sidecar."""
+    """`score_samples` by a reward model given as (path, revision), with the sidecar.
+
+    `engine` runs it: `transformers` or `vllm`.
+    """
     path, revision = reward_model
     checked = check_samples(samples, prompts)
-
-    from dpa.scoring import RewardModel
-
-    model = RewardModel.load(
+    inputs: list[Path | str] = [path, samples, prompts]
+    with scorer(
+        engine,
         path,
         revision,
+        output,
         attributes=attributes,
         objectives=objectives,
         tokens_per_batch=tokens_per_batch,
-    )
-    inputs: list[Path | str] = [path, samples, prompts]
-    settings = [
-        path,
-        revision,
-        model.names,
-        [objective.model_dump() for objective in objectives],
-        tokens_per_batch,
-    ]
-    known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
+    ) as model:
+        settings = [
+            path,
+            revision,
+            model.names,
+            [objective.model_dump() for objective in objectives],
+            tokens_per_batch,
+            engine,
+        ]
+        known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
 
-    def sidecar() -> None:
-        write_sidecar(
-            output,
-            inputs,
-            rows=sum(checked.per_prompt),
-            scored=model.scored,
-            cut=model.cut,
-            neutralised=model.controls.log_neutralised(),
-        )
+        def sidecar() -> None:
+            write_sidecar(
+                output,
+                inputs,
+                rows=sum(checked.per_prompt),
+                scored=model.scored,
+                cut=model.cut,
+                neutralised=model.controls.log_neutralised(),
+            )
 
-    rows = score_samples(model, checked, objectives, output, known, sidecar)
+        rows = score_samples(model, checked, objectives, output, known, sidecar)
     log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
 
 
@@ -244,29 +264,45 @@ def annotate(
     chunks: Sequence[OriginalsChunk],
     objectives: Sequence[Objective],
     losses: Losses,
-) -> Iterator[Annotation]:
-    """Annotations of the original responses, in order.
+    output: Path,
+    fingerprint: str,
+) -> int:
+    """Write annotations of the original responses, in order; returns their number.
 
-    Prompts without a response are counted in `losses`. `ratings` is where they are from.
+    Prompts without a response are counted in `losses`. `ratings` is where they are from. Resumes
+    behind the chunks that a killed job with the same fingerprint has scored.
     """
-    progress = Progress(sum(map(len, chunks)), "prompts")
-    for chunk in chunks:
-        losses.read += len(chunk)
-        losses.dropped["no original responses"] += sum(not group for group in chunk)
-        groups = [group for group in chunk if group]
+    losses.read += sum(map(len, chunks))
+    losses.dropped["no original responses"] += sum(not g for chunk in chunks for g in chunk)
+    plan = [found for chunk in chunks if (found := [group for group in chunk if group])]
+    sizes = [sum(map(len, groups)) for groups in plan]
+    writer = ChunkedWriter(output, Annotation, sizes, fingerprint)
+    progress = Progress(sum(sizes), "responses", sum(sizes[: writer.done]))
+    for groups in plan[writer.done :]:
         scores = model.score_chunk([(g[0][1].prompt, [r.response for _, r in g]) for g in groups])
-        for group, array in zip(groups, scores, strict=True):
-            for (line, rating), row in zip(group, array, strict=True):
-                attributes = named_scores(model.names, row, f"{ratings}:{line}")
-                yield Annotation(
-                    prompt_id=rating.prompt_id,
-                    prompt=rating.prompt,
-                    response=rating.response,
-                    attributes=attributes,
-                    rewards=objective_rewards(attributes, objectives),
-                    split=rating.split,
-                )
-        progress.advance(len(chunk))
+        writer.write(
+            [
+                _annotation(rating, named_scores(model.names, row, f"{ratings}:{line}"), objectives)
+                for group, array in zip(groups, scores, strict=True)
+                for (line, rating), row in zip(group, array, strict=True)
+            ]
+        )
+        progress.advance(sum(map(len, groups)))
+    writer.finish()
+    return sum(sizes)
+
+
+def _annotation(
+    rating: Rating, attributes: dict[str, float], objectives: Sequence[Objective]
+) -> Annotation:
+    return Annotation(
+        prompt_id=rating.prompt_id,
+        prompt=rating.prompt,
+        response=rating.response,
+        attributes=attributes,
+        rewards=objective_rewards(attributes, objectives),
+        split=rating.split,
+    )
 
 
 def score_held_out(model: Scorer, ratings: Path) -> Iterator[tuple[list[Rating], np.ndarray]]:

@@ -1,11 +1,13 @@
-"""Scores of responses by a reward model checkpoint: the engine of every scoring rule.
+"""Scores of responses by a reward model checkpoint: the engines of every scoring rule.
 
-The responses to one prompt share the computation of what their inputs have in common: it is run
-once, its attention cache is copied to all rows, and only the rest of each input is computed. The
-scores are those of plain transformers, one input at a time, within rounding.
+With transformers, the responses to one prompt share the computation of what their inputs have in
+common: it is run once, its attention cache is copied to all rows, and only the rest of each input
+is computed. The scores are those of plain transformers, one input at a time, within rounding.
+vLLM's engine (dpa.engines.vllm_rewards) is given the same tokens.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +44,82 @@ class Family:
         return len(self.prefix) + max(map(len, self.rests))
 
 
-class RewardModel:
-    """A multi-objective reward model, ready to score."""
+class Scorer(ABC):
+    """A multi-objective reward model, ready to score, whatever runs it."""
 
-    def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
-        self.model = model.eval()
+    def __init__(self, tokenizer: Any, config: Any, names: list[str]) -> None:
         self.tokenizer = tokenizer
         self.controls = reward_controls(tokenizer)
         self.names = names
-        self.tokens_per_batch = tokens_per_batch
-        self.max_length = min(
+        self.max_length: int = min(
             tokenizer.model_max_length,
-            getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length,
+            getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
         )
         #: Inputs scored so far, and how many of them lost their beginning to `max_length`.
         self.scored = self.cut = 0
+        #: Called whenever there was progress.
+        self.on_batch: Callable[[], None] = lambda: None
+
+    def close(self) -> None:  # noqa: B027 (only some engines hold more than memory)
+        """Free the model."""
+
+    def score_groups(self, groups: Iterable[Group]) -> Iterator[np.ndarray]:
+        """For each (prompt, responses) an array (responses, outputs) on 0-100, float64.
+
+        The scores of a group depend on nothing but the group.
+        """
+        for group in groups:
+            yield self.score_chunk([group])[0]
+
+    def score_chunk(self, groups: Sequence[Group]) -> list[np.ndarray]:
+        """As score_groups, with batches that mix prompts: faster for few responses per prompt.
+
+        In the last decimals, scores depend on the whole chunk: chunks must not depend on sharding.
+        """
+        inputs: list[tuple[Conversation, str]] = []
+        places: dict[tuple[int, str], int] = {}
+        for i, (prompt, responses) in enumerate(groups):
+            for response in responses:
+                if places.setdefault((i, response), len(inputs)) == len(inputs):
+                    inputs.append((prompt, response))
+        scores = self._score(inputs, places).round(DECIMALS)
+        return [
+            scores[[places[i, response] for response in responses]]
+            for i, (_, responses) in enumerate(groups)
+        ]
+
+    @abstractmethod
+    def _score(
+        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
+    ) -> np.ndarray:
+        """(inputs, outputs) scores; `places` maps (group, response) to the row of its input."""
+
+    def _tokens(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
+        """Each input's tokens, and whether their beginning was cut off."""
+        if not inputs:
+            return []
+        texts = [
+            reward_input(
+                self.controls.neutralise_prompt(prompt), self.controls.neutralise(response)
+            )
+            for prompt, response in inputs
+        ]
+        rows = []
+        for full in self.tokenizer(texts, verbose=False)["input_ids"]:
+            ids = cut_ids(full, self.max_length, self.tokenizer)
+            rows.append((ids, len(ids) < len(full)))
+        self.scored += len(rows)
+        self.cut += sum(cut for _, cut in rows)
+        return rows
+
+
+class RewardModel(Scorer):
+    """A reward model in transformers, on the GPU if there is one."""
+
+    def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
+        super().__init__(tokenizer, model.config, names)
+        self.model = model.eval()
+        self.tokens_per_batch = tokens_per_batch
 
     @classmethod
     def load(
@@ -86,63 +149,33 @@ class RewardModel:
         )
         return cls(model.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch)
 
-    def score_groups(self, groups: Iterable[Group]) -> Iterator[np.ndarray]:
-        """For each (prompt, responses) an array (responses, outputs) on 0-100, float64.
-
-        The scores of a group depend on nothing but the group.
-        """
-        for group in groups:
-            yield self.score_chunk([group])[0]
-
-    def score_chunk(self, groups: Sequence[Group]) -> list[np.ndarray]:
-        """As score_groups, with batches that mix prompts: faster for few responses per prompt.
-
-        In the last decimals, scores depend on the whole chunk: chunks must not depend on sharding.
-        """
-        inputs: list[tuple[Conversation, str]] = []
-        places: dict[tuple[int, str], int] = {}
-        for i, (prompt, responses) in enumerate(groups):
-            for response in responses:
-                if places.setdefault((i, response), len(inputs)) == len(inputs):
-                    inputs.append((prompt, response))
+    def _score(
+        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
+    ) -> np.ndarray:
         scores = np.empty((len(inputs), len(self.names)))
         for batch in self._batches(self._families(inputs, places)):
             rows = [row for family in batch for row in family.rows]
             scores[rows] = self._forward(batch)
-        scores = scores.round(DECIMALS)
-        return [
-            scores[[places[i, response] for response in responses]]
-            for i, (_, responses) in enumerate(groups)
-        ]
+            self.on_batch()
+        return scores
 
     def _families(
         self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
     ) -> Iterator[Family]:
         """Inputs grouped by prompt with their common beginning. Inputs that were cut, or that have
         nobody to share with, are families of their own."""
-        if not inputs:
-            return
-        texts = [
-            reward_input(
-                self.controls.neutralise_prompt(prompt), self.controls.neutralise(response)
-            )
-            for prompt, response in inputs
-        ]
-        full = self.tokenizer(texts, verbose=False)["input_ids"]
+        tokens = self._tokens(inputs)
         groups: dict[int, list[int]] = {}
         for (group, _), row in places.items():
-            ids = cut_ids(full[row], self.max_length, self.tokenizer)
-            self.scored += 1
-            if len(ids) < len(full[row]):
-                self.cut += 1
+            ids, cut = tokens[row]
+            if cut:
                 yield Family([], [ids], [row])
             else:
                 groups.setdefault(group, []).append(row)
         for rows in groups.values():
-            shared = 0
-            if len(rows) > 1:
-                shared = common_prefix([full[row] for row in rows])
-            yield Family(full[rows[0]][:shared], [full[row][shared:] for row in rows], rows)
+            members = [tokens[row][0] for row in rows]
+            shared = common_prefix(members) if len(rows) > 1 else 0
+            yield Family(members[0][:shared], [ids[shared:] for ids in members], rows)
 
     def _batches(self, families: Iterable[Family]) -> Iterator[list[Family]]:
         """Families of similar length, at most tokens_per_batch tokens with padding; larger families
@@ -215,6 +248,34 @@ class RewardModel:
         score = self.model.score
         bias = None if score.bias is None else score.bias.float()
         return torch.nn.functional.linear(hidden.float(), score.weight.float(), bias).cpu().numpy()
+
+
+def load_scorer(
+    engine: str,
+    path: str,
+    revision: str | None = None,
+    *,
+    attributes: Sequence[str] | None = None,
+    objectives: Sequence[Objective] = (),
+    tokens_per_batch: int,
+) -> Scorer:
+    """A reward model in an engine, `transformers` or `vllm`; otherwise as RewardModel.load."""
+    if engine == "transformers":
+        return RewardModel.load(
+            path,
+            revision,
+            attributes=attributes,
+            objectives=objectives,
+            tokens_per_batch=tokens_per_batch,
+        )
+    from dpa.engines.vllm_rewards import VllmRewardModel
+
+    config = load_checkpoint_config(path, revision)
+    names = output_names(config, attributes, path)
+    check_outputs(objectives, names, path)
+    return VllmRewardModel(
+        path, revision, config, load_tokenizer(path, revision), names, tokens_per_batch
+    )
 
 
 def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:

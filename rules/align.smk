@@ -16,8 +16,8 @@ rule train_sft:
         "results/{experiment}/benchmarks/train_sft.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         base_model=base_model_flags(),
@@ -44,8 +44,9 @@ rule compute_conditions:
         "results/{experiment}/logs/compute_conditions.log",
     benchmark:
         "results/{experiment}/benchmarks/compute_conditions.tsv"
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
@@ -77,8 +78,8 @@ rule train_initial_policy:
         "results/{experiment}/benchmarks/train_initial_policy.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         sft=sft_flags(),
@@ -111,7 +112,9 @@ rule sample_responses:
         "results/{experiment}/benchmarks/sample_responses/{loop}/iter{iteration}-{shard}.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=48000),
         runtime=720,
     params:
         directions=loop_law,
@@ -150,10 +153,12 @@ rule score_responses:
         "results/{experiment}/benchmarks/score_responses/{loop}/iter{iteration}-{shard}.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=32000),
         runtime=720,
     params:
-        model=reward_model_flags(),
+        model=scorer_flags(),
         objectives=as_json(cfg.objectives),
         tokens=cfg.reward_model.tokens_per_batch,
     message:
@@ -177,7 +182,7 @@ rule select_responses:
     benchmark:
         "results/{experiment}/benchmarks/select_responses/{loop}/iter{iteration}.tsv"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
@@ -216,8 +221,8 @@ rule finetune_policy:
         iteration=r"[1-9]\d*",  # iteration 0 is train_initial_policy's
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         sft=sft_flags(),

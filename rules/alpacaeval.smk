@@ -13,8 +13,9 @@ if cfg.alpacaeval is not None:
             "results/{experiment}/logs/prepare_alpacaeval.log",
         benchmark:
             "results/{experiment}/benchmarks/prepare_alpacaeval.tsv"
+        localrule: True
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=30,
         params:
             source=as_json(cfg.alpacaeval.reference),
@@ -40,8 +41,9 @@ if cfg.alpacaeval is not None:
             "results/{experiment}/logs/export_alpacaeval.log",
         benchmark:
             "results/{experiment}/benchmarks/export_alpacaeval.tsv"
+        localrule: True
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=10,
         params:
             sampled=lambda wildcards, input: repeat_flag("--sampled", input.sampled),
@@ -67,8 +69,9 @@ if cfg.alpacaeval is not None:
             "results/{experiment}/logs/judge_alpacaeval.log",
         benchmark:
             "results/{experiment}/benchmarks/judge_alpacaeval.tsv"
+        localrule: True
         resources:
-            mem_mb=4000,
+            mem_mb=memory(4000),
             runtime=720,
         params:
             judge=as_json(cfg.alpacaeval.judge),
@@ -95,8 +98,9 @@ if cfg.alpacaeval is not None:
             f"results/{cfg.experiment}/logs/collect_alpacaeval.log",
         benchmark:
             f"results/{cfg.experiment}/benchmarks/collect_alpacaeval.tsv"
+        localrule: True
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=10,
         params:
             seeds=repeat_flag("--seed", cfg.seeds),

@@ -17,8 +17,8 @@ rule train_steerlm:
         "results/{experiment}/benchmarks/train_steerlm.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         sft=sft_flags(),
@@ -48,8 +48,9 @@ rule pair_ratings:
         "results/{experiment}/logs/pair_ratings.log",
     benchmark:
         "results/{experiment}/benchmarks/pair_ratings.tsv"
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         dataset=cfg.data.original_responses,
@@ -76,8 +77,8 @@ rule train_dpo:
         "results/{experiment}/benchmarks/train_dpo.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         sft=sft_flags("--policy"),
@@ -109,7 +110,7 @@ rule select_pairs:
     wildcard_constraints:
         loop="directional_dpo",
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
@@ -144,8 +145,8 @@ rule train_directional_dpo:
         loop="directional_dpo",
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         policy=sampled_policy_flags,
@@ -180,8 +181,8 @@ rule train_ppo:
         "results/{experiment}/benchmarks/train_ppo/{direction}.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=1440,
     params:
         sft=sft_flags(),

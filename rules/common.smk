@@ -15,6 +15,7 @@ from dpa.errors import InputError
 from dpa.preflight import PREFLIGHT_VARIABLE, check_all, preflight_input
 from dpa.provenance import announce_run
 from dpa.revisions import LOCK_FILE, is_commit
+from dpa.watchdog import HANG_MINUTES
 
 # Without a configfile: directive, config holds what the command line says and nothing else.
 try:
@@ -27,6 +28,7 @@ announce_run(
     cfg.seed,
     {found.path: found.revision for _, found in hub_repositories(cfg) if found.revision},
 )
+os.environ[HANG_MINUTES] = str(cfg.compute.hang_minutes)
 
 SHARDS = range(cfg.shards)
 ITERATIONS = range(cfg.dpa.iterations + 1)
@@ -47,6 +49,37 @@ ANY_RUN = "|".join(dict.fromkeys([*SEED_OF, cfg.experiment]))
 
 # What scalar methods and Reward Soup's experts optimise, by the name that it has in paths.
 FIXED_DIRECTIONS = {direction_name(v): v for v in (cfg.scalar_direction, *single_objectives(LAW))}
+
+
+#: GPUs of a job that needs one.
+GPU = int(cfg.compute.gpu)
+
+
+def memory(mb, on_gpu=None):
+    """mem_mb of a job: `mb`, or `on_gpu` where jobs run on GPUs, for models are large there.
+
+    Half as much again at each further attempt: the profile retries jobs.
+    """
+    first = on_gpu if on_gpu and cfg.compute.gpu else mb
+    return lambda wildcards, attempt: first * (attempt + 1) // 2
+
+
+def training_resources(mb):
+    """Resources of a training job, by the names that Snakemake's SLURM executor reads.
+
+    On several nodes the job is declared as MPI's: only then does the executor leave it to the rule
+    (see training_launcher) to start processes on the nodes. Memory is that of a node.
+    """
+    nodes, processes = cfg.compute.training_nodes, cfg.compute.training_processes
+    resources = {
+        "gpu": GPU * nodes * processes,
+        "cpus_per_gpu": cfg.compute.cpus_per_gpu,
+        "mem_mb": memory(mb * processes, on_gpu=64000 * processes),
+    }
+    if nodes > 1:
+        # Without tasks_per_gpu=0 `tasks` would also be the number of tasks for each GPU.
+        resources |= {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
+    return resources
 
 
 def training_threads():
@@ -201,6 +234,11 @@ def reward_model_flags(revision="--revision"):
     made = "results/{experiment}/reward_model/model"
     flags = model_flags("--reward-model", cfg.reward_model, made, revision)
     return [*flags, "--attributes", ",".join(cfg.reward_model.attributes)]
+
+
+def scorer_flags(revision="--revision"):
+    """The reward model, and what runs it."""
+    return [*reward_model_flags(revision), "--engine", cfg.reward_model.engine]
 
 
 def loop_section(wildcards):

@@ -8,8 +8,9 @@ rule lock_revisions:
         code=code("lock_revisions"),
     log:
         f"results/{cfg.experiment}/logs/lock_revisions.log",
+    localrule: True
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         repositories=unlocked_flags(),
@@ -63,7 +64,7 @@ if cfg.world is not None:
         benchmark:
             "results/{experiment}/benchmarks/make_quickstart_data.tsv"
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=10,
         params:
             folder="results/{experiment}/data/raw",
@@ -92,7 +93,7 @@ rule prepare_data:
     benchmark:
         "results/{experiment}/benchmarks/prepare_data.tsv"
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=60,
     params:
         data=as_json(cfg.data),

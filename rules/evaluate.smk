@@ -20,10 +20,12 @@ rule evaluate_policy:
         policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=48000),
         runtime=720,
     params:
-        model=reward_model_flags("--reward-model-revision"),
+        model=scorer_flags("--reward-model-revision"),
         steering=evaluation_flags,
         objectives=as_json(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
@@ -56,11 +58,13 @@ rule evaluate_soup:
         "results/{experiment}/benchmarks/evaluate_soup.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=8000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(8000, on_gpu=64000),
         runtime=720,
     params:
         experts=lambda wildcards, input: repeat_flag("--expert", input.experts),
-        model=reward_model_flags("--reward-model-revision"),
+        model=scorer_flags("--reward-model-revision"),
         directions=as_json(cfg.directions),
         grid=json.dumps(cfg.evaluation.directions),
         objectives=as_json(cfg.objectives),
@@ -95,7 +99,9 @@ rule sample_benchmark:
         policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=48000),
         runtime=720,
     params:
         steering=benchmark_flags,
@@ -124,8 +130,9 @@ rule collect_validation_rewards:
         "results/{experiment}/benchmarks/collect_validation_rewards.tsv"
     wildcard_constraints:
         experiment=ONE_SEED,
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         gold=["--gold", cfg.evaluation.gold] if cfg.evaluation.gold else [],
@@ -151,8 +158,9 @@ if not isinstance(cfg.seed, int):
             rewards=f"results/{cfg.experiment}/evaluation/validation_rewards.csv",
         log:
             f"results/{cfg.experiment}/logs/collect_seeds.log",
+        localrule: True
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=10,
         params:
             rewards=lambda wildcards, input: repeat_flag("--rewards", input.rewards),
@@ -171,8 +179,9 @@ rule check_quickstart:
         code=code("check_quickstart"),
     log:
         f"results/{cfg.experiment}/logs/check_quickstart.log",
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         runs=repeat_flag("--run", RUNS),

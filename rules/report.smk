@@ -12,8 +12,9 @@ rule plot_pareto_front:
         f"results/{cfg.experiment}/logs/plot_pareto_front.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_pareto_front.tsv"
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         rewards=lambda wildcards, input: repeat_flag("--prompt-rewards", input.rewards),
@@ -44,8 +45,9 @@ rule plot_win_rates:
         f"results/{cfg.experiment}/logs/plot_win_rates.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_win_rates.tsv"
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         objectives=OBJECTIVES,
@@ -89,8 +91,9 @@ rule plot_samples:
         f"results/{cfg.experiment}/logs/plot_samples.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_samples.tsv"
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         responses=lambda wildcards, input: repeat_flag("--responses", input.responses),
@@ -125,8 +128,9 @@ rule plot_reward_model:
         f"results/{cfg.experiment}/logs/plot_reward_model.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_reward_model.tsv"
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         dpi=cfg.figures.dpi,
@@ -154,8 +158,9 @@ rule plot_policy_gradient:
         f"results/{cfg.experiment}/logs/plot_policy_gradient.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_policy_gradient.tsv"
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         histories=lambda wildcards, input: repeat_flag("--history", input.histories),
@@ -184,8 +189,9 @@ rule plot_costs:
         f"results/{cfg.experiment}/logs/plot_costs.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_costs.tsv"
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         runs=repeat_flag("--run", RUNS),
@@ -212,8 +218,9 @@ rule plot_rule_graph:
         f"results/{cfg.experiment}/logs/plot_rule_graph.log",
     benchmark:
         f"results/{cfg.experiment}/benchmarks/plot_rule_graph.tsv"
+    localrule: True
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         overrides=given_overrides(),
@@ -238,8 +245,9 @@ rule make_table1:
         multiext(f"results/{cfg.experiment}/tables/comparison.", "csv", "md", "tex"),
     log:
         f"results/{cfg.experiment}/logs/make_table1.log",
+    localrule: True
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         rewards=lambda wildcards, input: repeat_flag("--prompt-rewards", input.rewards),
@@ -267,8 +275,9 @@ rule make_table2:
         multiext(f"results/{cfg.experiment}/tables/rewardbench_reward_model.", "csv", "md", "tex"),
     log:
         f"results/{cfg.experiment}/logs/make_table2.log",
+    localrule: True
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         objectives=OBJECTIVES,
@@ -306,8 +315,9 @@ rule make_report:
         page=f"results/{cfg.experiment}/report.html",
     log:
         f"results/{cfg.experiment}/logs/make_report.log",
+    localrule: True
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         results=lambda wildcards, output: os.path.dirname(output.page),

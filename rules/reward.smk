@@ -15,7 +15,7 @@ rule pretrain_base_model:
         "results/{experiment}/benchmarks/pretrain_base_model.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         documents=repeat_flag("--documents", map(as_json, cfg.data.pretraining)),
@@ -44,8 +44,8 @@ rule train_reward_model:
         "results/{experiment}/benchmarks/train_reward_model.tsv"
     threads: training_threads()
     resources:
+        **training_resources(8000),
         launcher=training_launcher(),
-        mem_mb=8000,
         runtime=720,
     params:
         base_model=base_model_flags(),
@@ -81,10 +81,12 @@ rule evaluate_reward_model:
         "results/{experiment}/benchmarks/evaluate_reward_model.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=32000),
         runtime=120,
     params:
-        model=reward_model_flags(),
+        model=scorer_flags(),
         tokens=cfg.reward_model.tokens_per_batch,
     message:
         "Comparing the reward model with held-out ratings"
@@ -111,10 +113,12 @@ rule annotate_responses:
         "results/{experiment}/benchmarks/annotate_responses/{shard}.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=4000,
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=32000),
         runtime=720,
     params:
-        model=reward_model_flags(),
+        model=scorer_flags(),
         objectives=as_json(cfg.objectives),
         dataset=cfg.data.original_responses,
         shards=cfg.shards,

@@ -13,8 +13,9 @@ if cfg.rewardbench is not None:
             "results/{experiment}/logs/prepare_rewardbench.log",
         benchmark:
             "results/{experiment}/benchmarks/prepare_rewardbench.tsv"
+        localrule: True
         resources:
-            mem_mb=2000,
+            mem_mb=memory(2000),
             runtime=30,
         params:
             source=as_json(cfg.rewardbench.data),
@@ -40,7 +41,9 @@ if cfg.rewardbench is not None:
             "results/{experiment}/benchmarks/judge_rewardbench/{policy}.tsv"
         threads: cfg.threads
         resources:
-            mem_mb=4000,
+            gpu=GPU,
+            cpus_per_gpu=cfg.compute.cpus_per_gpu,
+            mem_mb=memory(4000, on_gpu=32000),
             runtime=720,
         params:
             judge=rewardbench_judge_flags(),
@@ -64,7 +67,9 @@ if cfg.rewardbench is not None:
             "results/{experiment}/benchmarks/score_rewardbench.tsv"
         threads: cfg.threads
         resources:
-            mem_mb=4000,
+            gpu=GPU,
+            cpus_per_gpu=cfg.compute.cpus_per_gpu,
+            mem_mb=memory(4000, on_gpu=32000),
             runtime=240,
         params:
             model=reward_model_flags(),
@@ -91,8 +96,9 @@ if cfg.rewardbench is not None:
             f"results/{cfg.experiment}/logs/collect_rewardbench.log",
         benchmark:
             f"results/{cfg.experiment}/benchmarks/collect_rewardbench.tsv"
+        localrule: True
         resources:
-            mem_mb=2000,
+            mem_mb=memory(2000),
             runtime=10,
         params:
             runs=repeat_flag("--run", RUNS),

@@ -7,11 +7,11 @@ Rule: annotate_responses. Example:
         --prompts data/prompts/d2.jsonl --dataset ultrafeedback --objectives '[{"name": ...}]' \
         --shard 0 --shards 2 --tokens-per-batch 16384 --output annotations/0.jsonl
 
-Writes an Annotation per response, in the order of the prompts.
+Writes an Annotation per response, in the order of the prompts; a killed run resumes.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,35 +35,48 @@ def main(
         str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
+    ] = "transformers",
 ) -> None:
     """Score the original responses to the prompts."""
     from pydantic import TypeAdapter
 
     from dpa.config import Objective
     from dpa.errors import InputError
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.records import write_jsonl
-    from dpa.score_files import annotate, original_responses
+    from dpa.provenance import Losses, content_hash, write_sidecar
+    from dpa.score_files import annotate, fingerprint, original_responses, scorer
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
     steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     originals = original_responses(ratings, prompts, dataset, shard, shards)
-
-    from dpa.scoring import RewardModel
-
-    model = RewardModel.load(
+    inputs: list[Path | str] = [reward_model, ratings, *prompts]
+    settings = [
         reward_model,
         revision,
+        dataset,
+        objectives,
+        shard,
+        shards,
+        tokens_per_batch,
+        engine,
+    ]
+    losses = Losses()
+    with scorer(
+        engine,
+        reward_model,
+        revision,
+        output,
         attributes=attributes.split(",") if attributes else None,
         objectives=steered,
         tokens_per_batch=tokens_per_batch,
-    )
-    losses = Losses()
-    rows = write_jsonl(output, annotate(model, ratings, originals, steered, losses))
+    ) as model:
+        known = fingerprint(model.names, settings, [content_hash(Path(item)) for item in inputs])
+        rows = annotate(model, ratings, originals, steered, losses, output, known)
     write_sidecar(
         output,
-        [reward_model, ratings, *prompts],
+        inputs,
         losses,
         rows=rows,
         cut=model.cut,

@@ -13,7 +13,7 @@ the policy is asked in its own template. Writes Sample and ScoredSample records.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,9 @@ def main(
     attributes: Annotated[
         str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
     ] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
+    ] = "transformers",
 ) -> None:
     """Sample a policy on the validation prompts and score what it says."""
     from pydantic import TypeAdapter
@@ -73,6 +76,7 @@ def main(
         steered,
         scored,
         tokens_per_batch=tokens_per_batch,
+        engine=engine,
         attributes=attributes.split(",") if attributes else None,
     )
 

@@ -13,7 +13,7 @@ prediction.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,22 +34,26 @@ def main(
         str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
+    ] = "transformers",
 ) -> None:
     """Compare the reward model's outputs with the held-out ratings."""
     import pandas as pd
 
     from dpa.agreement import labelled_pairs, metrics_table, prediction_rows, ranking_table
     from dpa.provenance import atomic, write_sidecar
-    from dpa.score_files import score_held_out
-    from dpa.scoring import RewardModel
+    from dpa.score_files import score_held_out, scorer
 
-    model = RewardModel.load(
+    with scorer(
+        engine,
         reward_model,
         revision,
+        metrics,
         attributes=attributes.split(",") if attributes else None,
         tokens_per_batch=tokens_per_batch,
-    )
-    pairs = labelled_pairs(score_held_out(model, ratings), model.names)
+    ) as model:
+        pairs = labelled_pairs(score_held_out(model, ratings), model.names)
     with atomic(predictions) as partial:
         pd.DataFrame(prediction_rows(pairs)).to_parquet(partial, index=False)
     write_sidecar(predictions, [reward_model, ratings], scored=model.scored, cut=model.cut)

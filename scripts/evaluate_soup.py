@@ -14,7 +14,7 @@ samples, and is deleted once it has been sampled. A killed run keeps the directi
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,9 @@ def main(
     attributes: Annotated[
         str | None, typer.Option(help="Names that the reward model's outputs must have, in order.")
     ] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
+    ] = "transformers",
 ) -> None:
     """Evaluate the interpolated policies on the validation prompts."""
     from pydantic import TypeAdapter
@@ -71,6 +74,7 @@ def main(
         steered,
         scored,
         tokens_per_batch=tokens_per_batch,
+        engine=engine,
         attributes=attributes.split(",") if attributes else None,
     )
 

@@ -5,9 +5,9 @@ Rule: sample_responses. Example (iteration 2 and later: every prompt under drawn
     python -m scripts.sample_responses --policy dpa/iter1/policy --prompts data/prompts/d2.jsonl \
         --iteration 2 --seed 0 --directions '{"law": "arc", "from_degrees": -45, "to_degrees": 0}' \
         --objectives helpfulness,verbosity --directions-per-prompt 5 --responses-per-direction 16 \
-        --sampling '{"engine": "transformers", "temperature": 1.0, "max_new_tokens": 100, \
-            "max_prompt_tokens": 128, "prompts_per_chunk": 8, "rows_per_batch": 640, \
-            "max_truncated_fraction": 0.5}' \
+        --sampling '{"engine": "transformers", "kv_cache_dtype": "auto", "temperature": 1.0, \
+            "max_new_tokens": 100, "max_prompt_tokens": 128, "prompts_per_chunk": 8, \
+            "rows_per_batch": 640, "max_truncated_fraction": 0.5}' \
         --shard 0 --shards 2 --output sampled/0.jsonl
 
 DPA's iteration 1 samples the SteerLM policy: add --conditions steerlm/conditions.json, --noise and

@@ -16,7 +16,7 @@ the same order with one column more per output of the model, on 0-100.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,6 +39,9 @@ def main(
         str | None, typer.Option(help="Names that the outputs must have, in order.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
+    ] = "transformers",
 ) -> None:
     """Score responses with the reward model."""
     from pydantic import TypeAdapter
@@ -46,7 +49,7 @@ def main(
     from dpa.config import Objective
     from dpa.errors import InputError
     from dpa.provenance import write_sidecar
-    from dpa.score_files import score_file, score_table
+    from dpa.score_files import score_file, score_table, scorer
 
     if (prompts is None) != (objectives is None):
         raise InputError("samples need both --prompts and --objectives, a table neither")
@@ -60,15 +63,13 @@ def main(
             output,
             tokens_per_batch=tokens_per_batch,
             attributes=names,
+            engine=engine,
         )
         return
 
-    from dpa.scoring import RewardModel
-
-    model = RewardModel.load(
-        reward_model, revision, attributes=names, tokens_per_batch=tokens_per_batch
-    )
-    rows = score_table(model, input, output, prompt_column, response_column)
+    options = {"attributes": names, "tokens_per_batch": tokens_per_batch}
+    with scorer(engine, reward_model, revision, output, **options) as model:
+        rows = score_table(model, input, output, prompt_column, response_column)
     write_sidecar(
         output,
         [reward_model, input],

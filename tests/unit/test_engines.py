@@ -9,12 +9,13 @@ from scipy.stats import chisquare
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     Qwen3NextConfig,
 )
 
-from dpa.engines import Request, load_engine
+from dpa.engines import Request, decode, load_engine, vllm_engine
 from dpa.engines.transformers_engine import draw_tokens, uniforms
 from dpa.errors import InputError
 from dpa.tokenization import prompt_ids
@@ -41,10 +42,19 @@ ARCHITECTURES = {
     "grouped-heads": LlamaConfig(**SHAPE),
     "window": MistralConfig(**SHAPE, sliding_window=12),
     "mixed-window": Gemma2Config(**SHAPE, sliding_window=12, query_pre_attn_scalar=8),
+    "gemma": GemmaConfig(**SHAPE),
+}
+#: The families of the paper's policies, with heads that vLLM can run on a CPU.
+WIDE = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+FAMILIES = {
+    "mistral": MistralConfig(**SHAPE | WIDE, sliding_window=None),
+    "gemma": GemmaConfig(**SHAPE | WIDE),
 }
 
 
-def load(policy, name="transformers", temperature=1.0, max_new_tokens=40, rows_per_batch=64):
+def load(
+    policy, name="transformers", temperature=1.0, max_new_tokens=40, rows_per_batch=64, **options
+):
     return load_engine(
         name,
         policy,
@@ -52,6 +62,7 @@ def load(policy, name="transformers", temperature=1.0, max_new_tokens=40, rows_p
         max_new_tokens=max_new_tokens,
         max_model_len=140,
         rows_per_batch=rows_per_batch,
+        **options,
     )
 
 
@@ -107,7 +118,7 @@ def test_draws_invert_the_distribution_and_never_take_the_impossible():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("rows_per_batch", [2, 64])
 def test_greedy_equals_generate(tmp_path, tiny_tokenizer, name, rows_per_batch):
-    ends = list(range(2, len(tiny_tokenizer), 7))
+    ends = list(range(2, len(tiny_tokenizer), 2 if name == "gemma" else 7))
     policy = make_policy(tmp_path, tiny_tokenizer, ARCHITECTURES[name], end_bias=0, ends=ends)
     engine = load(policy, temperature=0, rows_per_batch=rows_per_batch)
     [results] = engine.generate([requests(engine)])
@@ -264,11 +275,74 @@ class TestVllm:
     def _vllm(self):
         pytest.importorskip("vllm")
 
-    def test_greedy_equals_transformers(self, tiny_policy):
-        mine, theirs = load(tiny_policy, temperature=0), load(tiny_policy, "vllm", temperature=0)
-        chunks = [requests(mine, 2, TEXTS[:3]), requests(mine, 2, TEXTS[3:])]
-        assert list(theirs.generate(chunks)) == list(mine.generate(chunks))
-        theirs.close()
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_greedy_tokens_equal_those_of_transformers(
+        self, tmp_path, tiny_tokenizer, monkeypatch, family
+    ):
+        policy = make_policy(tmp_path, tiny_tokenizer, FAMILIES[family], end_bias=0.5)
+        tokens: list[list[int]] = []
+
+        def recording(settings, token_ids, finish_reason):
+            tokens.append(list(token_ids))
+            return decode(settings, token_ids, finish_reason)
+
+        found, counted = {}, {}
+        for name in ("transformers", "vllm"):
+            monkeypatch.setattr(f"dpa.engines.{name}_engine.decode", recording)
+            counts: list[int] = []
+            engine = load(policy, name, temperature=0, on_tokens=counts.append)
+            chunks = [requests(engine, 2, TEXTS[:3]), requests(engine, 2, TEXTS[3:])]
+            tokens.clear()
+            results = list(engine.generate(chunks))
+            engine.close()
+            found[name] = (results, sorted(set(map(tuple, tokens))))
+            counted[name] = sum(counts)
+        assert found["vllm"] == found["transformers"]
+        completions = [c for result in results for copies in result for c in copies]
+        assert len({c.text for c in completions}) == len(TEXTS)
+        assert counted["transformers"] == sum(c.tokens for c in completions)
+        assert counted["vllm"] == sum(c.tokens for c in completions) / 2  # copies are not made
+
+    def test_its_batch_is_full_as_long_as_there_is_work(self, tiny_policy, monkeypatch):
+        monkeypatch.setattr("dpa.engines.vllm_engine.SAMPLES_IN_FLIGHT", 24)
+        monkeypatch.setitem(vllm_engine.ON_CPU, "max_num_seqs", 8)
+        engine = load(tiny_policy, "vllm")
+        chunks = [requests(engine, 4, [text]) for text in TEXTS * 4]
+        handed, busy = 0, []
+
+        def source():
+            nonlocal handed
+            for chunk in chunks:
+                handed += 1
+                yield chunk
+
+        real = engine._step
+
+        def counting():
+            if handed < len(chunks):
+                busy.append(len(engine.places))
+            real()
+            assert len(engine.places) < 24 + 4
+
+        monkeypatch.setattr(engine, "_step", counting)
+        results = list(engine.generate(source()))
+        assert [len(result[0]) for result in results] == [4] * 20
+        assert len(busy) > 20
+        assert min(busy) >= 24  # three times its batch
+        engine.close()
+
+    def test_a_quantised_cache_samples_much_the_same(self, tiny_policy):
+        found = {}
+        for dtype in ("auto", "fp8"):
+            engine = load(tiny_policy, "vllm", kv_cache_dtype=dtype)
+            cache = engine.llm.llm_engine.vllm_config.cache_config
+            assert cache.cache_dtype == dtype
+            [result] = engine.generate([requests(engine, 8)])
+            found[dtype] = [c.text for completions in result for c in completions]
+            engine.close()
+        same = sum(a[:8] == b[:8] for a, b in zip(*found.values(), strict=True))
+        assert len(found["auto"]) / 2 < same
+        assert found["auto"] != found["fp8"]
 
     def test_seeded_samples_depend_on_nothing_else(self, tiny_policy, monkeypatch):
         engine = load(tiny_policy, "vllm")

@@ -30,6 +30,7 @@ LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 NAMES = ["helpfulness", "verbosity"]
 SETTINGS = Sampling(
     engine="transformers",
+    kv_cache_dtype="auto",
     temperature=1.0,
     max_new_tokens=24,
     max_prompt_tokens=80,

@@ -1,5 +1,6 @@
 """Scoring: equal to plain transformers, whatever is shared, padded or batched."""
 
+import importlib.util
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from dpa.errors import InputError
 from dpa.objectives import objective_rewards
 from dpa.prompts import reward_input
 from dpa.records import Turn
-from dpa.scoring import RewardModel, common_prefix, output_names
+from dpa.scoring import RewardModel, common_prefix, load_scorer, output_names
 from tests.tiny_models import ARCHITECTURES, WORDS, PlainModel, make_reward_model
 
 
@@ -152,3 +153,35 @@ def test_objective_rewards():
     assert objective_rewards(attributes, objectives) == [70.0, -12.5]
     with pytest.raises(InputError, match="helpfulness uses 'b'"):
         objective_rewards({"a": 1.0, "c": 1.0}, objectives)
+
+
+class TestVllm:
+    """The other engine, for real, on a CPU."""
+
+    @pytest.fixture(autouse=True)
+    def _vllm(self):
+        pytest.importorskip("vllm")
+
+    @pytest.mark.parametrize("name", ["mistral", "gemma"])
+    def test_equals_transformers(self, tmp_path, name):
+        path = make_reward_model(tmp_path, name, head_dim=32, hidden_size=64)
+        groups = some_groups()
+        groups.append(("Hi", [" ".join(WORDS * 20)]))  # cut
+        options = {"tokens_per_batch": 512}
+        mine = load_scorer("transformers", path, **options)
+        theirs = load_scorer("vllm", path, **options)
+        expected = mine.score_chunk(groups)
+        assert np.ptp(np.concatenate(expected)) > 10
+        for found in (theirs.score_chunk(groups), list(theirs.score_groups(iter(groups)))):
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, other, atol=2e-3)
+        assert (theirs.names, theirs.max_length) == (mine.names, mine.max_length)
+        assert (theirs.scored, theirs.cut) == (2 * mine.scored, 2 * mine.cut)
+        assert theirs.score_chunk([]) == []
+        theirs.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+def test_missing_vllm_is_explained(checkpoint):
+    with pytest.raises(InputError, match=r"install the extra .* or set reward_model.engine"):
+        load_scorer("vllm", checkpoint("mistral"), tokens_per_batch=100)

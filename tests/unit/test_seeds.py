@@ -1,6 +1,6 @@
 from itertools import product
 
-from dpa.seeds import GROUP_SPACING, derive_seed, sample_seed
+from dpa.seeds import GROUP_SPACING, derive_seed, sample_seed, short_seed
 
 
 def test_equal_parts_give_equal_seeds_on_every_machine():
@@ -27,3 +27,16 @@ def test_samples_of_a_group_count_upwards():
     first = sample_seed(0, 1, "a", 0, 0)
     assert [sample_seed(0, 1, "a", 0, i) - first for i in range(5)] == [0, 1, 2, 3, 4]
     assert first % GROUP_SPACING == 0
+
+
+def test_short_seeds_are_as_good_as_32_bits_allow():
+    seeds = [
+        sample_seed(0, 2, f"prompt {prompt}", direction, sample)
+        for prompt, direction, sample in product(range(240), range(5), range(16))
+    ]
+    assert len({seed % 2**32 for seed in seeds}) < len(seeds) - 100  # groups that coincide
+    assert len(set(map(short_seed, seeds))) == len(seeds)
+    assert all(0 <= short_seed(seed) < 2**32 for seed in seeds)
+    first = sample_seed(0, 2, "a", 0, 0)
+    group = {short_seed(first + sample) for sample in range(GROUP_SPACING)}
+    assert len(group) == GROUP_SPACING

@@ -16,7 +16,7 @@ from dpa.soup_sampling import sample_soups
 DIRECTIONS = [[1.0, 0.0], [0.8, -0.6], [0.0, -1.0]]
 SAMPLING = Sampling(
     engine="transformers", temperature=0.7, max_new_tokens=12, max_prompt_tokens=64,
-    prompts_per_chunk=2, rows_per_batch=8, max_truncated_fraction=1.0,
+    kv_cache_dtype="auto", prompts_per_chunk=2, rows_per_batch=8, max_truncated_fraction=1.0,
 )  # fmt: skip
 
 

@@ -233,9 +233,17 @@ def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
     assert "--num_machines 3 --num_processes 24 " in nodes
 
 
-def test_profile_is_found_by_name(clone):
+def test_the_profile_runs_another_experiment_when_told_so(clone):
     result = snakemake(clone, "-n", "--profile", "slurm", "--config", "experiment=quickstart")
-    assert "sample_responses" in result.stdout
+    assert "results/quickstart/dpa/iter4/policy" in result.stdout
+    assert "results/mistral-7b" not in result.stdout
+
+
+def test_the_profile_runs_the_papers_experiment(clone):
+    # Another key on the command line does not change which experiment it is.
+    output = snakemake(clone, "-n", "--profile", "slurm", "--config", "seed=1").stdout
+    assert "results/mistral-7b/dpa/iter4/policy" in output
+    assert "results/quickstart" not in output
 
 
 def test_an_iteration_can_be_asked_for_by_path(clone):

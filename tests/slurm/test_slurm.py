@@ -1,0 +1,250 @@
+"""An iteration of the quickstart on a real SLURM: parallel shards, one killed, one requeued.
+
+The world and its data are the quickstart's, small; the models that the iteration starts from are
+tiny and random, for training them would take longer than all the rest. What is submitted is real.
+
+Runs with DPA_SLURM_TESTS=1, as root, with the packages that tests/slurm/cluster.py names. Where one
+of them is missing it is skipped, except in CI (CI=true).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpa.config import ROOT
+from dpa.records import Annotation, Rating, decode_lines, write_jsonl
+from tests.slurm import cluster
+from tests.tiny_models import make_reward_model
+from tests.tiny_policies import make_policy, make_tokenizer
+from tests.workflow.helpers import command, copy_repository, environment, snakemake
+
+SHARDS = 3
+#: Decodes one response at a time, one prompt per chunk: slow enough to be killed on the way.
+OVERLAY = f"""
+extends: quickstart
+shards: {SHARDS}
+compute: {{gpu: true, cpus_per_gpu: 2}}
+methods: [dpa]
+world:
+  helpsteer_rows: 50
+  ultrafeedback_prompts: 60
+  validation_prompts: 4
+  pretraining_documents: 10
+  sft_rows: 10
+data: {{prompts_per_half: 18}}
+sft: {{path: models/policy}}
+reward_model: {{path: models/reward_model}}
+dpa:
+  iterations: 1
+  directions_per_prompt: 2
+  responses_per_direction: 8
+  training: {{epochs: 1, max_length: 512}}
+sampling:
+  max_prompt_tokens: 384
+  max_new_tokens: 60
+  prompts_per_chunk: 1
+  rows_per_batch: 1
+  max_truncated_fraction: 1.0
+"""
+RESULTS = Path("results/mini")
+SAMPLED = [RESULTS / f"dpa/iter1/sampled/{shard}.jsonl" for shard in range(SHARDS)]
+#: What a user types.
+LITERAL = ["--cores", "all", "--profile", "slurm", "--config", "experiment=mini", "--", "dpa"]
+SECONDS = 1800
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[None]:
+    """A cluster."""
+    reason = cluster.missing()
+    if not os.environ.get("DPA_SLURM_TESTS"):
+        reason = "starts SLURM's daemons: set DPA_SLURM_TESTS=1"
+    if reason is not None:
+        if os.environ.get("CI") == "true" and os.environ.get("DPA_SLURM_TESTS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    try:
+        cluster.start()
+        yield
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def folder(slurm, tmp_path_factory) -> Path:
+    """A clone in which what the iteration starts from is there already."""
+    folder = copy_repository(tmp_path_factory.mktemp("slurm"))
+    (folder / "experiments/mini.yaml").write_text(OVERLAY)
+    attributes = yaml.safe_load((ROOT / "config.yaml").read_text())["reward_model"]["attributes"]
+    make_reward_model(folder / "models/reward_model", names=attributes)
+    policy = make_policy(folder / "models/policy", make_tokenizer(), end_bias=0.5)
+    snakemake(
+        folder,
+        *("--cores", "2", "--config", "experiment=mini", "--"),
+        f"{RESULTS}/data/ratings.jsonl",
+    )
+    annotations = [
+        Annotation(
+            prompt_id=rating.prompt_id,
+            prompt=rating.prompt,
+            response=rating.response,
+            attributes={},
+            rewards=[50.0, float(number % 100)],
+            split=rating.split,
+        )
+        for number, rating in enumerate(
+            decode_lines(folder / RESULTS / "data/ratings.jsonl", Rating)
+        )
+        if rating.dataset == "ultrafeedback"
+    ]
+    for shard in range(SHARDS):
+        path = folder / RESULTS / f"annotations/{shard}.jsonl"
+        write_jsonl(path, annotations[shard::SHARDS])
+    conditions = folder / RESULTS / "steerlm/conditions.json"
+    conditions.parent.mkdir()
+    conditions.write_text('{"targets": [[70.0, 30.0], [60.0, 60.0]], "curve": [[70, 30]]}')
+    initial = folder / RESULTS / "dpa/iter0/policy"
+    shutil.copytree(policy, initial)
+    os.utime(initial)  # newer than what Snakemake takes it to be made from
+    return folder
+
+
+def edit_profile(folder: Path, **changes) -> None:
+    """The profile as a site edits it, with settings for a small cluster without accounting."""
+    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
+    profile["default-resources"]["slurm_partition"] = "gpu"
+    profile |= {
+        "slurm-status-command": "squeue",
+        "slurm-init-seconds-before-status-checks": 5,
+        "latency-wait": 10,
+        **changes,
+    }
+    (folder / "slurm/config.yaml").write_text(yaml.safe_dump(profile))
+
+
+class Job(dict):
+    """A job as `scontrol show job` describes it, by the names of fields."""
+
+    @property
+    def rule(self) -> str:
+        return re.sub(r"^rule_|_wildcards_.*", "", self["Comment"])
+
+    @property
+    def shard(self) -> int:
+        return int(self["Comment"].rpartition("_")[2])
+
+    @property
+    def gpu(self) -> str:
+        """Number of the GPU that it runs on."""
+        return re.search(r"GRES=gpu:1\(IDX:(\d+)\)", self["line"])[1]
+
+
+def jobs() -> list[Job]:
+    """All jobs, those that ended too."""
+    lines = cluster.call("scontrol", "-d", "-o", "show", "job", check=False).splitlines()
+    return [
+        Job(re.findall(r"(\w+)=(\S*)", line), line=line) for line in lines if "Comment=" in line
+    ]
+
+
+def sampling_jobs() -> dict[int, Job]:
+    """The running jobs of sampling, by shard."""
+    return {
+        job.shard: job
+        for job in jobs()
+        if job.rule == "sample_responses" and job["JobState"] == "RUNNING"
+    }
+
+
+class Run:
+    """The literal command in the background."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.log = folder / name
+        with open(self.log, "w") as file:
+            self.process = subprocess.Popen(
+                command(*LITERAL), cwd=folder, env=environment(), stdout=file, stderr=file
+            )
+        self.deadline = time.monotonic() + SECONDS
+
+    def running(self) -> bool:
+        """Whether it still runs; fails when it has taken too long."""
+        time.sleep(0.2)
+        if time.monotonic() > self.deadline:
+            self.process.kill()
+            pytest.fail(f"still running after {SECONDS} s:\n{self.text()}")
+        return self.process.poll() is None
+
+    def text(self) -> str:
+        return self.log.read_text()[-6000:]
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_an_iteration_survives_kill_and_preemption(folder):
+    edit_profile(folder, retries=0)
+    first = Run(folder, "first.log")
+    together: list[dict[int, str]] = []
+    killed = None
+    partials = [folder / f"{path}.partial" for path in SAMPLED]
+    while first.running():
+        found = sampling_jobs()
+        together.append({shard: job.gpu for shard, job in found.items()})
+        if killed is None:
+            killed = next((s for s in found if size(partials[s])), None)
+            if killed is not None:
+                cluster.call("scancel", found[killed]["JobId"])
+    assert killed is not None, first.text()
+    assert first.process.returncode != 0
+    # Shards ran at the same time, each on a GPU of its own, and knew which.
+    most = max(together, key=len)
+    assert len(most) > 1, together
+    assert len(set(most.values())) == len(most)
+    for shard, gpu in most.items():
+        log = (folder / RESULTS / f"logs/sample_responses/dpa/iter1-{shard}.log").read_text()
+        assert re.search(rf"on \S+, GPU {gpu}$", log, re.MULTILINE), log
+    # One was killed on its way; the others went on to their end.
+    written = partials[killed].read_bytes()
+    assert written
+    finished = [folder / path for shard, path in enumerate(SAMPLED) if shard != killed]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in finished]
+
+    # The same command once more, with the profile's own retries. This time the job is put back into
+    # the queue on its way, as by preemption.
+    edit_profile(folder)
+    second = Run(folder, "second.log")
+    requeued = False
+    while second.running():
+        if not requeued and size(partials[killed]) > len(written):
+            for job in sampling_jobs().values():
+                cluster.call("scontrol", "requeue", job["JobId"])
+                requeued = True
+    assert second.process.returncode == 0, second.text()
+    assert requeued
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in finished] == before
+    assert (folder / SAMPLED[killed]).read_bytes().startswith(written)
+    assert (folder / RESULTS / "dpa/iter1/policy/model.safetensors").exists()
+
+    submitted = jobs()
+    assert {job.rule for job in submitted} == {
+        *("sample_responses", "score_responses", "select_responses", "finetune_policy")
+    }
+    states = [job["JobState"] for job in submitted if job.rule == "sample_responses"]
+    assert sorted(states) == ["CANCELLED", *["COMPLETED"] * SHARDS]
+    [again] = [job for job in submitted if job["Restarts"] != "0"]
+    assert (again.rule, again.shard) == ("sample_responses", killed)
+    log = folder / RESULTS / f"logs/sample_responses/dpa/iter1-{killed}.log"
+    assert "resuming behind" in log.read_text()
+    assert (again["NumCPUs"], again["Requeue"], again["TimeLimit"]) == ("2", "1", "12:00:00")
+    assert again["MinMemoryNode"] == "48000M"
+    assert again["TresPerJob"] == "gres:gpu:1"
+    assert not any("TresPerJob" in job for job in submitted if job.rule == "select_responses")
