@@ -56,14 +56,9 @@ class CostModel:
         if work.light:
             busy = seconds.light_gpu if self.gpu else seconds.light_cpu
             return Cost(busy, job.gpus if self.gpu else 1, work)
-        devices = self.gpus(job) if self.gpu else job.cores
+        devices = job.gpus if self.gpu else job.cores
         start = seconds.start_gpu if self.gpu else seconds.start_cpu
         return Cost(start + self.busy_seconds(work, devices), devices, work)
-
-    def gpus(self, job: Job) -> int:
-        compute = self.experiment.config.compute
-        trained = job.rule.startswith(("train_", "finetune_", "pretrain_"))
-        return job.gpus or (compute.training_processes * compute.training_nodes if trained else 1)
 
     def busy_seconds(self, work: Work, devices: int) -> float:
         """Without start-up."""

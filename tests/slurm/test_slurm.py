@@ -78,12 +78,23 @@ def slurm() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(slurm, tmp_path_factory) -> Path:
+def driver(tmp_path_factory) -> Iterator[None]:
+    """An nvidia-smi that sees the cluster's pretended GPUs, for preflight."""
+    programs = tmp_path_factory.mktemp("bin")
+    (programs / "nvidia-smi").write_text(f"#!/bin/sh\nyes 81559 | head -n {cluster.GPUS}\n")
+    (programs / "nvidia-smi").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(programs), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(slurm, driver, tmp_path_factory) -> Path:
     """A clone in which what the iteration starts from is there already."""
     folder = copy_repository(tmp_path_factory.mktemp("slurm"))
     (folder / "experiments/mini.yaml").write_text(OVERLAY)
     attributes = yaml.safe_load((ROOT / "config.yaml").read_text())["reward_model"]["attributes"]
-    make_reward_model(folder / "models/reward_model", names=attributes)
+    make_reward_model(folder / "models/reward_model", names=attributes, max_position_embeddings=512)
     policy = make_policy(folder / "models/policy", make_tokenizer(), end_bias=0.5)
     snakemake(
         folder,
