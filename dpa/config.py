@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
+#: A hub model at a commit: code on a branch may be another tomorrow.
+PinnedModel = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}$")]
 
 #: The methods that an experiment may compare.
 Method = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "reward_soup", "directional_dpo"]
@@ -278,6 +280,13 @@ class Training(Section):
     adam_betas: tuple[Fraction, Fraction]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+
+
+class Limits(Section):
+    """Shares of rows and texts beyond which a stage stops."""
+
+    max_dropped_fraction: Fraction
+    max_truncated_fraction: Fraction
 
 
 class Data(Section):
@@ -531,6 +540,8 @@ class Config(Section):
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     seed: Seed | Annotated[list[Seed], Field(min_length=1)]
     allow_floating: bool
+    trust_remote_code: list[PinnedModel]
+    limits: Limits
     threads: Positive
     shards: Positive
     compute: Compute

@@ -1,16 +1,23 @@
 """Loading checkpoints and tokenizers: whatever is wrong with one is a message that names it.
 
-No torch is imported here, so that tokenizers can be loaded without it.
+A checkpoint is data, not a program: weights are read from safetensors only (a pickle may run
+anything), and its own Python code runs only if the configuration's trust_remote_code lists it. No
+torch is imported here, so that tokenizers can be loaded without it.
 """
 
+import os
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dpa.errors import InputError
+from dpa.provenance import TRUSTED
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+#: Kinds of weights that are pickles.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 REMEDY = (
     "give a complete checkpoint folder (make it again, or copy it again), or a hub id with its "
@@ -38,7 +45,9 @@ def load_model(kind: Any, path: Path | str, revision: str | None, **options: Any
     Raises InputError when weights are broken or of another shape, and when some are missing:
     transformers would make them up at random and say so in a warning only.
     """
-    model, report = _loaded(kind, path, revision, "weights", output_loading_info=True, **options)
+    refuse_pickles(path)
+    options |= {"use_safetensors": True, "output_loading_info": True}
+    model, report = _loaded(kind, path, revision, "weights", **options)
     if missing := sorted(report["missing_keys"]):
         listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(
@@ -48,15 +57,49 @@ def load_model(kind: Any, path: Path | str, revision: str | None, **options: Any
     return model
 
 
+def is_trusted(path: Path | str, revision: str | None) -> bool:
+    """Whether a model's own code may run: only at a commit that the configuration lists."""
+    return f"{path}@{revision}" in os.environ.get(TRUSTED, "").split()
+
+
+def model_options(path: Path | str, revision: str | None) -> dict[str, Any]:
+    """What every from_pretrained of a model is told."""
+    trusted = is_trusted(path, revision)
+    return {"revision": revision, "trust_remote_code": trusted, "use_safetensors": True}
+
+
+def refuse_pickles(path: Path | str) -> None:
+    """Raise InputError for a folder whose weights are pickles only.
+
+    Of hub repositories transformers and vLLM are told to take safetensors or nothing.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for kind in PICKLES for file in folder.glob(kind))
+    if pickles:
+        raise InputError(
+            f"{folder / pickles[0]}: weights as a pickle, which may run any code when it is "
+            "loaded; save the checkpoint as safetensors (save_pretrained does) where you trust it"
+        )
+
+
 def _loaded(kind: Any, path: Path | str, revision: str | None, what: str, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return kind.from_pretrained(path, revision=revision, **options)
+        return kind.from_pretrained(
+            path, revision=revision, trust_remote_code=is_trusted(path, revision), **options
+        )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
         text = " ".join(str(error).split())[:300] or repr(error)
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{path}: the model brings code of its own, which is not run; read it, and list "
+                f"{path}@<commit> under trust_remote_code in the configuration if you trust it"
+            ) from None
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
             text = "no such folder"
         raise InputError(f"{path}: cannot load the {what}: {text}; {REMEDY}") from None

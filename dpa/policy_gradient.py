@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from dpa.checkpoints import training_fingerprint
 from dpa.cli import log
@@ -37,6 +37,7 @@ from dpa.config import Objective, Schedule, Training
 from dpa.controls import chat_controls
 from dpa.directions import check_direction, scalar_reward
 from dpa.errors import InputError
+from dpa.models import load_checkpoint_config, model_options
 from dpa.objectives import objective_rewards
 from dpa.processes import is_main_process
 from dpa.prompts import messages
@@ -125,7 +126,7 @@ def train_policy_gradient(
             f"{output}: {len(kept)} prompts ({losses}) with {responses_per_prompt} responses each "
             f"do not fill one batch of {schedule.batch_size}; lower the stage's batch_size"
         )
-    config = AutoConfig.from_pretrained(start[0], revision=start[1])
+    config = load_checkpoint_config(*start)
     check_positions(config, start[0], max_prompt_tokens + max_new_tokens)
     log.info("%d prompts, %d responses per step", len(kept), schedule.batch_size)
     progress = History()
@@ -146,7 +147,7 @@ def train_policy_gradient(
                 mask_truncated_completions=False,
                 disable_dropout=True,  # it would put noise into the ratios
                 # The reference is loaded by the trainer, by the model's name.
-                model_init_kwargs={"revision": start[1]} if start[1] else None,
+                model_init_kwargs=model_options(*start),
             ),
             train_dataset=Dataset.from_list(
                 [

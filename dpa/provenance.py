@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -26,18 +27,56 @@ PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakem
 #: parameters they would make every rule rerun whenever any key of the configuration changes.
 CONFIG_HASH, BASE_SEED = "DPA_CONFIG_HASH", "DPA_BASE_SEED"
 COMMITS = "DPA_COMMITS"
+#: In the same way limits and the list of trusted models, which change no result.
+LIMITS = {
+    "max_dropped_fraction": "DPA_MAX_DROPPED_FRACTION",
+    "max_truncated_fraction": "DPA_MAX_TRUNCATED_FRACTION",
+}
+TRUSTED = "DPA_TRUST_REMOTE_CODE"
 
 
 def announce_run(
-    config_hash: str, seed: int | list[int], commits: dict[str, str] | None = None
+    config_hash: str,
+    seed: int | list[int],
+    commits: dict[str, str] | None = None,
+    *,
+    limits: dict[str, float],
+    trusted: Iterable[str],
 ) -> None:
-    """Hand the run's facts to the sidecars of all jobs started from here.
+    """Hand what concerns the whole run to all jobs started from here.
 
-    They are the config hash, the base seed, and the commits of the hub repositories it uses.
+    For sidecars the config hash, the base seed, and the commits of the hub repositories it uses.
     """
     os.environ[CONFIG_HASH] = config_hash
     os.environ[BASE_SEED] = str(seed)
     os.environ[COMMITS] = json.dumps(commits or {})
+    for name, variable in LIMITS.items():
+        os.environ[variable] = str(limits[name])
+    os.environ[TRUSTED] = " ".join(trusted)
+
+
+def _limit(name: str) -> float:
+    """A limit of the run; none for a script that is run by hand."""
+    return float(os.environ.get(LIMITS[name], 1))
+
+
+def check_dropped(losses: "Losses", what: str) -> None:
+    """Raise InputError when a stage drops more rows than the run's limit allows.
+
+    write_sidecar does it too; a stage that is about to do something long does it before.
+    """
+    losses.check(_limit("max_dropped_fraction"), what, "limits.max_dropped_fraction")
+
+
+def check_truncated(cut: int, texts: int, what: str) -> None:
+    """Raise InputError when a stage cuts more texts than the run's limit allows."""
+    limit = _limit("max_truncated_fraction")
+    if cut > limit * texts:
+        raise InputError(
+            f"{what}: {cut} of {texts} texts were cut to what the model holds, more than the "
+            f"allowed share {limit}; use a model or a max_length that holds more, or raise "
+            "limits.max_truncated_fraction"
+        )
 
 
 class Losses:
@@ -58,7 +97,7 @@ class Losses:
         if asked_for:
             self.asked_for[reason] += 1
 
-    def check(self, limit: float, what: str) -> None:
+    def check(self, limit: float, what: str, key: str = "data.max_dropped_fraction") -> None:
         """Raise InputError when a larger share than `limit` was dropped without being asked for."""
         lost = self.dropped - self.asked_for
         rows = self.read - self.asked_for.total()
@@ -66,7 +105,7 @@ class Losses:
             raise InputError(
                 f"{what}: dropped {lost.total()} of {rows} rows "
                 f"({dict(lost)}), more than the allowed share {limit}; "
-                "repair the data or raise the limit"
+                f"repair the data or raise {key}"
             )
 
     def __str__(self) -> str:
@@ -86,10 +125,19 @@ def write_sidecar(
     artefact: Path, inputs: Iterable[Path | str] = (), losses: Losses | None = None, **details: Any
 ) -> None:
     """Write the artefact's sidecar: of files and folders among `inputs` their hash, of hub ids the
-    commit."""
+    commit.
+
+    Raises InputError instead when `losses` exceed the run's limit.
+    """
+    if losses:
+        check_dropped(losses, str(artefact))
+    if artefact.suffix == ".jsonl":
+        with open(artefact, "rb") as lines:
+            details["records"] = sum(1 for _ in lines)
     commits = json.loads(os.environ.get(COMMITS, "{}"))
     content = {
         "artefact": artefact.name,
+        "stage": Path(sys.argv[0]).stem,
         "sha256": content_hash(artefact),
         "code_version": code_version(),
         "config_hash": os.environ.get(CONFIG_HASH),

@@ -24,7 +24,13 @@ from dpa.errors import InputError
 from dpa.gpus import claim_gpu
 from dpa.models import check_system_prompt
 from dpa.prompts import condition_system_prompt, direction_system_prompt, messages
-from dpa.provenance import Losses, code_version, content_hash, write_sidecar
+from dpa.provenance import (
+    Losses,
+    check_dropped,
+    code_version,
+    content_hash,
+    write_sidecar,
+)
 from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_prompts
 from dpa.seeds import sample_seed
 from dpa.steerlm import Conditions, draw_condition, read_conditions
@@ -271,6 +277,7 @@ def sample_file(
         sampling.max_prompt_tokens,
         longest,
     )
+    check_dropped(losses, str(prompts))
     neutralised = chat_controls(tokenizer).log_neutralised()
     sizes = [sum(item.steering.samples for item in chunk) for chunk in plan]
     fingerprint = _fingerprint(policy, revision, sampling, plan)

@@ -10,10 +10,12 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from dpa.cli import log
+from dpa.controls import chat_controls
 from dpa.errors import InputError
+from dpa.models import load_model, load_tokenizer
 from dpa.prompts import Conversation, messages
 
 #: Tokens in one forward pass.
@@ -35,12 +37,15 @@ class ScalarJudge:
         """Load a checkpoint, in float32 on a CPU. Raises InputError when it is no scalar judge."""
         gpu = torch.cuda.is_available()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                path, revision=revision, dtype=torch.bfloat16 if gpu else torch.float32
+            tokenizer = load_tokenizer(path, revision)
+            model = load_model(
+                AutoModelForSequenceClassification,
+                path,
+                revision,
+                dtype=torch.bfloat16 if gpu else torch.float32,
             )
-        except (OSError, ValueError) as error:
-            raise InputError(f"rewardbench.judge: {path}: cannot be loaded: {error}") from None
+        except InputError as error:
+            raise InputError(f"rewardbench.judge: {error}") from None
         if model.config.num_labels != 1:
             raise InputError(
                 f"rewardbench.judge: {path} has {model.config.num_labels} outputs; a scalar judge "
@@ -52,7 +57,8 @@ class ScalarJudge:
 
     def token_ids(self, prompt: Conversation, response: str) -> list[int]:
         """The judge's input, its end kept when it is too long."""
-        text = self.tokenizer.apply_chat_template(messages(prompt, None, response), tokenize=False)
+        turns = chat_controls(self.tokenizer).neutralise_messages(messages(prompt, None, response))
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         # The tokenizer adds the begin token itself.
         if self.tokenizer.bos_token and self.tokenizer("")["input_ids"][:1] == [
             self.tokenizer.bos_token_id

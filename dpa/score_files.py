@@ -18,7 +18,7 @@ from dpa.errors import InputError
 from dpa.gpus import claim_gpu
 from dpa.objectives import objective_rewards
 from dpa.prompts import Conversation
-from dpa.provenance import Losses, atomic, content_hash, write_sidecar
+from dpa.provenance import Losses, atomic, check_truncated, content_hash, write_sidecar
 from dpa.records import (
     Annotation,
     ChunkedWriter,
@@ -183,10 +183,14 @@ def score_file(
         known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
 
         def sidecar() -> None:
+            check_truncated(model.cut, model.scored, str(output))
+            losses = Losses()
+            losses.read = sum(checked.per_prompt)
             write_sidecar(
                 output,
                 inputs,
-                rows=sum(checked.per_prompt),
+                losses,
+                rows=losses.read,
                 scored=model.scored,
                 cut=model.cut,
                 neutralised=model.controls.log_neutralised(),

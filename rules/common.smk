@@ -27,6 +27,8 @@ announce_run(
     config_hash(cfg),
     cfg.seed,
     {found.path: found.revision for _, found in hub_repositories(cfg) if found.revision},
+    limits=cfg.limits.model_dump(),
+    trusted=cfg.trust_remote_code,
 )
 os.environ[HANG_MINUTES] = str(cfg.compute.hang_minutes)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dpa.engines import Chunk, ChunkResult, Completion, Settings, decode
 from dpa.errors import InputError
+from dpa.models import is_trusted, load_checkpoint_config, refuse_pickles
 from dpa.seeds import short_seed
 
 #: Samples kept waiting or running inside vLLM: enough that its batch (at most 1,024) is always
@@ -65,11 +66,14 @@ class VllmEngine:
         self.submitted = 0
         if self.on_cpu:
             _check_heads(settings)
+        refuse_pickles(settings.policy)
         try:
             self.llm = LLM(
                 model=str(settings.policy),
                 revision=settings.revision,
                 tokenizer_revision=settings.revision,
+                trust_remote_code=is_trusted(settings.policy, settings.revision),
+                load_format="safetensors",
                 dtype=settings.dtype or ("float32" if self.on_cpu else "bfloat16"),
                 kv_cache_dtype=settings.kv_cache_dtype,
                 max_model_len=settings.max_model_len,
@@ -188,10 +192,9 @@ def close_vllm(llm: Any) -> None:
 
 def _check_heads(settings: Settings) -> None:
     """Raise InputError for heads that vLLM's CPU kernels lack; vLLM itself notices only later."""
-    from transformers import AutoConfig
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    config = AutoConfig.from_pretrained(settings.policy, revision=settings.revision)
+    config = load_checkpoint_config(settings.policy, settings.revision)
     config = config.get_text_config(decoder=True)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     known = CPUAttentionBackend.get_supported_head_sizes()

@@ -6,6 +6,7 @@ import numpy as np
 
 from dpa.engines.vllm_engine import ON_CPU, close_vllm, import_vllm
 from dpa.errors import InputError
+from dpa.models import is_trusted, refuse_pickles
 from dpa.prompts import Conversation
 from dpa.scoring import Scorer
 
@@ -31,11 +32,14 @@ class VllmRewardModel(Scorer):
         LLM, on_cpu = import_vllm("reward_model.engine")
         from vllm.config import PoolerConfig
 
+        refuse_pickles(path)
         try:
             self.llm = LLM(
                 model=path,
                 revision=revision,
                 tokenizer_revision=revision,
+                trust_remote_code=is_trusted(path, revision),
+                load_format="safetensors",
                 runner="pooling",
                 convert="classify",
                 # Or scores would pass through a softmax.

@@ -6,6 +6,7 @@ from dpa.errors import InputError
 from dpa.provenance import (
     Losses,
     announce_run,
+    check_truncated,
     content_hash,
     read_sidecar,
     save_folder,
@@ -55,9 +56,22 @@ class TestLosses:
 
 class TestSidecar:
     def test_says_how_the_artefact_came_to_be(self, tmp_path, monkeypatch):
-        for name in ("DPA_CONFIG_HASH", "DPA_BASE_SEED", "DPA_COMMITS"):
+        for name in (
+            "DPA_CONFIG_HASH",
+            "DPA_BASE_SEED",
+            "DPA_COMMITS",
+            "DPA_MAX_DROPPED_FRACTION",
+            "DPA_MAX_TRUNCATED_FRACTION",
+            "DPA_TRUST_REMOTE_CODE",
+        ):
             monkeypatch.setenv(name, "")
-        announce_run("abc", 7, {"org/base": "a" * 40})
+        announce_run(
+            "abc",
+            7,
+            {"org/base": "a" * 40},
+            limits={"max_dropped_fraction": 0.5, "max_truncated_fraction": 0.1},
+            trusted=[],
+        )
         (tmp_path / "in.jsonl").write_text("in\n")
         (tmp_path / "out.jsonl").write_text("out\n")
         write_sidecar(
@@ -80,6 +94,13 @@ class TestSidecar:
         }
         assert found["counts"] == {"read": 3, "kept": 2, "dropped": {"empty": 1}}
         assert found["direction"] == [1.0, 0.0]
+        assert found["records"] == 1
+        # The run's limits hold for every stage that writes a sidecar.
+        with pytest.raises(InputError, match=r"dropped 2 of 3 .*limits\.max_dropped_fraction"):
+            write_sidecar(tmp_path / "out.jsonl", [], losses(3, empty=2))
+        check_truncated(1, 10, "file")
+        with pytest.raises(InputError, match=r"2 of 10 .*limits\.max_truncated_fraction"):
+            check_truncated(2, 10, "file")
 
     def test_the_same_run_writes_the_same_sidecar(self, tmp_path):
         (tmp_path / "out").write_text("out\n")

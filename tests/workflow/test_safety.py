@@ -1,0 +1,94 @@
+"""One real rule with hostile file names, and with keys in the environment that nobody may write."""
+
+import json
+import os
+
+import pytest
+import yaml
+
+from tests.workflow.helpers import copy_repository, snakemake
+
+#: Names that a shell would run if one were let at them unquoted.
+TRAIN = "a; rm -rf precious; .jsonl"
+VALIDATION = "$(touch pwned) `touch pwned` 'x' \"y\" & | > pwned *.jsonl"
+CANARIES = {
+    "OPENAI_API_KEY": "sk-canary-1f9d0c3b7a",
+    "ANTHROPIC_API_KEY": "sk-ant-canary-77c2e1",
+    "HF_TOKEN": "hf_canary_5b21e8d4f0",
+}
+
+
+def everything_written(folder):
+    """(path, bytes) of every file below a folder, hidden ones included, and of their names."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path, str(path).encode() + path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A finished prepare_data on files with hostile names: its folder, and all that it printed."""
+    folder = copy_repository(tmp_path_factory.mktemp("hostile"))
+    (folder / "precious").mkdir()
+    (folder / "precious/file").write_text("kept")
+    prompts = [f"What is {i}?" for i in range(4)]
+    for name, texts in ((TRAIN, prompts[:3]), (VALIDATION, prompts[3:])):
+        (folder / name).write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
+    rows = [{"instruction": p, "output": "Yes.", "score": 50} for p in prompts]
+    (folder / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overlay = {
+        "data": {
+            "ratings": [
+                {
+                    "name": "own", "format": "table", "train": {"path": "ratings.jsonl"},
+                    "prompt": "instruction", "response": "output",
+                    "attributes": {"own-score": {"column": "score", "from": [0, 100]}},
+                }
+            ],
+            "train_prompts": [{"path": TRAIN}],
+            "validation_prompts": [{"path": VALIDATION}],
+            "original_responses": "own",
+        },
+        "reward_model": {"attributes": ["own-score"]},
+        "objectives": [
+            {"name": "helpfulness", "outputs": {"own-score": 1.0}},
+            {"name": "verbosity", "outputs": {"own-score": -1.0}},
+        ],
+    }  # fmt: skip
+    (folder / "experiments/hostile.yaml").write_text(yaml.safe_dump(overlay))
+    patch = pytest.MonkeyPatch()
+    for name, value in CANARIES.items():
+        patch.setenv(name, value)
+    try:
+        result = snakemake(
+            folder, "--cores", "1", "--printshellcmds", "--verbose",
+            "--config", "experiment=hostile", "--", "results/hostile/data/prompts/d1.jsonl",
+        )  # fmt: skip
+    finally:
+        patch.undo()
+    return folder, result.stdout
+
+
+def test_a_file_name_is_only_a_name(ran):
+    folder, _ = ran
+    assert (folder / "precious/file").read_text() == "kept"
+    assert not (folder / "pwned").exists()
+    lines = (folder / "results/hostile/data/prompts/validation.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == [VALIDATION]
+    sidecar = json.loads((folder / "results/hostile/data/prompts/d1.jsonl.meta.json").read_text())
+    assert sidecar["inputs"][TRAIN]
+
+
+def test_no_key_is_written_or_printed(ran):
+    folder, printed = ran
+    files = dict(everything_written(folder))
+    kinds = {"snakemake log": ".snakemake/log", "metadata": ".snakemake/metadata",
+             "log": "results/hostile/logs", "sidecar": ".meta.json"}  # fmt: skip
+    for kind, part in kinds.items():
+        assert any(part in str(path) for path in files), kind
+    assert "python -m scripts.prepare_data" in printed  # the command line is there to be searched
+    for name, key in CANARIES.items():
+        assert key not in printed, name
+        found = [str(path) for path, content in files.items() if key.encode() in content]
+        assert found == [], name
+    assert not os.environ.get("OPENAI_API_KEY", "").startswith("sk-canary")
