@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dpa import models
 from dpa.config import Config, Model, Source, hub_repositories
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
@@ -356,8 +357,6 @@ def end_tokens(model: Model, tokenizer: Any) -> set[int]:
 
 def reward_model(model: Model, config: Config) -> Iterator[str]:
     """Whether a given reward model has our outputs and reads our input at its end."""
-    from transformers import AutoTokenizer
-
     read = read_config(model)
     names = [name for _, name in sorted((read.get("id2label") or {}).items(), key=_number)]
     names = names or [f"LABEL_{i}" for i in range(read.get("num_labels", 2))]
@@ -370,8 +369,8 @@ def reward_model(model: Model, config: Config) -> Iterator[str]:
             f"{len(expected)} ({', '.join(expected)}): correct reward_model.attributes"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision)
-    except (OSError, ValueError) as error:
+        tokenizer = models.load_tokenizer(str(model.path), model.revision)
+    except InputError as error:
         raise InputError(f"reward_model: {model.path}: no tokenizer ({error})") from None
     text = reward_input(QUESTION, ANSWER)
     ids = tokenizer(text)["input_ids"]

@@ -360,5 +360,6 @@ def test_nothing_else_applies_chat_templates():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "apply_chat_template"
     }
-    # The scalar judge renders neutralised messages, dpa.models tries a template out.
-    assert users == {"tokenization.py", "controls.py", "models.py", "scalar_judge.py"}
+    # The scalar judge renders neutralised messages; models and preflight try templates out.
+    allowed = {"tokenization.py", "controls.py", "scalar_judge.py", "models.py", "preflight.py"}
+    assert users == allowed

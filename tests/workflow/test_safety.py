@@ -50,6 +50,11 @@ def ran(tmp_path_factory):
             "original_responses": "own",
         },
         "reward_model": {"attributes": ["own-score"]},
+        "training": {"bf16": False},
+        "base_model": {"scratch": {"max_positions": 4096}},
+        "sampling": {"engine": "transformers", "max_new_tokens": 50, "max_prompt_tokens": 50},
+        "alpacaeval": None,
+        "rewardbench": None,
         "objectives": [
             {"name": "helpfulness", "outputs": {"own-score": 1.0}},
             {"name": "verbosity", "outputs": {"own-score": -1.0}},
