@@ -212,6 +212,8 @@ def _check_count(path: Path, found: int) -> None:
     if not sidecar_path(path).exists():
         return
     told = read_sidecar(path)
+    if not isinstance(told, dict):  # not one of ours
+        return
     expected = next((told[key] for key in RECORD_COUNTS if isinstance(told.get(key), int)), found)
     if expected != found:
         raise InputError(

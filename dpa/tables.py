@@ -1,7 +1,8 @@
-"""Tables for readers: the same cells as Markdown and as LaTeX (booktabs)."""
+"""Tables for readers: the same cells as Markdown and as LaTeX (booktabs), and data as CSV."""
 
+import csv
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: What LaTeX takes for a command, and what its default fonts lack.
 LATEX = {
@@ -21,6 +22,18 @@ class Table(NamedTuple):
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text: Collection[int] = ()
+
+
+def csv_text(table: Any) -> str:
+    """A data frame as CSV, numbers with six digits.
+
+    pandas does not quote a lone carriage return, which policies may write, but reads it as the end
+    of a line: where there is one everything is quoted.
+    """
+    text = table.to_csv(index=False, float_format="%.6g")
+    if "\r" not in text:
+        return text
+    return table.to_csv(index=False, float_format="%.6g", quoting=csv.QUOTE_ALL)
 
 
 def markdown(heading: str, lead: str, tables: Iterable[Table]) -> str:

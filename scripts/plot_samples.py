@@ -38,7 +38,7 @@ def main(
     from dpa.figures import samples as figures
     from dpa.figures.style import write_figure
     from dpa.provenance import write_sidecar, write_text
-    from dpa.tables import latex, markdown
+    from dpa.tables import csv_text, latex, markdown
 
     names = objectives.split(",")
     chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])
@@ -74,10 +74,10 @@ def main(
         write_figure(output_dir, name, figure, marks, text, inputs, dpi)
     page = (title, "", [figures.figure1_table(first, names)])
     texts = {
-        "figure1.csv": first.to_csv(index=False, float_format="%.6g"),
+        "figure1.csv": csv_text(first),
         "figure1.md": markdown(*page),
         "figure1.tex": latex(*page),
-        "samples.csv": rows.to_csv(index=False, float_format="%.6g"),
+        "samples.csv": csv_text(rows),
     }
     for name, text in texts.items():
         write_text(tables_dir / name, text)

@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dpa.provenance import atomic, write_sidecar, write_text
+from dpa.tables import csv_text
 
 #: Inches: the text width of a printed page.
 WIDTH = 7.2
@@ -85,7 +86,7 @@ def write_figure(
 ) -> None:
     """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
     table = folder / f"{name}.csv"
-    write_text(table, marks.to_csv(index=False, float_format="%.6g"))
+    write_text(table, csv_text(marks))
     write_sidecar(table, inputs)
     write_text(folder / f"{name}.md", textwrap.fill(" ".join(caption.split()), 100) + "\n")
     paths = [folder / f"{name}.{kind}" for kind in KINDS]

@@ -812,8 +812,10 @@ def test_bad_input(case: Case, finished, servers, tmp_path):
     if case.before == "torch":
         assert "torch" not in done.imported
     left = set(tmp_path.rglob("*")) - before - set(tmp_path.glob(".job*"))
-    # A shard that has begun is kept for the run that resumes it.
-    assert not {p for p in left if p.is_file() and ".partial" not in p.name}, left
+    # A shard or a training that has begun is kept for the run that resumes it.
+    assert not {
+        p for p in left if p.is_file() and ".partial" not in str(p.relative_to(tmp_path))
+    }, left
     assert not any(output.exists() for output in outputs)
 
 

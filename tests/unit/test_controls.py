@@ -304,6 +304,7 @@ class TestStages:
         sampling = Sampling(
             engine="transformers", temperature=1.0, max_new_tokens=8, max_prompt_tokens=120,
             prompts_per_chunk=2, rows_per_batch=8, max_truncated_fraction=1.0,
+            kv_cache_dtype="auto",
         )  # fmt: skip
         sampled, scored = tmp_path / "sampled.jsonl", tmp_path / "scored.jsonl"
         sample_file(

@@ -1,5 +1,6 @@
 """The report: what is on the page, what is escaped, and that a real browser shows it."""
 
+import io
 import json
 import re
 
@@ -13,7 +14,7 @@ from dpa.figures.style import write_figure
 from dpa.provenance import write_sidecar, write_text
 from dpa.published import Fronts, compare_figure4
 from dpa.report import ASSUMPTIONS, assumptions, changes, read_artefacts, render
-from dpa.tables import Table, latex, latex_text, markdown
+from dpa.tables import Table, csv_text, latex, latex_text, markdown
 from tests.browser import load
 from tests.unit.test_figures import OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
 
@@ -176,3 +177,10 @@ def test_cells_cannot_break_a_table():
     assert r"\$x\$ \& `code`" in text
     assert latex_text("−0.5 ± 1 · 50 %") == r"$-$0.5 $\pm$ 1 $\cdot$ 50 \%"
     assert json.loads(json.dumps(text)) == text
+
+
+@pytest.mark.parametrize("response", ["plain", "two\rlines", 'a "quoted"\r\n, text', "\r"])
+def test_csv_gives_back_what_a_policy_wrote(response):
+    table = pd.DataFrame({"response": [response, "next"], "vr": [0.5, 12.25]})
+    found = pd.read_csv(io.StringIO(csv_text(table), newline=""))
+    assert found.to_dict("list") == table.to_dict("list")
