@@ -541,7 +541,7 @@ def has_dpa():
 
 def has_win_rates():
     """Whether RewardBench compares a policy with a reference: table 2."""
-    return any(table.endswith("/win_rates.csv") for table in rewardbench_targets())
+    return any(Path(table).name == "win_rates.csv" for table in rewardbench_targets())
 
 
 def figure_names():
