@@ -56,7 +56,8 @@ class Laboratory:
 
     def copy(self, folder: Path, *, without: Collection[Command] = ()) -> Path:
         """A copy of the run in which these commands are still to be run."""
-        shutil.copytree(self.folder / RUN, folder / RUN)
+        for part in (RUN, Path("results/published")):
+            shutil.copytree(self.folder / part, folder / part, dirs_exist_ok=True)
         for command in without:
             remove(command, folder)
         return folder

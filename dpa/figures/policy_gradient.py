@@ -9,7 +9,7 @@ from dpa.figures.style import STYLE, WIDTH
 #: Column of history.csv -> label with unit.
 PANELS = {
     "reward": "reward v·r (points)",
-    "kl": "KL from the SFT policy (nats per response)",
+    "kl": "KL from SFT (nats per response)",
     "response_tokens": "response length (tokens)",
     "truncated": "responses cut off (share)",
 }
