@@ -41,7 +41,7 @@ from dpa.models import load_checkpoint_config, model_options
 from dpa.objectives import objective_rewards
 from dpa.processes import is_main_process
 from dpa.prompts import messages
-from dpa.provenance import Losses, content_hash, write_sidecar, write_text
+from dpa.provenance import Losses, check_dropped, content_hash, write_sidecar, write_text
 from dpa.records import Prompt
 from dpa.score_files import Scorer, named_scores
 from dpa.tokenization import prompt_ids
@@ -121,6 +121,7 @@ def train_policy_gradient(
     check_batch(schedule.batch_size, responses_per_prompt)
     tokenizer = load_tokenizer(*start)
     kept = fitting_prompts(prompts, tokenizer, max_prompt_tokens, losses)
+    check_dropped(losses, str(output))
     if len(kept) * responses_per_prompt < schedule.batch_size:
         raise InputError(
             f"{output}: {len(kept)} prompts ({losses}) with {responses_per_prompt} responses each "

@@ -37,7 +37,7 @@ from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.processes import is_main_process
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
-from dpa.provenance import Losses, write_sidecar
+from dpa.provenance import Losses, check_dropped, write_sidecar
 from dpa.records import Rating
 from dpa.training import (
     gathered,
@@ -404,6 +404,7 @@ def train_reward_model(
     rows, cut = tokenise_ratings(tokenizer, train_split, attributes, schedule.max_length, losses)
     if not rows:
         raise InputError(f"{output}: no labelled ratings to train on ({losses.as_dict()})")
+    check_dropped(losses, str(output))
     tokens = sum(len(row["input_ids"]) for row in rows)
     log.info("training on %d ratings, %d tokens (%d ratings cut)", len(rows), tokens, cut)
     labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)

@@ -23,7 +23,7 @@ from dpa.controls import chat_controls
 from dpa.errors import InputError, writing
 from dpa.models import load_model
 from dpa.processes import is_main_process, process_state, shard_on_cpu
-from dpa.provenance import Losses, write_sidecar
+from dpa.provenance import Losses, check_dropped, write_sidecar
 from dpa.tokenization import answer_ids, conversation_ids
 
 Rows = list[dict[str, list[int]]]
@@ -310,6 +310,7 @@ def finetune(
 
     if not rows:
         raise InputError(f"{output}: no rows to train on ({losses.as_dict()})")
+    check_dropped(losses, str(output))  # not only when it is trained
     response_tokens = sum(sum(row["completion_mask"]) for row in rows)
     log.info("training on %d rows, %d response tokens", len(rows), response_tokens)
 
@@ -438,6 +439,7 @@ def train_dpo(
             response_tokens += sum(map(len, answers))
     if not rows:
         raise InputError(f"{output}: no pairs to train on ({losses.as_dict()})")
+    check_dropped(losses, str(output))
     details.update(
         rows=len(rows),
         beta=beta,

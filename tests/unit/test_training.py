@@ -227,6 +227,17 @@ def test_nothing_to_train_on_is_an_error(tiny_policy, tmp_path):
     assert not (tmp_path / "policy").exists()
 
 
+def test_rows_that_do_not_fit_stop_the_run_before_it_trains(
+    tiny_policy, tiny_tokenizer, tmp_path, monkeypatch
+):
+    shortest = min(len(conversation_ids(tiny_tokenizer, turns)[0]) for turns in CONVERSATIONS)
+    monkeypatch.setenv("DPA_MAX_DROPPED_FRACTION", "0.2")
+    monkeypatch.setattr("dpa.training.load_policy", lambda *_: pytest.fail("loads the model"))
+    with pytest.raises(InputError, match=r"limits\.max_dropped_fraction"):
+        run_finetune(tiny_policy, tmp_path / "policy", max_length=shortest)
+    assert not list(tmp_path.iterdir())
+
+
 def test_divergence_stops_with_a_remedy(tiny_policy, tmp_path):
     from transformers import TrainerState
 
