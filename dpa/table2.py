@@ -43,14 +43,12 @@ def table2(rates: pd.DataFrame, published: pd.DataFrame, objectives: Sequence[st
     weights = [f"v_{name}" for name in objectives]
     rows = []
     for key, seeds in rates.groupby(KEY, dropna=False, sort=False):
-        several = len(seeds) > 1
-        error = seeds["win_rate"].std(ddof=1) / np.sqrt(len(seeds)) if several else None
+        mean, error = _over_seeds(seeds, "win_rate")
         rows.append(
             {
                 "source": "ours", **dict(zip(KEY, key, strict=True)),
                 **{name: seeds[name].iloc[0] for name in weights if name in seeds},
-                "n": seeds["n"].iloc[0], "win_rate": seeds["win_rate"].mean(),
-                "standard_error": error if several else seeds["standard_error"].iloc[0],
+                "n": seeds["n"].iloc[0], "win_rate": mean, "standard_error": error,
                 "seeds": len(seeds),
             }
         )  # fmt: skip
@@ -67,6 +65,13 @@ def table2(rates: pd.DataFrame, published: pd.DataFrame, objectives: Sequence[st
             for section in sections
         ]  # fmt: skip
     return pd.DataFrame(rows).astype({"iteration": "Int64", "n": "Int64", "seeds": "Int64"})
+
+
+def _over_seeds(rows: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Mean over seeds, a row each, and its standard error: that of the row where there is one."""
+    if len(rows) == 1:
+        return rows[column].iloc[0], rows["standard_error"].iloc[0]
+    return rows[column].mean(), rows[column].std(ddof=1) / np.sqrt(len(rows))
 
 
 def section_key(name: str) -> str:
@@ -138,20 +143,18 @@ def accuracy_tables(accuracy: pd.DataFrame) -> list[Table]:
     """The reward model's accuracy under each objective, by section and both averages."""
     averaged = accuracy["level"].isin(list(AVERAGES)) & (accuracy["name"] == OVERALL)
     shown = accuracy[averaged | (accuracy["level"] == "section")]
-    columns = [
-        (level, name) for level, name in shown[["level", "name"]].drop_duplicates().to_numpy()
-    ]
+    columns = list(shown[["level", "name"]].drop_duplicates().itertuples(index=False, name=None))
     rows = []
     for objective, own in shown.groupby("objective", sort=False):
-        cells = own.set_index(["level", "name"])
-        rows.append([str(objective), *(_accuracy(cells.loc[column]) for column in columns)])
+        seeds = own.set_index(["level", "name"]).sort_index()
+        cells = (_over_seeds(seeds.loc[[column]], "accuracy") for column in columns)
+        rows.append([str(objective), *(f"{mean:.1f} ± {error:.1f}" for mean, error in cells)])
     header = ["objective", *(AVERAGES.get(level, name) for level, name in columns)]
-    note = "Share of pairs whose chosen response is scored above the rejected one, in percent."
+    note = (
+        "Share of pairs whose chosen response is scored above the rejected one, in percent, "
+        "± standard error."
+    )
     return [Table("", note, header, rows)]
-
-
-def _accuracy(row: pd.Series) -> str:
-    return f"{row['accuracy']:.1f} ± {row['standard_error']:.1f}"
 
 
 def table2_lead(rates: pd.DataFrame, experiment: str, world: bool) -> str:

@@ -138,3 +138,8 @@ def test_accuracies():
     [table] = accuracy_tables(accuracy)
     assert table.header == ["objective", "Chat", "mean over subsets"]
     assert table.rows == [["helpfulness", "70.0 ± 8.4", "65.0 ± 8.1"]]
+    # Two seeds of 70 and 74: mean 72, standard error of the mean 2.
+    [table] = accuracy_tables(
+        pd.concat([accuracy, accuracy.assign(accuracy=accuracy.accuracy + 4)])
+    )
+    assert table.rows == [["helpfulness", "72.0 ± 2.0", "67.0 ± 2.0"]]
