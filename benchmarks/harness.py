@@ -1,4 +1,4 @@
-"""What the benchmarks share: both sides in turns in one run, ratios with their spread, published rows.
+"""What the benchmarks share: both sides in turns in one run, ratios, published rows.
 
 Absolute times depend on the machine and on what else it does; a ratio of two sides that took turns
 does so much less. Benchmarks therefore compare, and only ratios have floors.
@@ -95,10 +95,10 @@ def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = ""
     lines = [f"`{command}`, on {machine()}.", "", *([notes, ""] if notes else [])]
     lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     lines += ["| " + " | ".join(row[key] for key in header) + " |" for row in rows]
-    table = "\n".join(lines)
+    table = "\n".join(lines) + "\n"
     print(table, flush=True)
     text = MEASUREMENTS.read_text()
-    place = re.compile(rf"(<!-- benchmarks\.{name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- benchmarks\.{name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not place.search(text):
         raise SystemExit(f"{MEASUREMENTS}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
     write_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))

@@ -1,26 +1,27 @@
 """Scores of responses by a reward model checkpoint: the engines of every scoring rule.
 
 With transformers, the responses to one prompt share the computation of what their inputs have in
-common: it is run once, its attention cache is copied to all rows, and only the rest of each input
-is computed. The scores are those of plain transformers, one input at a time, within rounding.
+common, equal responses are scored once, and there is no padding (dpa.packed): every token is
+computed once. The scores are those of plain transformers, one input at a time, within rounding.
 vLLM's engine (dpa.engines.vllm_rewards) is given the same tokens.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, DynamicCache
+from transformers import AutoModelForSequenceClassification
 
+from dpa.cli import log
 from dpa.config import Objective
 from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
+from dpa.packed import Family, last_hidden_states, passes, prepare
 from dpa.prompts import Conversation, reward_input
 from dpa.reward_model import cut_ids
 
@@ -28,20 +29,6 @@ Group = tuple[Conversation, Sequence[str]]
 
 #: Stored scores have this many decimals.
 DECIMALS = 4
-
-
-@dataclass(frozen=True)
-class Family:
-    """The distinct inputs of one prompt: their common beginning, and what follows in each."""
-
-    prefix: list[int]
-    rests: list[list[int]]
-    rows: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longest input."""
-        return len(self.prefix) + max(map(len, self.rests))
 
 
 class Scorer(ABC):
@@ -114,12 +101,18 @@ class Scorer(ABC):
 
 
 class RewardModel(Scorer):
-    """A reward model in transformers, on the GPU if there is one."""
+    """A reward model in transformers, on the GPU if there is one.
+
+    A forward pass takes at most `tokens_per_batch` tokens, fewer where the device has no use or no
+    memory for as many. That limit is the same for every run on such a device. When memory runs out
+    all the same, it is halved for the rest of the process: the last decimals may then differ.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
         super().__init__(tokenizer, model.config, names)
         self.model = model.eval()
-        self.tokens_per_batch = tokens_per_batch
+        self.packed = prepare(model)
+        self.most_tokens = min(tokens_per_batch, useful_tokens(model))
 
     @classmethod
     def load(
@@ -152,11 +145,33 @@ class RewardModel(Scorer):
     def _score(
         self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
     ) -> np.ndarray:
-        scores = np.empty((len(inputs), len(self.names)))
-        for batch in self._batches(self._families(inputs, places)):
-            rows = [row for family in batch for row in family.rows]
-            scores[rows] = self._forward(batch)
-            self.on_batch()
+        families = list(self._families(inputs, places))
+        while True:
+            try:
+                return self._score_families(families, len(inputs))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.most_tokens < SMALLEST_BATCH:
+                    raise
+            self.most_tokens //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning("out of memory; going on with %d tokens at a time", self.most_tokens)
+
+    @torch.inference_mode()
+    def _score_families(self, families: list[Family], inputs: int) -> np.ndarray:
+        scores = np.empty((inputs, len(self.names)))
+        backbone = self.model.base_model
+        if self.packed:
+            for work in passes(families, self.most_tokens):
+                scores[work.rows] = self._head(last_hidden_states(backbone, work))
+                self.on_batch()
+            return scores
+        for family in families:
+            for row, rest in zip(family.rows, family.rests, strict=True):
+                ids = torch.tensor([family.prefix + rest], device=self.model.device)
+                states = backbone(ids, use_cache=False).last_hidden_state
+                scores[row] = self._head(states[:, -1])
+                self.on_batch()
         return scores
 
     def _families(
@@ -177,77 +192,46 @@ class RewardModel(Scorer):
             shared = common_prefix(members) if len(rows) > 1 else 0
             yield Family(members[0][:shared], [ids[shared:] for ids in members], rows)
 
-    def _batches(self, families: Iterable[Family]) -> Iterator[list[Family]]:
-        """Families of similar length, at most tokens_per_batch tokens with padding; larger families
-        are split. Families with and without a prefix do not mix."""
-        pieces = sorted(
-            (piece for family in families for piece in self._split(family)),
-            key=lambda f: (not f.prefix, f.length, f.rows),
-        )
-        batch: list[Family] = []
-        count = 0
-        for piece in pieces:
-            # Sorted by length: the newest piece is the longest.
-            size = (count + len(piece.rows)) * piece.length
-            if batch and (
-                size > self.tokens_per_batch or bool(piece.prefix) != bool(batch[0].prefix)
-            ):
-                yield batch
-                batch, count = [], 0
-            batch.append(piece)
-            count += len(piece.rows)
-        if batch:
-            yield batch
-
-    def _split(self, family: Family) -> Iterator[Family]:
-        order = sorted(range(len(family.rows)), key=lambda i: (len(family.rests[i]), i))
-        while order:
-            longest = len(family.prefix) + len(family.rests[order[-1]])
-            take = order[-max(1, self.tokens_per_batch // longest) :]
-            order = order[: -len(take)]
-            yield Family(
-                family.prefix, [family.rests[i] for i in take], [family.rows[i] for i in take]
-            )
-
-    @torch.inference_mode()
-    def _forward(self, batch: list[Family]) -> np.ndarray:
-        """(rows, outputs): the scores of all rows of the families, in order."""
-        device = self.model.device
-        rests = [rest for family in batch for rest in family.rests]
-        ids, mask = pad(rests, device)
-        backbone = self.model.base_model
-        if batch[0].prefix:
-            # Prefixes are padded on the left and rests on the right: each row is contiguous.
-            prefixes, prefix_mask = pad([f.prefix for f in batch], device, left=True)
-            cache = DynamicCache()
-            backbone(
-                prefixes,
-                attention_mask=prefix_mask,
-                position_ids=positions(prefix_mask),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            owners = torch.tensor(
-                [i for i, family in enumerate(batch) for _ in family.rests], device=device
-            )
-            cache.batch_select_indices(owners)
-            whole_mask = torch.cat([prefix_mask[owners], mask], dim=1)
-            output = backbone(
-                ids,
-                attention_mask=whole_mask,
-                position_ids=positions(whole_mask)[:, -ids.shape[1] :],
-                past_key_values=cache,
-                use_cache=True,
-            )
-        else:
-            # Causal attention never looks right, where the padding is: no mask is needed.
-            output = backbone(ids, use_cache=False)
-        last = torch.tensor([len(rest) - 1 for rest in rests], device=device)
-        hidden = output.last_hidden_state[torch.arange(len(rests), device=device), last]
+    def _head(self, hidden: Tensor) -> np.ndarray:
+        """(rows, outputs) scores of the last tokens' states."""
         # In float32: bfloat16 would round scores to half a point.
         score = self.model.score
         bias = None if score.bias is None else score.bias.float()
         return torch.nn.functional.linear(hidden.float(), score.weight.float(), bias).cpu().numpy()
+
+
+#: Tokens of a pass on a CPU: more gain nothing and fall out of its caches (measured).
+CPU_BATCH = 2048
+#: Below this many tokens a pass is one input: out of memory then means what it says.
+SMALLEST_BATCH = 64
+#: Share of a GPU's memory for weights and a pass; the rest is for what others and kernels take.
+MEMORY_SHARE = 0.8
+
+
+def useful_tokens(model: Any) -> int:
+    """Tokens of a forward pass that the model's device has use and memory for.
+
+    On a GPU by its whole memory, not by what happens to be free: batches, and with them the last
+    decimals, are then the same in every run. Per token a pass holds the insides of one layer and
+    the states between layers (dpa.plan.memory), and at most the keys and values of all of them.
+    """
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    config = model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv = width * (getattr(config, "num_key_value_heads", None) or heads)
+    inside = 8 * config.hidden_size + 2 * heads * width + 2 * kv + 5 * config.intermediate_size
+    size = model.dtype.itemsize
+    per_token = size * (inside + 2 * config.num_hidden_layers * kv)
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    _, memory = torch.cuda.mem_get_info(model.device)
+    return max(SMALLEST_BATCH, int((MEMORY_SHARE * memory - weights) / per_token))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or (a plain RuntimeError) on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def load_scorer(
@@ -299,20 +283,3 @@ def common_prefix(rows: Sequence[list[int]]) -> int:
     low, high = min(rows), max(rows)  # in dictionary order: the others lie between
     limit = min(map(len, rows)) - 1
     return next((i for i in range(limit) if low[i] != high[i]), limit)
-
-
-def pad(rows: Sequence[list[int]], device: Any, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Token ids (rows, longest), padded with 0, and the mask of real tokens."""
-    longest = max(map(len, rows))
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        where = slice(longest - len(row), None) if left else slice(len(row))
-        ids[i, where] = row
-        mask[i, where] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Position of each real token in its row, counted from 0; 0 for padding in front."""
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from dpa.config import Objective
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
+from dpa.packed import Family, passes
 from dpa.prompts import reward_input
 from dpa.records import Turn
 from dpa.scoring import RewardModel, common_prefix, load_scorer, output_names
@@ -115,9 +116,84 @@ def test_prefix_sharing_computes_fewer_tokens(checkpoint):
     )
     prompt = " ".join(WORDS * 4)
     model.score_chunk([(prompt, ["otter", "river", "far", "a"])])
-    prefix, rests = tokens
-    assert prefix > 60
-    assert rests < 4 * 10
+    plain = len(model.tokenizer(reward_input(prompt, "otter"))["input_ids"])
+    assert plain > 60
+    assert sum(tokens) < plain + 4 * 10
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batches(checkpoint, error):
+    """Until they fit: 150 tokens of the 800 that it begins with."""
+    groups = some_groups()
+    expected = RewardModel.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(groups)
+    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    sizes = []
+
+    def small_memory(_, inputs):
+        sizes.append(inputs[0].numel())
+        if sizes[-1] > 150:
+            raise error
+
+    model.model.base_model.register_forward_pre_hook(small_memory)
+    scores = model.score_chunk(groups)
+    for mine, theirs in zip(scores, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+    assert model.most_tokens in (100, 200)  # rows do not fill a pass of 200 to the last token
+    # What was learnt stays: the next groups do not fail first.
+    sizes.clear()
+    model.score_chunk(groups)
+    assert max(sizes) <= 150
+
+
+def test_out_of_memory_for_a_single_row_is_an_error(checkpoint):
+    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA")
+
+    model.model.base_model.register_forward_pre_hook(no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        model.score_chunk(some_groups())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(checkpoint):
+    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+
+    def broken(*_):
+        raise RuntimeError("illegal memory access")
+
+    model.model.base_model.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        model.score_chunk(some_groups())
+    assert model.most_tokens == 800
+
+
+def test_a_model_without_attention_interface_is_scored_row_by_row(checkpoint, monkeypatch):
+    groups = some_groups(2)
+    expected = RewardModel.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(groups)
+    monkeypatch.setattr("dpa.scoring.prepare", lambda model: False)
+    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    for mine, theirs in zip(model.score_chunk(groups), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("most_tokens", [1, 30, 10**6])
+def test_passes_hold_every_token_once(most_tokens):
+    families = [
+        Family([1] * 40, [[2] * n for n in (9, 3, 70, 3)], [0, 1, 2, 3]),
+        Family([], [[3] * 5], [4]),
+    ]
+    found = list(passes(families, most_tokens))
+    assert sorted(row for work in found for row in work.rows) == [0, 1, 2, 3, 4]
+    assert sum(len(work.ids) for work in found) == 40 + 9 + 3 + 70 + 3 + 5
+    for work in found:
+        assert len(work.ids) <= most_tokens or len(work.blocks) == 1
+        assert [p for p, ids in zip(work.positions, work.ids, strict=True) if ids == 1][-1:] in (
+            [39],
+            [],
+        )
 
 
 @pytest.mark.parametrize(
