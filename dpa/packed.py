@@ -85,6 +85,7 @@ class Pass:
     blocks: list[Block] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    block_tokens: int = BLOCK_TOKENS
 
     def add_prefix(self, ids: list[int]) -> Kept:
         kept: Kept = {}
@@ -101,7 +102,7 @@ class Pass:
             last is not None
             and last.keep is None
             and last.prefix is prefix
-            and last.tokens + len(ids) <= BLOCK_TOKENS
+            and last.tokens + len(ids) <= self.block_tokens
         ):
             last.lengths.append(len(ids))
         else:
@@ -112,18 +113,20 @@ class Pass:
         self.positions += range(before, before + len(ids))
 
 
-def passes(families: Iterable[Family], most_tokens: int) -> Iterator[Pass]:
+def passes(
+    families: Iterable[Family], most_tokens: int, block_tokens: int = BLOCK_TOKENS
+) -> Iterator[Pass]:
     """Passes of at most `most_tokens` tokens, or of one row that is longer.
 
     A family's rows come by length, so that the short ones share blocks.
     """
-    current = Pass()
+    current = Pass(block_tokens=block_tokens)
 
     def room(tokens: int) -> Iterator[Pass]:
         nonlocal current
         if current.ids and len(current.ids) + tokens > most_tokens:
             yield current
-            current = Pass()
+            current = Pass(block_tokens=block_tokens)
 
     for family in families:
         before, kept = len(family.prefix), None

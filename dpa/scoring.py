@@ -21,7 +21,7 @@ from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
-from dpa.packed import Family, last_hidden_states, passes, prepare
+from dpa.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, prepare
 from dpa.prompts import Conversation, reward_input
 from dpa.reward_model import cut_ids
 
@@ -162,9 +162,13 @@ class RewardModel(Scorer):
         scores = np.empty((inputs, len(self.names)))
         backbone = self.model.base_model
         if self.packed:
-            for work in passes(families, self.most_tokens):
-                scores[work.rows] = self._head(last_hidden_states(backbone, work))
-                self.on_batch()
+            for block_tokens in (BLOCK_TOKENS, 0):
+                for work in passes(families, self.most_tokens, block_tokens):
+                    scores[work.rows] = self._head(last_hidden_states(backbone, work))
+                    self.on_batch()
+                if np.isfinite(scores).all():
+                    break
+                # NaN goes through masks, to the rows of its block: tell whose it is.
             return scores
         for family in families:
             for row, rest in zip(family.rows, family.rests, strict=True):
