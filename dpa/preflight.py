@@ -195,6 +195,9 @@ def model_files(key: str, model: Model) -> Iterator[str]:
         return
     missing = missing_files(lambda name: _cached(model, name))
     if missing and (reason := _unreachable("model", model.path, model.revision)):
+        if reason == NO_SAFETENSORS:
+            yield f"{key}: {model.path}: {reason}: choose a revision or a model that has them"
+            return
         yield (
             f"{key}: {model.path} is not complete in the hub's cache (no {', '.join(missing)}), "
             f"and {reason}: download it where there is internet, `hf download {model.path}"
@@ -247,16 +250,18 @@ def fetch(item: Model | Source, reference: bool = False) -> None:
 
 
 def missing_files(find: Callable[[str], Any]) -> list[str]:
-    """What a model lacks of configuration, tokenizer and weights; all parts of sharded weights."""
+    """What a model lacks of configuration, tokenizer and weights; all parts of sharded weights.
+
+    Weights are safetensors: pickles are never loaded (dpa/models.py).
+    """
     missing = [] if find("config.json") else ["config.json"]
     if not any(find(name) for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         missing.append("tokenizer")
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if path := find(index):
-            parts = set(json.loads(Path(path).read_text())["weight_map"].values())
-            return missing + sorted(part for part in parts if not find(part))
-    if not find("model.safetensors") and not find("pytorch_model.bin"):
-        missing.append("weights")
+    if path := find("model.safetensors.index.json"):
+        parts = set(json.loads(Path(path).read_text())["weight_map"].values())
+        return missing + sorted(part for part in parts if not find(part))
+    if not find("model.safetensors"):
+        missing.append("weights (model.safetensors)")
     return missing
 
 
@@ -268,6 +273,10 @@ def _cached(model: Model, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+#: Why a repository of pickles is of no use.
+NO_SAFETENSORS = "the hub has its weights as pickles only, which are not loaded"
+
+
 def _unreachable(kind: str, repository: str, revision: str | None) -> str | None:
     """Why the hub does not give a repository; None when it does."""
     from huggingface_hub import HfApi
@@ -276,13 +285,16 @@ def _unreachable(kind: str, repository: str, revision: str | None) -> str | None
 
     revision = None if revision == LOCKED else revision
     try:
-        HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=30)
+        found = HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=30)
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE forbids to ask the hub"
     except HFValidationError:
         return "there is no such folder, nor is it a hub id"
     except (ConnectionFailed, OSError) as error:
         return f"the hub does not give it ({' '.join(str(error).split()):.120})"
+    files = [file.rfilename for file in getattr(found, "siblings", None) or []]
+    if kind == "model" and not any(file.endswith(".safetensors") for file in files):
+        return NO_SAFETENSORS
     return None
 
 

@@ -63,7 +63,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends git gcc libc6-d
     && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.lock
-RUN useradd --create-home dpa
+RUN useradd --create-home dpa && install -d -o dpa -g dpa /home/dpa/work
 USER dpa
 WORKDIR /home/dpa/work
 """

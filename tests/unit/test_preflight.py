@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -151,6 +152,20 @@ def test_files_that_are_missing(tmp_path, folder):
     (folder / "model-1.safetensors").write_bytes(b"")
     (line,) = model_files("sft", model(folder))
     assert "lacks model-2.safetensors: complete the folder" in line
+
+
+def test_pickles_are_no_weights(tmp_path, folder, monkeypatch):
+    """They are never loaded, which is better known before the first job."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (line,) = model_files("sft", model(folder))
+    assert "lacks weights (model.safetensors)" in line
+    hub = Model(path="org/pickled", revision="0" * 40)
+    for file, problems in (("pytorch_model.bin", 1), ("model-1.safetensors", 0)):
+        listing = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file)])
+        monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: listing)  # noqa: B023
+        found = list(model_files("sft", hub))
+        assert len(found) == problems
+        assert not problems or "org/pickled: the hub has its weights as pickles only" in found[0]
 
 
 def test_one_cause_is_one_line(tmp_path, folder):
