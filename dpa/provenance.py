@@ -79,6 +79,12 @@ def check_truncated(cut: int, texts: int, what: str) -> None:
         )
 
 
+#: What a sidecar's name adds to its artefact's.
+SIDECAR = ".meta.json"
+#: Snakemake's mark in a folder that it knows as an output: no content.
+TIMESTAMP = ".snakemake_timestamp"
+
+
 class Losses:
     """Rows read, kept and dropped by reason: no row goes missing without a name for it."""
 
@@ -118,7 +124,7 @@ class Losses:
 
 def sidecar_path(artefact: Path) -> Path:
     """`<artefact>.meta.json`, for files and folders alike."""
-    return artefact.with_name(artefact.name + ".meta.json")
+    return artefact.with_name(artefact.name + SIDECAR)
 
 
 def write_sidecar(
@@ -164,10 +170,13 @@ def read_sidecar(artefact: Path) -> dict:
 
 
 def content_hash(path: Path) -> str | None:
-    """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none."""
+    """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none.
+
+    The mark that Snakemake leaves in a folder is not counted: it comes behind the sidecar.
+    """
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != TIMESTAMP):
             digest.update(f"{file.relative_to(path)} {content_hash(file)}\n".encode())
         return digest.hexdigest()
     if not path.is_file():

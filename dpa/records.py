@@ -180,11 +180,12 @@ def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
         raise ValueError(f"NaN or infinite reward in {attributes or rewards}")
 
 
-def decode_lines(path: Path, type: type[R]) -> Iterator[R]:
+def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator[R]:
     """Decode and validate a JSONL file line by line (`type` may be `dict` for foreign files).
 
     Files ending in .gz are decompressed. Raises InputError naming the file and the line, and when
-    the file has a sidecar that counts other than as many records: some were lost.
+    the file has a sidecar that counts other than as many records: some were lost. With `counted`
+    off, the caller looks at the sidecar.
     """
     decoder = msgspec.json.Decoder(type)
     opener: Any = gzip.open if path.suffix == ".gz" else open
@@ -197,7 +198,8 @@ def decode_lines(path: Path, type: type[R]) -> Iterator[R]:
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     raise InputError(f"{path}:{number}: {error}{_advice(line)}") from None
                 yield record
-        _check_count(path, number)
+        if counted:
+            _check_count(path, number)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:

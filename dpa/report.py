@@ -271,10 +271,10 @@ def as_yaml(config: dict) -> str:
 
 
 def read_artefacts(folder: Path) -> Iterator[dict]:
-    """What the sidecars say, in the order of paths; pictures and tables of the page left out."""
+    """What the sidecars say, in the order of paths; without the page itself and what is on it."""
     for path in sorted(folder.rglob("*.meta.json")):
         name = path.relative_to(folder).as_posix().removesuffix(".meta.json")
-        if name.startswith(("figures/", "tables/")):
+        if name.startswith(("figures/", "tables/")) or name in ("report.html", "provenance.json"):
             continue
         try:
             sidecar = json.loads(path.read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ def sample_soups(
             raise InputError(f"{expert}: no such folder; train the expert first")
     known = [content_hash(expert) for expert in experts], sampling.model_dump(), samples, seed
     digest = hashlib.sha256(json.dumps([*known, content_hash(prompts)]).encode()).hexdigest()[:12]
-    work = output.with_name(f"{output.stem}.{digest}")
+    work = output.with_name(f"{output.stem}.{digest}.partial")
     work.mkdir(parents=True, exist_ok=True)
     parts = [work / f"{i}.jsonl" for i in range(len(directions))]
     progress = Progress(len(parts), "soups")

@@ -333,3 +333,22 @@ rule make_report:
         " --experiment {params.experiment} --config {params.config:q}"
         " --config-hash {params.config_hash} {params.figures:q} {params.tables:q}"
         " --readme {input.readme:q} --output {output.page:q} 2>&1 | tee {log}"
+
+
+# Prints and fails; makes nothing, so that it runs whenever it is asked for. It looks at what is there:
+# with inputs, Snakemake would make damaged artefacts again before anybody saw the damage.
+rule verify:
+    input:
+        code=code("verify"),
+    log:
+        f"results/{cfg.experiment}/logs/verify.log",
+    localrule: True
+    resources:
+        mem_mb=memory(2000),
+        runtime=240,
+    params:
+        results=RESULTS,
+    message:
+        "Checking every artefact against its sidecar"
+    shell:
+        "python -m scripts.verify --results {params.results:q} 2>&1 | tee {log}"

@@ -88,10 +88,11 @@ def write_figure(
     table = folder / f"{name}.csv"
     write_text(table, csv_text(marks))
     write_sidecar(table, inputs)
-    write_text(folder / f"{name}.md", textwrap.fill(" ".join(caption.split()), 100) + "\n")
+    text = folder / f"{name}.md"
+    write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")
     paths = [folder / f"{name}.{kind}" for kind in KINDS]
     save_figure(figure, paths, dpi)
-    for path in paths:
+    for path in (text, *paths):
         write_sidecar(path, [table])
 
 

@@ -273,3 +273,30 @@ def test_chat_answers_and_refuses(finished):
     assert refused.returncode == 2
     assert "0.7071,-0.7071" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_verify_passes_and_names_what_is_damaged(finished):
+    """The rule's own command on the whole run; a flipped byte and a lost line are named."""
+    target = ("--cores", "1", *CONFIG, "verify")
+    result = snakemake(finished, *target)
+    assert "artefacts are as their sidecars say" in result.stdout
+    samples = finished / RESULTS / "dpa/iter1/sampled/0.jsonl"
+    before = samples.read_bytes()
+    stamp = samples.stat().st_mtime_ns
+    try:
+        samples.write_bytes(before[: before.index(b"\n") + 1])
+        result = snakemake(finished, *target, check=False)
+    finally:
+        samples.write_bytes(before)
+        os.utime(samples, ns=(stamp, stamp))
+    assert result.returncode != 0
+    lines = [line for line in result.stdout.splitlines() if line.startswith(str(RESULTS))]
+    assert [line.split(": ")[0] for line in lines] == [
+        str(RESULTS / "dpa/iter1/sampled/0.jsonl"),
+        str(RESULTS / "dpa/iter1/sampled/0.jsonl"),
+        str(RESULTS / "dpa/iter1/scored/0.jsonl"),
+    ]
+    assert "is not what was written" in lines[0]
+    assert "has 1 records, its sidecar counts 48" in lines[1]
+    assert "was made from another" in lines[2]
+    assert planned_jobs(finished, *CONFIG) == {}

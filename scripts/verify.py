@@ -1,0 +1,41 @@
+"""Check every artefact of an experiment against its sidecar: one line for each problem.
+
+Rule: verify. Example:
+
+    python -m scripts.verify --results results/quickstart
+
+Hashes, numbers of records, schemas of records, and whether inputs are those that artefacts were
+made from. Fails when there is a problem.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import Progress, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(results: Annotated[Path, typer.Option(help="The experiment's folder.")]) -> None:
+    """Check every artefact of an experiment against its sidecar."""
+    from dpa.errors import InputError
+    from dpa.verification import artefacts_of, problems
+
+    total = sum(1 for _ in artefacts_of(results)) if results.is_dir() else 0
+    if not total:
+        raise InputError(f"{results}: no artefacts; run the experiment first")
+    progress = Progress(total, "artefacts")
+    found = 0
+    for problem in problems(results, lambda: progress.advance(1)):
+        print(problem, flush=True)
+        found += 1
+    if found:
+        raise InputError(f"{results}: {found} problems in {total} artefacts; each has a line above")
+    print(f"all {total} artefacts are as their sidecars say")
+
+
+if __name__ == "__main__":
+    run(app)
