@@ -51,6 +51,7 @@ rule all:
         figure_targets(),
         table_targets(),
         report_targets(),
+        provenance_targets(),
 
 
 rule reward_model:

@@ -50,7 +50,8 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
     prompt_inputs: list[Path | str] = [*map(describe, prompt_files), ratings]
     for path, prompts in zip((d1, d2), halves, strict=True):
         write_jsonl(path, prompts)
-        write_sidecar(path, prompt_inputs, train, prompts=len(prompts))
+        counted = {} if path == d1 else {"counted_in": d1.name}
+        write_sidecar(path, prompt_inputs, train, prompts=len(prompts), **counted)
     unrated = len(validation_prompts.keys() - rated)
     write_jsonl(validation, validation_prompts.values())
     write_sidecar(

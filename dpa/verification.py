@@ -46,6 +46,8 @@ RECORDS: tuple[tuple[str, Any], ...] = (
 )
 #: Folders of a run that hold no artefacts.
 WITHOUT_SIDECARS = ("logs", "benchmarks")
+#: What an experiment's artefacts are listed in (dpa.run_record).
+RUN_RECORD = "provenance.json"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -91,13 +93,29 @@ def problems(results: Path, on_artefact: Callable[[], None] = lambda: None) -> I
     problem, one that has other content than the artefact was made from is.
     """
     hashed = cache(content_hash)
+    listed = _listed(results)
     for artefact in artefacts_of(results):
-        for what in _wrong_with(artefact, hashed):
+        by_record = listed.pop(artefact.relative_to(results).as_posix(), None)
+        for what in _wrong_with(artefact, hashed, by_record):
             yield Problem(artefact, what)
         on_artefact()
+    for name in sorted(listed):
+        yield Problem(
+            results / name, f"is not there, nor its sidecar, but {RUN_RECORD} lists it; rerun"
+        )
 
 
-def _wrong_with(artefact: Path, hashed: Callable[[Path], str | None]) -> Iterator[str]:
+def _listed(results: Path) -> dict[str, str]:
+    """Artefacts and their hashes by the experiment's record, if it has one that can be read."""
+    try:
+        return dict(json.loads((results / RUN_RECORD).read_bytes())["artefacts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _wrong_with(
+    artefact: Path, hashed: Callable[[Path], str | None], by_record: str | None
+) -> Iterator[str]:
     sidecar = sidecar_path(artefact)
     again = f"delete it and {sidecar.name}, then rerun"
     if not sidecar.exists():
@@ -115,6 +133,8 @@ def _wrong_with(artefact: Path, hashed: Callable[[Path], str | None]) -> Iterato
         yield f"is not there, but its sidecar is; delete {sidecar.name}, then rerun"
     elif hashed(artefact) != recorded:
         yield f"is not what was written (sha256 {hashed(artefact)}, recorded {recorded}); {again}"
+    elif by_record not in (None, recorded):
+        yield f"is another than {RUN_RECORD} lists; rerun"
     if artefact.suffix == ".jsonl" and artefact.is_file():
         yield from _wrong_records(artefact, told, again)
     elif artefact.suffix == ".json" and artefact.is_file():

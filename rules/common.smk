@@ -582,6 +582,10 @@ def report_targets():
     return [f"results/{cfg.experiment}/report.html"]
 
 
+def provenance_targets():
+    return [f"results/{cfg.experiment}/provenance.json"]
+
+
 #: The workflow itself, as inputs of its picture.
 RULE_FILES = sorted(
     os.path.relpath(path, workflow.basedir)

@@ -335,6 +335,36 @@ rule make_report:
         " --readme {input.readme:q} --output {output.page:q} 2>&1 | tee {log}"
 
 
+# Reads the sidecars of everything in the experiment's folder: its inputs are what they lead to.
+rule collect_provenance:
+    input:
+        reward_model=reward_model_targets(),
+        benchmarks=alpacaeval_targets() + rewardbench_targets(),
+        figures=figure_targets(),
+        tables=table_targets(),
+        report=report_targets(),
+        code=code("collect_provenance"),
+    output:
+        record=f"results/{cfg.experiment}/provenance.json",
+    log:
+        f"results/{cfg.experiment}/logs/collect_provenance.log",
+    localrule: True
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        results=RESULTS,
+        experiment=cfg.experiment,
+        config_hash=config_hash(cfg),
+        seeds=repeat_flag("--seed", cfg.seeds),
+    message:
+        "Summing what every stage read, kept and dropped"
+    shell:
+        "python -m scripts.collect_provenance --results {params.results:q}"
+        " --experiment {params.experiment} --config-hash {params.config_hash} {params.seeds}"
+        " --output {output.record:q} 2>&1 | tee {log}"
+
+
 # Prints and fails; makes nothing, so that it runs whenever it is asked for. It looks at what is there:
 # with inputs, Snakemake would make damaged artefacts again before anybody saw the damage.
 rule verify:

@@ -11,6 +11,7 @@ import pytest
 from dpa.config import ROOT
 from dpa.provenance import content_hash, save_folder, sidecar_path, write_sidecar, write_text
 from dpa.records import Prompt, Sample, write_jsonl
+from dpa.run_record import run_record
 from dpa.verification import artefacts_of, problems, record_type
 
 RESULTS = Path("results/small")
@@ -157,6 +158,29 @@ def test_damage(small, what):
     for fragment in expected:
         pattern = fragment if "\\" in fragment or ".*" in fragment else re.escape(fragment)
         assert any(re.search(pattern, line) for line in lines), (fragment, lines)
+
+
+def record(path: Path) -> None:
+    """The experiment's record, as it is before the damage."""
+    text = json.dumps(run_record(RESULTS, "small", "hash", [0]))
+    write_text(path, text)
+    write_sidecar(path)
+
+
+def test_the_record_knows_what_is_gone_with_its_sidecar(small):
+    record(RESULTS / "provenance.json")
+    assert told() == []
+    TABLE.unlink()
+    sidecar_path(TABLE).unlink()
+    [line] = told()
+    assert line.startswith(f"{TABLE}: is not there, nor its sidecar, but provenance.json lists it")
+
+
+def test_the_record_is_of_these_bytes(small):
+    record(RESULTS / "provenance.json")
+    write_text(TABLE, "method,reward\ndpa,2\n")
+    write_sidecar(TABLE, [SAMPLES])
+    assert told() == [f"{TABLE}: is another than provenance.json lists; rerun"]
 
 
 def test_an_input_that_is_gone_is_no_problem(small):

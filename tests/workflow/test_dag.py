@@ -67,6 +67,8 @@ def test_quickstart_plans_every_stage(clone):
     assert jobs["judge_rewardbench"] == 2
     assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
     assert jobs["plot_pareto_front"] == jobs["plot_samples"] == jobs["make_report"] == 1
+    assert jobs["collect_provenance"] == 1
+    assert "verify" not in jobs
 
 
 @pytest.mark.parametrize("shards", [1, 5])

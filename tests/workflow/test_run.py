@@ -31,7 +31,8 @@ FIGURES = [
     "rule_graph",
 ]  # fmt: skip
 #: The rules that draw and tabulate what the validation rewards of all policies say.
-SHOWING = {"plot_pareto_front", "plot_samples", "plot_costs", "make_table1", "make_report"}
+SHOWING = {"plot_pareto_front", "plot_samples", "plot_costs", "make_table1", "make_report",
+           "collect_provenance"}  # fmt: skip
 SELECTED = [RESULTS / f"dpa/iter{t}/selected.jsonl" for t in (1, 2)]
 
 
@@ -151,7 +152,8 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
     figure.unlink()
     target = str(RESULTS / "figures/figure4.pdf")
     assert planned_jobs(finished, *CONFIG, "--", target) == {"plot_pareto_front": 1}
-    assert planned_jobs(finished, *CONFIG) == {"plot_pareto_front": 1, "make_report": 1, "all": 1}
+    jobs = {"plot_pareto_front": 1, "make_report": 1, "collect_provenance": 1, "all": 1}
+    assert planned_jobs(finished, *CONFIG) == jobs
     snakemake(finished, "--cores", "2", *CONFIG)
     assert figure.read_bytes() == before
     assert planned_jobs(finished, *CONFIG) == {}
@@ -170,7 +172,8 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
 def test_a_plotting_option_redraws_and_nothing_else(finished, option, redrawn):
     jobs = planned_jobs(finished, *CONFIG, f"figures={{{option}}}")
     # The command line is part of what the rule graph is drawn from.
-    assert {*jobs, "plot_rule_graph"} == {*redrawn, "plot_rule_graph", "make_report", "all"}
+    always = {"plot_rule_graph", "make_report", "collect_provenance", "all"}
+    assert {*jobs, "plot_rule_graph"} == {*redrawn, *always}
 
 
 def test_more_iterations_extend_the_run(finished):
@@ -188,6 +191,7 @@ def test_more_iterations_extend_the_run(finished):
         "plot_costs": 1,
         "plot_rule_graph": 1,
         "make_report": 1,
+        "collect_provenance": 1,
         "all": 1,
     }
 
@@ -275,9 +279,39 @@ def test_chat_answers_and_refuses(finished):
     assert "Traceback" not in refused.stderr
 
 
+def test_provenance_sums_the_run(finished):
+    """By hand, from the sizes of the small world: no row of any stage is unaccounted for."""
+    path = finished / RESULTS / "provenance.json"
+    record = json.loads(path.read_text())
+    stages = record["stages"]
+    assert stages["sample_responses"]["dpa/iter*/sampled/*.jsonl"] == {
+        "artefacts": 2 * 2,
+        "counts": {"rows": {"read": 12 + 12, "kept": 12 + 12, "dropped": {}}},
+        "neutralised": 0,
+        "records": 2 * 12 * 2 * 4,
+        "response_tokens": stages["sample_responses"]["dpa/iter*/sampled/*.jsonl"][
+            "response_tokens"
+        ],
+        "responses": 2 * 12 * 2 * 4,
+        "truncated": stages["sample_responses"]["dpa/iter*/sampled/*.jsonl"]["truncated"],
+    }
+    scored = stages["score_responses"]["dpa/iter*/scored/*.jsonl"]
+    assert scored["counts"]["rows"] == {"read": 192, "kept": 192, "dropped": {}}
+    # D1 and D2 come from the same 60 rows, which are counted once.
+    prompts = stages["prepare_data"]["data/prompts/d1.jsonl"]["counts"]["rows"]
+    assert prompts["read"] - sum(prompts["dropped"].values()) == prompts["kept"] == 24
+    assert stages["prepare_data"]["data/prompts/d2.jsonl"]["counts"] == {}
+    assert record["base_seeds"] == [0]
+    assert "figures/figure4.pdf" in record["artefacts"]
+    # Made again, from the same sidecars: the same bytes.
+    before = path.read_bytes()
+    snakemake(finished, "--cores", "1", *CONFIG, "--forcerun", "collect_provenance")
+    assert path.read_bytes() == before
+
+
 def test_verify_passes_and_names_what_is_damaged(finished):
     """The rule's own command on the whole run; a flipped byte and a lost line are named."""
-    target = ("--cores", "1", *CONFIG, "verify")
+    target = ("--cores", "1", *CONFIG, "--", "verify")
     result = snakemake(finished, *target)
     assert "artefacts are as their sidecars say" in result.stdout
     samples = finished / RESULTS / "dpa/iter1/sampled/0.jsonl"

@@ -1,0 +1,50 @@
+"""Sum what every stage of an experiment read, kept and dropped, and what it was made with.
+
+Rule: collect_provenance. Example:
+
+    python -m scripts.collect_provenance --results results/quickstart --experiment quickstart \
+        --config-hash 0123456789abcdef --seed 0 --output results/quickstart/provenance.json
+
+reads the sidecars of everything below --results.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.cli import log, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    results: Annotated[Path, typer.Option(help="The experiment's folder.")],
+    experiment: Annotated[str, typer.Option(help="Its name.")],
+    config_hash: Annotated[str, typer.Option(help="Hash of its configuration.")],
+    seed: Annotated[list[int], typer.Option(help="A base seed.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+) -> None:
+    """Sum an experiment's sidecars."""
+    import json
+
+    from dpa.provenance import write_sidecar, write_text
+    from dpa.run_record import run_record
+
+    record = run_record(results, experiment, config_hash, seed)
+    write_text(output, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_sidecar(output, artefacts=len(record["artefacts"]))
+    total = record["total"]
+    log.info(
+        "%d artefacts of %d stages: read %d, kept %d, dropped %s",
+        len(record["artefacts"]),
+        len(record["stages"]),
+        total["read"],
+        total["kept"],
+        total["dropped"] or 0,
+    )
+
+
+if __name__ == "__main__":
+    run(app)
