@@ -8,8 +8,8 @@ text or starts a shell is refused wherever it stands.
 
 import ast
 
-#: The module that sets the terms, and a benchmark that measures plain transformers as it is commonly
-#: called, on a model that it has just made.
+#: The module that sets the terms, and a benchmark that measures plain transformers, as it is
+#: commonly called, on a model that it has just made.
 LOADERS = ("dpa/models.py", "benchmarks/measure_scoring.py")
 
 #: Calls that run what they read; by the name under which their package has them.

@@ -1,11 +1,15 @@
 """Running the real workflow in a copy of the repository."""
 
+import base64
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = [
@@ -55,6 +59,60 @@ TWO_PROCESSES = (
     " --num_cpu_threads_per_process 1 --mixed_precision no --dynamo_backend no"
     " --main_process_port 0"
 )
+
+
+#: Keys that nobody may write, by the environment variable that holds them.
+CANARIES = {
+    "OPENAI_API_KEY": "sk-canary-1f9d0c3b7a",
+    "ANTHROPIC_API_KEY": "sk-ant-canary-77c2e1",
+    "HF_TOKEN": "hf_canary_5b21e8d4f0",
+    "WANDB_API_KEY": "wandb-canary-e08a4471",
+    "JUDGE_KEY": "judge-canary-93ab60d2",
+}
+
+
+def everything_written(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """(path, name and bytes) of every file below a folder, hidden ones included."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path, str(path).encode() + path.read_bytes()
+
+
+def disguises(key: str) -> list[bytes]:
+    """A key as it is, and the cores of its base64 at each offset (as in headers)."""
+    encoded = [base64.b64encode(b"\0" * n + key.encode())[4:-4] for n in range(3)]
+    return [key.encode(), *encoded]
+
+
+def carriers(key: str, contents: Iterable[tuple[Any, bytes]]) -> list[Any]:
+    """Which of some named contents hold a key."""
+    forms = disguises(key)
+    return [name for name, content in contents if any(form in content for form in forms)]
+
+
+class CommandLines(threading.Thread):
+    """Watches the command lines of every process on the machine, while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[bytes] = set()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self.seen.add(path.read_bytes())
+                except OSError:  # it has ended
+                    continue
+
+    def __enter__(self) -> "CommandLines":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.join()
 
 
 def copy_repository(folder: Path) -> Path:

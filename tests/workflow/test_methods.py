@@ -1,14 +1,29 @@
-"""Every method on a small quickstart with three objectives."""
+"""Every method on a small quickstart with three objectives, with keys in its environment.
+
+One run for both: no stage that loads or trains a model, and no judge, may write a key or name one
+on a command line.
+"""
 
 import csv
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
 
 from dpa.config import merge
-from tests.workflow.helpers import MINI, copy_repository, planned_jobs, snakemake
+from tests.chat_server import chat_server
+from tests.workflow.helpers import (
+    CANARIES,
+    MINI,
+    CommandLines,
+    carriers,
+    copy_repository,
+    everything_written,
+    planned_jobs,
+    snakemake,
+)
 
 #: One iteration of everything.
 ALL = """
@@ -21,6 +36,11 @@ ppo: {responses_per_prompt: 2, training: {epochs: 1, batch_size: 8}}
 reward_soup: {iterations: 1}
 directional_dpo: {iterations: 1}
 dpo: {recipes: {quickstart: {training: {epochs: 1}}}}
+world: {alpacaeval_prompts: 4}
+alpacaeval:
+  prompts: 4
+  methods: [sft]
+  judge: {kind: endpoint, model: standin, key_variable: JUDGE_KEY}
 evaluation: {directions: 3}
 """
 LABELS = {"DPA", "SFT", "SteerLM", "DPO", "PPO", "RSF", "Reward Soup", "Directional DPO"}
@@ -28,14 +48,40 @@ RESULTS = Path("results/everything")
 CONFIG = ("--config", "experiment=everything")
 
 
+class Run(NamedTuple):
+    folder: Path
+    printed: str
+    #: Command lines of all processes while it ran.
+    commands: set[bytes]
+    #: Keys that the judge was shown.
+    keys: set[str]
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run."""
+def run(tmp_path_factory):
+    """A finished run with keys in its environment."""
     folder = copy_repository(tmp_path_factory.mktemp("methods"))
     overlay = merge(yaml.safe_load(MINI), yaml.safe_load(ALL))
-    (folder / "experiments/everything.yaml").write_text(yaml.safe_dump(overlay))
-    snakemake(folder, "--cores", "2", *CONFIG)
-    return folder / RESULTS
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        CommandLines() as commands,
+        chat_server(lambda first, second: 0.6) as server,
+    ):
+        overlay["alpacaeval"]["judge"]["base_url"] = server.url
+        (folder / "experiments/everything.yaml").write_text(yaml.safe_dump(overlay))
+        for name, value in CANARIES.items():
+            patch.setenv(name, value)
+        # Where what it leaves is searched too.
+        for name in ("TMPDIR", "HF_HOME"):
+            (folder / name).mkdir()
+            patch.setenv(name, str(folder / name))
+        result = snakemake(folder, "--cores", "2", "--printshellcmds", "--verbose", *CONFIG)
+    return Run(folder, result.stdout, commands.seen, server.keys)
+
+
+@pytest.fixture(scope="module")
+def finished(run):
+    return run.folder / RESULTS
 
 
 def read_csv(path):
@@ -111,3 +157,27 @@ def test_tables_and_curves(finished):
 
 def test_nothing_is_left_to_do(finished):
     assert planned_jobs(finished.parents[1], *CONFIG) == {}
+
+
+#: Scripts that load models or hold a key, each of which runs for seconds.
+WATCHED = (
+    "pretrain_base_model", "train_reward_model", "train_sft", "train_steerlm", "train_dpo",
+    "train_ppo", "finetune_policy", "annotate_responses", "sample_responses", "score_responses",
+    "evaluate_policy", "evaluate_soup", "sample_benchmark", "judge_alpacaeval",
+)  # fmt: skip
+
+
+def test_no_key_is_written_printed_or_on_a_command_line(run):
+    files = dict(everything_written(run.folder))
+    for part in (".snakemake/log", ".snakemake/metadata", "/logs/", ".meta.json", "judgements/",
+                 "report.html", ".safetensors"):  # fmt: skip
+        assert any(part in str(path) for path in files), part
+    for script in WATCHED:
+        assert f"python -m scripts.{script}" in run.printed
+        assert any(f"scripts.{script}".encode() in command for command in run.commands), script
+    for name, key in CANARIES.items():
+        places = [("printed", run.printed.encode()), *files.items()]
+        assert carriers(key, places) == [], name
+        assert carriers(key, [(c, c) for c in run.commands]) == [], name
+    # The judge was given its own key, and it alone.
+    assert run.keys == {CANARIES["JUDGE_KEY"]}

@@ -1,28 +1,27 @@
-"""One real rule with hostile file names, and with keys in the environment that nobody may write."""
+"""One real rule with hostile file names, and with keys in the environment that nobody may write.
 
+The stages that load models and the judge that is asked over HTTP, with the same keys:
+test_methods.py.
+"""
+
+import base64
 import json
 import os
 
 import pytest
 import yaml
 
-from tests.workflow.helpers import copy_repository, snakemake
+from tests.workflow.helpers import (
+    CANARIES,
+    carriers,
+    copy_repository,
+    everything_written,
+    snakemake,
+)
 
 #: Names that a shell would run if one were let at them unquoted.
 TRAIN = "a; rm -rf precious; .jsonl"
 VALIDATION = "$(touch pwned) `touch pwned` 'x' \"y\" & | > pwned *.jsonl"
-CANARIES = {
-    "OPENAI_API_KEY": "sk-canary-1f9d0c3b7a",
-    "ANTHROPIC_API_KEY": "sk-ant-canary-77c2e1",
-    "HF_TOKEN": "hf_canary_5b21e8d4f0",
-}
-
-
-def everything_written(folder):
-    """(path, bytes) of every file below a folder, hidden ones included, and of their names."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path, str(path).encode() + path.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,16 @@ def test_no_key_is_written_or_printed(ran):
         assert any(part in str(path) for path in files), kind
     assert "python -m scripts.prepare_data" in printed  # the command line is there to be searched
     for name, key in CANARIES.items():
-        assert key not in printed, name
-        found = [str(path) for path, content in files.items() if key.encode() in content]
-        assert found == [], name
+        assert carriers(key, [("printed", printed.encode()), *files.items()]) == [], name
     assert not os.environ.get("OPENAI_API_KEY", "").startswith("sk-canary")
+
+
+@pytest.mark.parametrize("wrap", ["{}", "Bearer {}", "user:{}", "x{}"])
+def test_a_key_is_found_in_disguise(tmp_path, wrap):
+    key = CANARIES["JUDGE_KEY"]
+    text = wrap.format(key).encode()
+    for number, content in enumerate((b"a" + text + b"b", base64.b64encode(text), b"nothing")):
+        (tmp_path / f".{number}").write_bytes(content)
+    (tmp_path / key).write_text("")
+    found = carriers(key, everything_written(tmp_path))
+    assert {path.name for path in found} == {".0", ".1", key}
