@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
+from dpa.startup import script_starts
 
 log = logging.getLogger("dpa")
 
@@ -24,11 +25,13 @@ def make_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def run(app: typer.Typer) -> None:
+def run(app: typer.Typer, *, sklearn: bool = False) -> None:
     """Run the app: log lines on standard error, InputError as one message and exit status 2.
 
     Of several processes that train together (RANK is accelerate's) the first one logs progress.
+    `sklearn`: whether the script may import scikit-learn.
     """
+    script_starts(sklearn=sklearn)
     name = Path(sys.argv[0]).stem
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(

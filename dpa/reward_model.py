@@ -39,6 +39,7 @@ from dpa.processes import is_main_process
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
 from dpa.provenance import Losses, check_dropped, write_sidecar
 from dpa.records import Rating
+from dpa.tokenization import cut_ids
 from dpa.training import (
     gathered,
     load_policy,
@@ -134,18 +135,6 @@ def _labelled(ratings: Iterable[Rating], index: dict[str, int], losses: Losses) 
             yield rating
         else:
             losses.drop("no labelled attribute")
-
-
-def cut_ids(ids: list[int], max_length: int, tokenizer: Any) -> list[int]:
-    """The last `max_length` tokens, the first one kept if it is the begin token.
-
-    The response's end and the suffix, where the scores are read, always stay. Same as the
-    tokenizer's own truncation from the left.
-    """
-    if len(ids) <= max_length:
-        return ids
-    head = 1 if ids[0] == tokenizer.bos_token_id else 0
-    return ids[:head] + ids[len(ids) - max_length + head :]
 
 
 def _token_range(spans: np.ndarray, begin: int, end: int, removed: int) -> tuple[int, int]:

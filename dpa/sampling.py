@@ -33,6 +33,7 @@ from dpa.provenance import (
 )
 from dpa.records import ChunkedWriter, Prompt, Sample, decode_lines, read_prompts
 from dpa.seeds import sample_seed
+from dpa.startup import import_models
 from dpa.steerlm import Conditions, draw_condition, read_conditions
 from dpa.tokenization import prompt_ids
 from dpa.watchdog import Watchdog
@@ -247,6 +248,8 @@ def sample_file(
     """
     if not 0 <= shard < shards:
         raise InputError(f"shard {shard} of {shards}: give a shard from 0 to {shards - 1}")
+    if sampling.engine == "transformers":
+        import_models()
     tokenizer = load_tokenizer(policy, revision)
     texts = read_prompts(prompts)
     losses = Losses()

@@ -32,6 +32,7 @@ from dpa.records import (
     read_prompts,
 )
 from dpa.sources import PlacedRow, Row, as_prompt, cell, read_placed_rows
+from dpa.startup import import_models
 from dpa.watchdog import Watchdog
 
 Group = tuple[Conversation, Sequence[str]]
@@ -135,6 +136,8 @@ def score_samples(
 @contextmanager
 def scorer(engine: str, path: str, revision: str | None, output: Path, **options: Any):
     """A reward model, see dpa.scoring.load_scorer; under a watchdog, and closed in the end."""
+    if engine == "transformers":
+        import_models()
     from dpa.scoring import load_scorer
 
     claim_gpu()

@@ -23,7 +23,7 @@ from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
 from dpa.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, prepare
 from dpa.prompts import Conversation, reward_input
-from dpa.reward_model import cut_ids
+from dpa.tokenization import cut_ids
 
 Group = tuple[Conversation, Sequence[str]]
 

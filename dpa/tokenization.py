@@ -54,3 +54,15 @@ def answer_ids(
         for answer in answers
     ]
     return prompt, [row[len(prompt) :] for row in rows]
+
+
+def cut_ids(ids: list[int], max_length: int, tokenizer: Any) -> list[int]:
+    """The last `max_length` tokens, the first one kept if it is the begin token.
+
+    The response's end and the suffix, where the scores are read, always stay. Same as the
+    tokenizer's own truncation from the left.
+    """
+    if len(ids) <= max_length:
+        return ids
+    head = 1 if ids[0] == tokenizer.bos_token_id else 0
+    return ids[:head] + ids[len(ids) - max_length + head :]

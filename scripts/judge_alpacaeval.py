@@ -88,4 +88,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run(app, sklearn=True)  # of alpaca_eval

@@ -38,6 +38,9 @@ def main(
     from dpa.provenance import write_sidecar
     from dpa.records import write_jsonl
     from dpa.rewardbench import score_choices
+    from dpa.startup import import_models
+
+    import_models()
     from dpa.scoring import RewardModel
 
     scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from dpa import models
 from dpa.errors import InputError
+from dpa.startup import import_models
 
 
 class Request(NamedTuple):
@@ -102,6 +103,8 @@ def load_engine(
     Raises InputError when the engine is not installed, when the policy cannot be loaded or has no
     end token, or when `max_model_len` is beyond its positions.
     """
+    if name == "transformers":
+        import_models()
     settings = Settings(
         policy=policy,
         revision=revision,
