@@ -33,7 +33,7 @@ def script_starts(*, sklearn: bool = False) -> None:
 def import_models() -> None:
     """Import transformers' models for a script that runs them on one device and trains none.
 
-    Without what only compiling, several processes and object detection need (torch._dynamo, sympy,
+    Without what only compiling, several processes and object detection need (torch._dynamo,
     torch.distributed.tensor, scipy): half of the time that it takes. Does nothing where they are
     imported already, and in processes that are not scripts: they may train afterwards.
     """
@@ -79,7 +79,7 @@ TRACE = f"{DYNAMO}._trace_wrapped_higher_order_op"
 
 
 def _defer_compiler() -> None:
-    """Have torch._dynamo imported when it is needed: sympy and a second of CPU."""
+    """Have torch._dynamo imported when it is needed: most of a second of CPU."""
 
     def transform() -> Any:
         _real_compiler()

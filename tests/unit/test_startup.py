@@ -22,11 +22,13 @@ import dpa.engines.transformers_engine, dpa.scoring
 import torch
 from transformers import AutoModelForCausalLM
 
-HEAVY = ("sympy", "scipy", "sklearn", "torch.distributed.tensor", "transformers.trainer")
+TRACE = "_trace_wrapped_higher_order_op"
+HEAVY = ("scipy", "sklearn", "torch.distributed.tensor", "transformers.trainer")
 with torch.no_grad():
     model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
     logits = model(torch.arange(4, 12).reshape(1, 8)).logits[0, -1, :5].tolist()
 found = [name for name in HEAVY if sys.modules.get(name)]
+found += [name for name in sys.modules if name.startswith("torch._dynamo.") and name[14:] != TRACE]
 from transformers.masking_utils import TransformGetItemToIndex
 with TransformGetItemToIndex():
     pass
