@@ -14,7 +14,7 @@ from dpa.cli import log
 from dpa.config import Source
 from dpa.errors import InputError
 from dpa.prompts import normalise, prompt_id
-from dpa.provenance import save_folder, write_sidecar, write_text
+from dpa.provenance import Losses, save_folder, write_sidecar, write_text
 from dpa.records import Prompt, Sample, decode_lines, read_jsonl, write_jsonl
 from dpa.sources import describe, read_rows
 
@@ -120,8 +120,8 @@ def prepare(source: Source, expected: int, prompts: Path, reference: Path) -> No
         raise InputError(f"{path}: instructions must differ in more than white space")
     write_jsonl(prompts, found)
     write_outputs(reference, rows)
-    for artefact in (prompts, reference):
-        write_sidecar(artefact, [describe(source)], rows=len(rows))
+    write_sidecar(prompts, [describe(source)], Losses.none(len(rows)))
+    write_sidecar(reference, [describe(source)], Losses.none(len(rows)), counted_in=prompts.name)
     log.info("%d instructions from %s", len(rows), describe(source))
 
 
@@ -157,7 +157,8 @@ def export(sampled: Sequence[Path], prompts: Path, folder: Path) -> None:
                 written += 1
 
     save_folder(folder, save)
-    write_sidecar(folder, [*sampled, prompts], files=written, prompts=len(order))
+    outputs = Losses.none(written * len(order))
+    write_sidecar(folder, [*sampled, prompts], outputs, files=written, prompts=len(order))
     log.info("%d output files of %d instructions each in %s", written, len(order), folder)
 
 

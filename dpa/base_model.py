@@ -5,7 +5,8 @@ pretrained on documents with length hints, which teach it that numbers in a syst
 large pretrained model knows that already.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from dpa.config import Scratch
@@ -15,7 +16,10 @@ from dpa.prompts import (
     REWARD_INSTRUCTION,
     REWARD_SUFFIX,
     SYSTEM_SENTENCE,
+    reward_input,
 )
+from dpa.provenance import Losses
+from dpa.records import Rating, decode_lines
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
@@ -31,6 +35,16 @@ FIXED_TEXTS = [
     REWARD_INSTRUCTION,
     REWARD_SUFFIX,
 ]
+
+
+def rated_texts(ratings: Path, losses: Losses) -> Iterator[str]:
+    """What the reward model reads of the training ratings; held-out ones are counted."""
+    for rating in decode_lines(ratings, Rating):
+        losses.read += 1
+        if rating.split == "train":
+            yield reward_input(rating.prompt, rating.response)
+        else:
+            losses.drop("held out", asked_for=True)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:

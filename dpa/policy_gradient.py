@@ -181,7 +181,13 @@ def train_policy_gradient(
     if not is_main_process():
         return
     progress.write(history)
-    write_sidecar(history, inputs, steps=trained["steps"], algorithm=ALGORITHM)
+    write_sidecar(
+        history,
+        inputs,
+        Losses.none(len(progress.rows)),
+        steps=trained["steps"],
+        algorithm=ALGORITHM,
+    )
     write_sidecar(
         output,
         inputs,

@@ -46,6 +46,9 @@ def rating_pairs(
             rejected=rejected.response,
             margin=round(best - fmean(rejected.attributes.values()), DECIMALS),
         )
+    unrated = len(prompt_ids - by_prompt.keys())
+    losses.read += unrated
+    losses.drop("no ratings", rows=unrated)
 
 
 def sampled_pairs(

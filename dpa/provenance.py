@@ -83,6 +83,8 @@ def check_truncated(cut: int, texts: int, what: str) -> None:
 SIDECAR = ".meta.json"
 #: Snakemake's mark in a folder that it knows as an output: no content.
 TIMESTAMP = ".snakemake_timestamp"
+#: Bytes that are read at a time.
+BLOCK = 1 << 20
 
 
 class Losses:
@@ -93,15 +95,24 @@ class Losses:
         self.dropped: Counter[str] = Counter()
         self.asked_for: Counter[str] = Counter()
 
+    @classmethod
+    def none(cls, rows: int) -> "Losses":
+        """So many rows read, and all of them kept."""
+        losses = cls()
+        losses.read = rows
+        return losses
+
     @property
     def kept(self) -> int:
         return self.read - self.dropped.total()
 
-    def drop(self, reason: str, asked_for: bool = False) -> None:
-        """Count one dropped row; `asked_for` if the configuration says to drop it (a filter)."""
-        self.dropped[reason] += 1
+    def drop(self, reason: str, asked_for: bool = False, rows: int = 1) -> None:
+        """Count dropped rows; `asked_for` if they are meant to be (a filter)."""
+        if not rows:
+            return
+        self.dropped[reason] += rows
         if asked_for:
-            self.asked_for[reason] += 1
+            self.asked_for[reason] += rows
 
     def check(self, limit: float, what: str, key: str = "data.max_dropped_fraction") -> None:
         """Raise InputError when a larger share than `limit` was dropped without being asked for."""
@@ -137,14 +148,16 @@ def write_sidecar(
     """
     if losses:
         check_dropped(losses, str(artefact))
+    sha256: str | None
     if artefact.suffix == ".jsonl":
-        with open(artefact, "rb") as lines:
-            details["records"] = sum(1 for _ in lines)
+        sha256, details["records"] = hash_and_lines(artefact)
+    else:
+        sha256 = content_hash(artefact)
     commits = json.loads(os.environ.get(COMMITS, "{}"))
     content = {
         "artefact": artefact.name,
         "stage": Path(sys.argv[0]).stem,
-        "sha256": content_hash(artefact),
+        "sha256": sha256,
         "code_version": code_version(),
         "config_hash": os.environ.get(CONFIG_HASH),
         "base_seed": os.environ.get(BASE_SEED),
@@ -183,6 +196,16 @@ def content_hash(path: Path) -> str | None:
         return None
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def hash_and_lines(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file, and how many lines it has, in one reading."""
+    digest, lines = hashlib.sha256(), 0
+    with open(path, "rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+            lines += block.count(b"\n")
+    return digest.hexdigest(), lines
 
 
 @cache

@@ -206,17 +206,13 @@ def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
-#: Where a sidecar counts the records of its file.
-RECORD_COUNTS = ("rows", "responses", "prompts")
-
-
 def _check_count(path: Path, found: int) -> None:
     if not sidecar_path(path).exists():
         return
     told = read_sidecar(path)
     if not isinstance(told, dict):  # not one of ours
         return
-    expected = next((told[key] for key in RECORD_COUNTS if isinstance(told.get(key), int)), found)
+    expected = told.get("records", found)
     if expected != found:
         raise InputError(
             f"{path}: has {found} records, but its sidecar counts {expected}: some were lost or "

@@ -6,7 +6,7 @@ taken both ways: over subsets, as the paper's table 2 does, and over prompts. No
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from dpa.errors import InputError
 from dpa.evaluation import Policy
 from dpa.objectives import objective_rewards
 from dpa.prompts import Conversation, prompt_id
-from dpa.provenance import code_version, content_hash, write_sidecar
+from dpa.provenance import Losses, code_version, content_hash, write_sidecar
 from dpa.records import (
     Choice,
     ChunkedWriter,
@@ -74,8 +74,10 @@ def prepare(source: Source, sections: Sections, items: Path, prompts: Path) -> N
         unique.setdefault(c.prompt_id, prompt)
     write_jsonl(items, found)
     write_jsonl(prompts, unique.values())
-    for path, rows in ((items, len(found)), (prompts, len(unique))):
-        write_sidecar(path, [describe(source)], rows=rows)
+    write_sidecar(items, [describe(source)], Losses.none(len(found)))
+    different = Losses.none(len(found))
+    different.drop("prompt of another row", asked_for=True, rows=len(found) - len(unique))
+    write_sidecar(prompts, [describe(source)], different)
     log.info("%d prompts of %d subsets, %d different", len(found), len(expected), len(unique))
 
 
@@ -115,9 +117,15 @@ class GoldJudge:
 
 
 def judge_samples(
-    judge: ScalarScorer, samples: Path, prompts: Path, output: Path, known: str
+    judge: ScalarScorer,
+    samples: Path,
+    prompts: Path,
+    output: Path,
+    known: str,
+    sidecar: Callable[[int], None],
 ) -> int:
-    """Write a JudgedSample for each Sample, in the same order; returns their number.
+    """Write a JudgedSample for each Sample, in the same order, and the `sidecar`, which is given
+    their number; returns it.
 
     Resumes behind the chunks that a killed job with the same fingerprint `known` has judged.
     """
@@ -141,7 +149,7 @@ def judge_samples(
             ]
         )
         progress.advance(len(chunk))
-    writer.finish()
+    writer.finish(lambda: sidecar(len(records)))
     return len(records)
 
 
@@ -160,16 +168,18 @@ def judge_file(
         judge = ScalarJudge.load(*model)
         inputs.insert(0, model[0])
         known = fingerprint(*model, [content_hash(Path(i)) for i in inputs])
-    rows = judge_samples(judge, samples, prompts, output, known)
-    write_sidecar(output, inputs, rows=rows, judge=gold or f"{model[0]}@{model[1]}")
+
+    def sidecar(rows: int) -> None:
+        write_sidecar(output, inputs, Losses.none(rows), judge=gold or f"{model[0]}@{model[1]}")
+
+    rows = judge_samples(judge, samples, prompts, output, known, sidecar)
     log.info("judged %d responses", rows)
 
 
 def score_choices(
-    model: Scorer, items: Path, objectives: Sequence[Objective]
+    model: Scorer, items: Path, choices: Sequence[Choice], objectives: Sequence[Objective]
 ) -> Iterator[ScoredChoice]:
-    """The reward model's scores of every choice, in order."""
-    choices = read_jsonl(items, Choice)
+    """The reward model's scores of every choice, in order; `items` is where they are from."""
     progress = Progress(len(choices), "choices")
     for start in range(0, len(choices), CHOICES_PER_CHUNK):
         chunk = choices[start : start + CHOICES_PER_CHUNK]

@@ -18,7 +18,14 @@ from dpa.errors import InputError
 from dpa.gpus import claim_gpu
 from dpa.objectives import objective_rewards
 from dpa.prompts import Conversation
-from dpa.provenance import Losses, atomic, check_truncated, content_hash, write_sidecar
+from dpa.provenance import (
+    Losses,
+    atomic,
+    check_dropped,
+    check_truncated,
+    content_hash,
+    write_sidecar,
+)
 from dpa.records import (
     Annotation,
     ChunkedWriter,
@@ -44,10 +51,26 @@ PROMPTS_PER_CHUNK = 16
 ROWS_PER_CHUNK = 512
 
 
+class Survey(NamedTuple):
+    """Different inputs that are to be scored, and how many of them are longer than the model holds.
+
+    Known before anything is scored, and the same whatever a killed job had done already.
+    """
+
+    inputs: int
+    cut: int
+
+    def check(self, what: object) -> None:
+        """Raise InputError when more than the run's limit would be cut."""
+        check_truncated(self.cut, self.inputs, str(what))
+
+
 class Scorer(Protocol):
     """What is needed of dpa.scoring.RewardModel."""
 
     names: list[str]
+
+    def survey(self, groups: Iterable[Group]) -> Survey: ...
 
     def score_groups(self, groups: Iterable[Group]) -> Iterator[np.ndarray]: ...
 
@@ -90,6 +113,13 @@ def check_samples(samples: Path, prompts: Path) -> SamplesToScore:
         _text(texts, members[0], samples)
         per_prompt.append(len(members))
     return SamplesToScore(samples, texts, per_prompt)
+
+
+def groups_of(checked: SamplesToScore) -> Iterator[Group]:
+    """Each prompt's text with its responses."""
+    samples, texts, _ = checked
+    for prompt_id, group in groupby(decode_lines(samples, Sample), lambda s: s.prompt_id):
+        yield texts[prompt_id], [sample.response for sample in group]
 
 
 def score_samples(
@@ -184,23 +214,23 @@ def score_file(
             engine,
         ]
         known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
+        survey = model.survey(groups_of(checked))
+        survey.check(output)
 
         def sidecar() -> None:
-            check_truncated(model.cut, model.scored, str(output))
-            losses = Losses()
-            losses.read = sum(checked.per_prompt)
+            losses = Losses.none(sum(checked.per_prompt))
             write_sidecar(
                 output,
                 inputs,
                 losses,
                 rows=losses.read,
-                scored=model.scored,
-                cut=model.cut,
+                scored=survey.inputs,
+                cut=survey.cut,
                 neutralised=model.controls.log_neutralised(),
             )
 
         rows = score_samples(model, checked, objectives, output, known, sidecar)
-    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, model.cut, model.max_length)
+    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, survey.cut, model.max_length)
 
 
 def _prompt_of(numbered: tuple[int, Sample]) -> str:
@@ -273,14 +303,17 @@ def annotate(
     losses: Losses,
     output: Path,
     fingerprint: str,
+    sidecar: Callable[[], None],
 ) -> int:
-    """Write annotations of the original responses, in order; returns their number.
+    """Write annotations of the original responses, in order, and their `sidecar`; returns their
+    number.
 
     Prompts without a response are counted in `losses`. `ratings` is where they are from. Resumes
     behind the chunks that a killed job with the same fingerprint has scored.
     """
     losses.read += sum(map(len, chunks))
     losses.dropped["no original responses"] += sum(not g for chunk in chunks for g in chunk)
+    check_dropped(losses, str(output))
     plan = [found for chunk in chunks if (found := [group for group in chunk if group])]
     sizes = [sum(map(len, groups)) for groups in plan]
     writer = ChunkedWriter(output, Annotation, sizes, fingerprint)
@@ -295,8 +328,14 @@ def annotate(
             ]
         )
         progress.advance(sum(map(len, groups)))
-    writer.finish()
+    writer.finish(sidecar)
     return sum(sizes)
+
+
+def groups_of_originals(chunks: Sequence[OriginalsChunk]) -> Iterator[Group]:
+    """Each prompt's text with its original responses; prompts without any left out."""
+    for group in (group for chunk in chunks for group in chunk if group):
+        yield group[0][1].prompt, [rating.response for _, rating in group]
 
 
 def _annotation(
@@ -312,18 +351,28 @@ def _annotation(
     )
 
 
-def score_held_out(model: Scorer, ratings: Path) -> Iterator[tuple[list[Rating], np.ndarray]]:
-    """Each validation prompt's ratings with their scores (responses, outputs)."""
+def held_out_groups(ratings: Path, losses: Losses) -> list[list[Rating]]:
+    """Each validation prompt's ratings; those for training are counted in `losses`."""
     groups: dict[str, list[Rating]] = {}
     for rating in decode_lines(ratings, Rating):
+        losses.read += 1
         if rating.split == "validation":
             groups.setdefault(rating.prompt_id, []).append(rating)
+        else:
+            losses.drop("for training", asked_for=True)
     if not groups:
         raise InputError(
             f"{ratings}: no ratings with split validation; give data.ratings a validation file"
         )
+    return list(groups.values())
+
+
+def score_held_out(
+    model: Scorer, ratings: Path, groups: Sequence[list[Rating]]
+) -> Iterator[tuple[list[Rating], np.ndarray]]:
+    """Groups of ratings with their scores (responses, outputs), of which `ratings` is the file."""
     progress = Progress(len(groups), "prompts")
-    waiting = iter(groups.values())
+    waiting = iter(groups)
     while chunk := list(islice(waiting, PROMPTS_PER_CHUNK)):
         scores = model.score_chunk([(g[0].prompt, [r.response for r in g]) for g in chunk])
         for group, array in zip(chunk, scores, strict=True):

@@ -23,6 +23,7 @@ from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
 from dpa.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, prepare
 from dpa.prompts import Conversation, reward_input
+from dpa.score_files import Survey
 from dpa.tokenization import cut_ids
 
 Group = tuple[Conversation, Sequence[str]]
@@ -75,6 +76,15 @@ class Scorer(ABC):
             for i, (_, responses) in enumerate(groups)
         ]
 
+    def survey(self, groups: Iterable[Group]) -> Survey:
+        """What is to be scored, by its tokens alone: nothing is computed."""
+        inputs = cut = 0
+        for prompt, responses in groups:
+            rows = self._rows([(prompt, response) for response in dict.fromkeys(responses)])
+            inputs += len(rows)
+            cut += sum(was_cut for _, was_cut in rows)
+        return Survey(inputs, cut)
+
     @abstractmethod
     def _score(
         self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
@@ -82,7 +92,13 @@ class Scorer(ABC):
         """(inputs, outputs) scores; `places` maps (group, response) to the row of its input."""
 
     def _tokens(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
-        """Each input's tokens, and whether their beginning was cut off."""
+        """Each input's tokens, and whether their beginning was cut off; counted."""
+        rows = self._rows(inputs)
+        self.scored += len(rows)
+        self.cut += sum(cut for _, cut in rows)
+        return rows
+
+    def _rows(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
         if not inputs:
             return []
         texts = [
@@ -95,8 +111,6 @@ class Scorer(ABC):
         for full in self.tokenizer(texts, verbose=False)["input_ids"]:
             ids = cut_ids(full, self.max_length, self.tokenizer)
             rows.append((ids, len(ids) < len(full)))
-        self.scored += len(rows)
-        self.cut += sum(cut for _, cut in rows)
         return rows
 
 

@@ -12,7 +12,7 @@ from dpa.cli import Progress
 from dpa.config import Sampling
 from dpa.directions import Direction
 from dpa.errors import InputError
-from dpa.provenance import content_hash, read_sidecar, write_sidecar
+from dpa.provenance import Losses, content_hash, read_sidecar, write_sidecar
 from dpa.records import Sample, decode_lines, write_jsonl
 from dpa.sampling import EVALUATION, Steering, always, sample_file
 from dpa.soup import interpolate, soup_weights
@@ -66,8 +66,23 @@ def sample_soups(
                 yield msgspec.structs.replace(record, direction=direction)
 
     responses = write_jsonl(output, directed())
-    tokens = sum(read_sidecar(part)["response_tokens"] for part in parts)
+    told = [read_sidecar(part) for part in parts]
     write_sidecar(
-        output, [*experts, prompts], responses=responses, response_tokens=tokens, soups=len(parts)
+        output,
+        [*experts, prompts],
+        _prompts_of(told[0]),  # every soup is asked the same
+        responses=responses,
+        truncated=sum(part["truncated"] for part in told),
+        response_tokens=sum(part["response_tokens"] for part in told),
+        neutralised=told[0]["neutralised"],
+        soups=len(parts),
     )
     shutil.rmtree(work)
+
+
+def _prompts_of(sidecar: dict) -> Losses:
+    """The prompts that a sidecar counts."""
+    losses = Losses.none(sidecar["counts"]["read"])
+    for reason, rows in sidecar["counts"]["dropped"].items():
+        losses.drop(reason, rows=rows)
+    return losses

@@ -4,7 +4,7 @@ SteerLM is SFT on annotated responses with the rewards as whole numbers in the s
 it can be asked for must be read off the data: a condition far from it is infeasible.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,9 @@ import numpy as np
 
 from dpa.directions import sample_direction
 from dpa.errors import InputError
+from dpa.prompts import condition_system_prompt, messages
+from dpa.provenance import Losses
+from dpa.records import Annotation, decode_lines
 from dpa.seeds import derive_seed
 
 #: Directions for which iteration 1's targets are worked out.
@@ -39,6 +42,24 @@ def read_conditions(path: Path) -> Conditions:
 def as_condition(values: Iterable[float]) -> list[int]:
     """Rewards as the whole numbers that a system prompt holds, clipped to 0..100."""
     return [int(min(100, max(0, round(value)))) for value in values]
+
+
+def annotated_conversations(
+    annotations: Iterable[Path], wanted: Set[str], names: Sequence[str], losses: Losses
+) -> Iterator[list[dict]]:
+    """Responses to the wanted prompts, their rewards in the system prompt; `names` are theirs.
+
+    Responses to other prompts are counted in `losses`, as rows that were read and left out; whoever
+    trains on the others counts them.
+    """
+    for path in annotations:
+        for record in decode_lines(path, Annotation):
+            if record.prompt_id in wanted:
+                system = condition_system_prompt(names, as_condition(record.rewards))
+                yield messages(record.prompt, system, record.response)
+            else:
+                losses.read += 1
+                losses.drop("to other prompts", asked_for=True)
 
 
 def frontier_targets(rewards: np.ndarray, law: dict, seed: int, top_fraction: float) -> np.ndarray:

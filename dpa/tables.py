@@ -1,8 +1,11 @@
 """Tables for readers: the same cells as Markdown and as LaTeX (booktabs), and data as CSV."""
 
 import csv
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from dpa.provenance import Losses, write_sidecar, write_text
 
 #: What LaTeX takes for a command, and what its default fonts lack.
 LATEX = {
@@ -91,3 +94,19 @@ def _latex_row(cells: Sequence[str]) -> str:
 def latex_text(text: str) -> str:
     """Plain text as LaTeX that prints the same."""
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def write_tables(
+    folder: Path,
+    texts: Mapping[str, str],
+    inputs: Iterable[Path],
+    rows: int,
+    **details: Any,
+) -> None:
+    """Write one table's texts by file name, the first of them its data, each with a sidecar."""
+    inputs = list(inputs)
+    first = next(iter(texts))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        counted = {} if name == first else {"counted_in": first}
+        write_sidecar(folder / name, inputs, Losses.none(rows), **counted, **details)

@@ -359,13 +359,15 @@ def finetune_conversations(
     seed: int,
     *,
     inputs: list[Path | str],
+    losses: Losses | None = None,
     **details: Any,
 ) -> None:
     """`finetune` a policy on conversations, tokenised with its own chat template.
 
-    `start` is (folder or hub id, revision); `inputs` are what the conversations were made from.
+    `start` is (folder or hub id, revision); `inputs` are what the conversations were made from, and
+    `losses` what was left out of them.
     """
-    losses = Losses()
+    losses = losses or Losses()
     tokenizer = load_tokenizer(*start)
     rows = tokenise_conversations(tokenizer, conversations, schedule.max_length, losses)
     inputs = [start[0], *inputs]

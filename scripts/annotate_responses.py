@@ -45,7 +45,13 @@ def main(
     from dpa.config import Objective
     from dpa.errors import InputError
     from dpa.provenance import Losses, content_hash, write_sidecar
-    from dpa.score_files import annotate, fingerprint, original_responses, scorer
+    from dpa.score_files import (
+        annotate,
+        fingerprint,
+        groups_of_originals,
+        original_responses,
+        scorer,
+    )
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
@@ -73,15 +79,20 @@ def main(
         tokens_per_batch=tokens_per_batch,
     ) as model:
         known = fingerprint(model.names, settings, [content_hash(Path(item)) for item in inputs])
-        rows = annotate(model, ratings, originals, steered, losses, output, known)
-    write_sidecar(
-        output,
-        inputs,
-        losses,
-        rows=rows,
-        cut=model.cut,
-        neutralised=model.controls.log_neutralised(),
-    )
+        survey = model.survey(groups_of_originals(originals))
+        survey.check(output)
+
+        def sidecar() -> None:
+            write_sidecar(
+                output,
+                inputs,
+                losses,
+                scored=survey.inputs,
+                cut=survey.cut,
+                neutralised=model.controls.log_neutralised(),
+            )
+
+        rows = annotate(model, ratings, originals, steered, losses, output, known, sidecar)
     log.info("scored %d responses to %d of %d prompts", rows, losses.kept, losses.read)
 
 

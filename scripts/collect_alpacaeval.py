@@ -34,7 +34,7 @@ def main(
     import pandas as pd
 
     from dpa.alpacaeval import result_rows
-    from dpa.provenance import atomic, write_sidecar
+    from dpa.provenance import Losses, atomic, write_sidecar
 
     rows = []
     for number, results, folder in zip(seed, judged, sampled, strict=True):
@@ -43,7 +43,7 @@ def main(
     table = pd.DataFrame(rows).astype({"iteration": "Int64"})
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, judged)
+    write_sidecar(output, judged, Losses.none(len(table)))
     log.info("%d rows", len(table))
 
 

@@ -36,7 +36,7 @@ def main(
 
     from dpa import rewardbench
     from dpa.config import BenchmarkSection
-    from dpa.provenance import atomic, write_sidecar
+    from dpa.provenance import Losses, atomic, write_sidecar
 
     groups = parse(TypeAdapter(list[BenchmarkSection]), sections, "sections")
     names = objectives.split(",")
@@ -56,7 +56,7 @@ def main(
         if path is not None:
             with atomic(path) as partial:
                 rewardbench.as_table(rows).to_csv(partial, index=False)
-            write_sidecar(path, inputs)
+            write_sidecar(path, inputs, Losses.none(len(rows)))
             log.info("%s: %d rows", path, len(rows))
 
 

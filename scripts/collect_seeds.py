@@ -25,12 +25,12 @@ def main(
     import pandas as pd
 
     from dpa.evaluation import read_table
-    from dpa.provenance import atomic, write_sidecar
+    from dpa.provenance import Losses, atomic, write_sidecar
 
     table = pd.concat([read_table(path) for path in rewards])
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, rewards)
+    write_sidecar(output, rewards, Losses.none(len(table)))
     log.info("%d rows of %d seeds", len(table), table["seed"].nunique())
 
 

@@ -35,7 +35,7 @@ def main(
 
     from dpa.config import Objective
     from dpa.evaluation import gold_scorer, prompt_rewards, validation_rewards
-    from dpa.provenance import atomic, write_sidecar
+    from dpa.provenance import Losses, atomic, write_sidecar
 
     scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
     rewards = prompt_rewards(responses, prompts, scored, seed, gold_scorer(gold, scored))
@@ -44,8 +44,9 @@ def main(
         rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    for path in (by_prompt, output):
-        write_sidecar(path, [*responses, prompts])
+    read = Losses.none(int(rewards["n"].sum()))  # responses
+    write_sidecar(by_prompt, [*responses, prompts], read)
+    write_sidecar(output, [*responses, prompts], read, counted_in=by_prompt.name)
     log.info("%d rows for %d policies", len(table), len(responses))
 
 

@@ -36,16 +36,20 @@ def main(
 
     from dpa.config import Law
     from dpa.errors import InputError
-    from dpa.provenance import write_sidecar, write_text
+    from dpa.provenance import Losses, write_sidecar, write_text
     from dpa.records import Annotation, Prompt, decode_lines
     from dpa.steerlm import Conditions, feasible_curve, frontier_targets
 
     law = parse(Law, directions, "directions").model_dump()
     wanted = {prompt.prompt_id for prompt in decode_lines(prompts, Prompt)}
     everything, mine = [], []
+    losses = Losses()
     for path in annotations:
         for record in decode_lines(path, Annotation):
-            if record.split == "train":
+            losses.read += 1
+            if record.split != "train":
+                losses.drop("held out", asked_for=True)
+            else:
                 everything.append(record.rewards)
                 if record.prompt_id in wanted:
                     mine.append(record.rewards)
@@ -56,9 +60,7 @@ def main(
         curve=feasible_curve(np.array(everything), curve_points),
     )
     write_text(output, msgspec.json.encode(conditions).decode() + "\n")
-    write_sidecar(
-        output, [*annotations, prompts], responses=len(everything), from_prompts=len(mine)
-    )
+    write_sidecar(output, [*annotations, prompts], losses, from_prompts=len(mine))
     log.info("curve %s from %d responses", conditions.curve, len(everything))
 
 

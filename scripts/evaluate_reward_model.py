@@ -42,9 +42,11 @@ def main(
     import pandas as pd
 
     from dpa.agreement import labelled_pairs, metrics_table, prediction_rows, ranking_table
-    from dpa.provenance import atomic, write_sidecar
-    from dpa.score_files import score_held_out, scorer
+    from dpa.provenance import Losses, atomic, write_sidecar
+    from dpa.score_files import held_out_groups, score_held_out, scorer
 
+    losses = Losses()
+    groups = held_out_groups(ratings, losses)
     with scorer(
         engine,
         reward_model,
@@ -53,10 +55,17 @@ def main(
         attributes=attributes.split(",") if attributes else None,
         tokens_per_batch=tokens_per_batch,
     ) as model:
-        pairs = labelled_pairs(score_held_out(model, ratings), model.names)
+        survey = model.survey((g[0].prompt, [r.response for r in g]) for g in groups)
+        survey.check(metrics)
+        pairs = labelled_pairs(score_held_out(model, ratings, groups), model.names)
+    details = {
+        "scored": survey.inputs,
+        "cut": survey.cut,
+        "neutralised": model.controls.log_neutralised(),
+    }
     with atomic(predictions) as partial:
         pd.DataFrame(prediction_rows(pairs)).to_parquet(partial, index=False)
-    write_sidecar(predictions, [reward_model, ratings], scored=model.scored, cut=model.cut)
+    write_sidecar(predictions, [reward_model, ratings], losses, **details)
     for path, rows in ((metrics, metrics_table(pairs)), (ranking, ranking_table(pairs))):
         table = pd.DataFrame(rows)
         with atomic(path) as partial:
@@ -64,9 +73,9 @@ def main(
         write_sidecar(
             path,
             [reward_model, ratings],
-            scored=model.scored,
-            cut=model.cut,
-            neutralised=model.controls.neutralised,
+            losses,
+            counted_in=predictions.name,
+            **details,
         )
         log.info("%s\n%s", path, table.to_string(index=False))
 

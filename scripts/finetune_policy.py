@@ -11,7 +11,7 @@ the law `fixed` (RSF) the policy is told no direction.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,9 @@ def main(
         for line, row in enumerate(decode_lines(selected, Selected), 1)
     )
     # For chat: what a direction is about, and how it is rewarded.
-    told = {"objectives": [o.model_dump() for o in steered]} if conditioned(law) else {}
+    told: dict[str, Any] = (
+        {"objectives": [o.model_dump() for o in steered]} if conditioned(law) else {}
+    )
     finetune_conversations(
         (sft_policy, revision),
         conversations,

@@ -51,7 +51,7 @@ def main(
     from dpa.config import Judge
     from dpa.errors import InputError
     from dpa.judges import judge_outputs
-    from dpa.provenance import save_folder, write_sidecar, write_text
+    from dpa.provenance import Losses, save_folder, write_sidecar, write_text
 
     if (annotations is None) == (judge is None):
         raise InputError("give either --annotations (published ones) or --judge")
@@ -66,6 +66,9 @@ def main(
     def judged(places: dict[str, Path] | None) -> dict[str, dict]:
         return judge_outputs(files, reference, by, store=store, difficulty=difficulty, keep=places)
 
+    def compared(results: dict[str, dict]) -> Losses:
+        return Losses.none(sum(found["n_total"] for found in results.values()))
+
     if not outputs.is_dir():
         (name,) = files
         places = {name: keep} if keep else None
@@ -77,9 +80,12 @@ def main(
             results = judged(None)
         else:
             save_folder(keep, lambda f: results.update(judged({n: f / f"{n}.json" for n in files})))
-            write_sidecar(keep, inputs, files=len(files))
+            details = {"counted_in": output.name, "files": len(files)}
+            write_sidecar(keep, inputs, compared(results), **details)
         write_text(output, json.dumps(results, indent=1) + "\n")
-    write_sidecar(output, inputs, judge=by.model_dump(exclude={"concurrency", "max_cost"}))
+    write_sidecar(
+        output, inputs, compared(results), judge=by.model_dump(exclude={"concurrency", "max_cost"})
+    )
     for name, found in results.items():
         log.info(
             "%s: win rate %.2f %% (standard error %.2f), %d characters, %d comparisons",

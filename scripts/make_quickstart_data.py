@@ -34,7 +34,7 @@ def main(
     """Make the quickstart's world."""
     import json
 
-    from dpa.provenance import write_sidecar, write_text
+    from dpa.provenance import Losses, write_sidecar, write_text
     from dpa.records import write_jsonl
     from dpa.world import Sizes, build_world
 
@@ -53,7 +53,7 @@ def main(
             write_text(path, json.dumps(rows, indent=1) + "\n")
         else:
             write_jsonl(path, rows)
-        write_sidecar(path, rows=len(rows), seed=seed)
+        write_sidecar(path, [], Losses.none(len(rows)), seed=seed)
         log.info("%s: %d rows", path, len(rows))
 
 

@@ -34,7 +34,7 @@ def main(
     import json
 
     from dpa.errors import InputError
-    from dpa.provenance import write_sidecar, write_text
+    from dpa.provenance import Losses, write_sidecar, write_text
     from dpa.report import render
 
     try:
@@ -44,7 +44,8 @@ def main(
     page = render(results, experiment, parsed, config_hash, figure, table, readme)
     write_text(output, page)
     shown = [results / f"figures/{name}.csv" for name in figure]
-    write_sidecar(output, [*shown, *(results / f"tables/{name}.md" for name in table)])
+    shown += [results / f"tables/{name}.md" for name in table]
+    write_sidecar(output, shown, Losses.none(len(shown)))
     log.info("wrote %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
 

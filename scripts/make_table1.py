@@ -36,7 +36,6 @@ def main(
     from pydantic import TypeAdapter
 
     from dpa.errors import InputError
-    from dpa.provenance import write_sidecar, write_text
     from dpa.statistics import REPLICATES, read_prompt_rewards
     from dpa.table1 import (
         COMPARISON_HEADING,
@@ -49,7 +48,7 @@ def main(
         table1_lead,
         table1_tables,
     )
-    from dpa.tables import latex, markdown
+    from dpa.tables import latex, markdown, write_tables
 
     names = objectives.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
@@ -68,19 +67,17 @@ def main(
     compared = comparison(seeds)
     page = (HEADING, table1_lead(seeds), table1_tables(table))
     against = (COMPARISON_HEADING, comparison_lead(seeds), comparison_tables(compared))
-    texts = {
-        "table1.csv": table.to_csv(index=False, float_format="%.12g"),
-        "table1.md": markdown(*page),
-        "table1.tex": latex(*page),
-        "comparison.csv": compared.to_csv(index=False, float_format="%.12g"),
-        "comparison.md": markdown(*against),
-        "comparison.tex": latex(*against),
-    }
-    for name, text in texts.items():
-        write_text(output_dir / name, text)
-        write_sidecar(
-            output_dir / name,
+    for name, data, shown in (("table1", table, page), ("comparison", compared, against)):
+        texts = {
+            f"{name}.csv": data.to_csv(index=False, float_format="%.12g"),
+            f"{name}.md": markdown(*shown),
+            f"{name}.tex": latex(*shown),
+        }
+        write_tables(
+            output_dir,
+            texts,
             [*prompt_rewards, published],
+            len(data),
             seeds=[seed.seed for seed in seeds],
             prompts=[seed.prompts for seed in seeds],
             replicates=REPLICATES,

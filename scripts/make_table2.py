@@ -35,8 +35,7 @@ def main(
     import pandas as pd
 
     from dpa import table2
-    from dpa.provenance import write_sidecar, write_text
-    from dpa.tables import latex, markdown
+    from dpa.tables import latex, markdown, write_tables
 
     names = objectives.split(",")
     rates = table2.read_win_rates(win_rates)
@@ -56,13 +55,11 @@ def main(
     }
     for name, (data, page) in pages.items():
         texts = {
-            "csv": data.to_csv(index=False, float_format="%.6g"),
-            "md": markdown(*page),
-            "tex": latex(*page),
+            f"{name}.csv": data.to_csv(index=False, float_format="%.6g"),
+            f"{name}.md": markdown(*page),
+            f"{name}.tex": latex(*page),
         }
-        for kind, text in texts.items():
-            write_text(output_dir / f"{name}.{kind}", text)
-            write_sidecar(output_dir / f"{name}.{kind}", [win_rates, accuracy, published])
+        write_tables(output_dir, texts, [win_rates, accuracy, published], len(data))
     log.info("wrote %s", output_dir / "table2.md")
 
 

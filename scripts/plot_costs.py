@@ -40,8 +40,7 @@ def main(
         stage_costs,
     )
     from dpa.figures.style import write_figure
-    from dpa.provenance import write_sidecar, write_text
-    from dpa.tables import latex, markdown
+    from dpa.tables import latex, markdown, write_tables
 
     rules = rule_costs(run)
     stages = stage_costs(run, parse(TypeAdapter(dict[str, list[str]]), parts, "parts"))
@@ -51,13 +50,11 @@ def main(
     write_figure(output_dir, "costs", draw_costs(marks, title), marks, caption, [], dpi)
     page = (title, "", cost_tables(rules, stages))
     texts = {
-        "csv": rules.to_csv(index=False, float_format="%.6g"),
-        "md": markdown(*page),
-        "tex": latex(*page),
+        "costs.csv": rules.to_csv(index=False, float_format="%.6g"),
+        "costs.md": markdown(*page),
+        "costs.tex": latex(*page),
     }
-    for kind, text in texts.items():
-        write_text(tables_dir / f"costs.{kind}", text)
-        write_sidecar(tables_dir / f"costs.{kind}")
+    write_tables(tables_dir, texts, [], len(rules))
     log.info("wrote %s", output_dir / "costs.pdf")
 
 

@@ -40,8 +40,7 @@ def main(
         reward_model_marks,
     )
     from dpa.figures.style import write_figure
-    from dpa.provenance import write_sidecar, write_text
-    from dpa.tables import latex, markdown
+    from dpa.tables import latex, markdown, write_tables
 
     table = quality(pd.read_csv(metrics), pd.read_csv(ranking))
     marks = reward_model_marks(pd.read_parquet(predictions))
@@ -51,10 +50,12 @@ def main(
     caption = reward_model_caption(table, experiment)
     write_figure(output_dir, "reward_model", figure, marks, caption, inputs, dpi)
     page = (title, "", [quality_table(table)])
-    texts = {"csv": table.to_csv(index=False), "md": markdown(*page), "tex": latex(*page)}
-    for kind, text in texts.items():
-        write_text(tables_dir / f"reward_model.{kind}", text)
-        write_sidecar(tables_dir / f"reward_model.{kind}", inputs)
+    texts = {
+        "reward_model.csv": table.to_csv(index=False),
+        "reward_model.md": markdown(*page),
+        "reward_model.tex": latex(*page),
+    }
+    write_tables(tables_dir, texts, inputs, len(table))
     log.info("wrote %s", output_dir / "reward_model.pdf")
 
 

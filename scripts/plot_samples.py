@@ -37,8 +37,7 @@ def main(
     """Draw figure 1, response lengths, and reward against length."""
     from dpa.figures import samples as figures
     from dpa.figures.style import write_figure
-    from dpa.provenance import write_sidecar, write_text
-    from dpa.tables import csv_text, latex, markdown
+    from dpa.tables import csv_text, latex, markdown, write_tables
 
     names = objectives.split(",")
     chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])
@@ -77,11 +76,9 @@ def main(
         "figure1.csv": csv_text(first),
         "figure1.md": markdown(*page),
         "figure1.tex": latex(*page),
-        "samples.csv": csv_text(rows),
     }
-    for name, text in texts.items():
-        write_text(tables_dir / name, text)
-        write_sidecar(tables_dir / name, inputs)
+    write_tables(tables_dir, texts, inputs, len(first))
+    write_tables(tables_dir, {"samples.csv": csv_text(rows)}, inputs, len(rows))
     log.info("wrote %s in %s", ", ".join(drawings), output_dir)
 
 

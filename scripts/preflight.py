@@ -35,7 +35,7 @@ def main(
     from dpa.config import Config
     from dpa.errors import InputError
     from dpa.preflight import check_all
-    from dpa.provenance import write_sidecar, write_text
+    from dpa.provenance import Losses, write_sidecar, write_text
 
     given = TypeAdapter(tuple[Config, str, list[str], list[str]])
     found = check_all(*parse(given, experiment, "experiment"))
@@ -44,7 +44,7 @@ def main(
     if found.failures:
         raise InputError(found.report())
     write_text(output, json.dumps({"passed": found.passed, "notes": found.notes}, indent=1) + "\n")
-    write_sidecar(output)
+    write_sidecar(output, [], Losses.none(len(found.passed)))
     log.info("ready: %s", ", ".join(found.passed))
 
 

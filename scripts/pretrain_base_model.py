@@ -29,11 +29,9 @@ def main(
     documents: Annotated[list[str], typer.Option(help="Sources (JSON) of documents.")] = [],  # noqa: B006
 ) -> None:
     """Make a small base model from scratch."""
-    from dpa.base_model import make_model, train_tokenizer
+    from dpa.base_model import make_model, rated_texts, train_tokenizer
     from dpa.config import Scratch, Source, Training
-    from dpa.prompts import reward_input
     from dpa.provenance import Losses, save_folder, write_sidecar
-    from dpa.records import Rating, decode_lines
     from dpa.seeds import derive_seed
     from dpa.sources import describe, read_messages
     from dpa.training import finetune, save_policy, tokenise_documents
@@ -41,20 +39,14 @@ def main(
     shape = parse(Scratch, scratch, "scratch")
     sources = [parse(Source, source, "documents") for source in documents]
     conversations = [turns for source in sources for turns in read_messages(source)]
-    if conversations:
-        texts = (turn["content"] for messages in conversations for turn in messages)
-    else:
-        texts = (
-            reward_input(rating.prompt, rating.response)
-            for rating in decode_lines(ratings, Rating)
-            if rating.split == "train"
-        )
+    losses = Losses()
+    learnt = (turn["content"] for messages in conversations for turn in messages)
+    texts = learnt if conversations else rated_texts(ratings, losses)
     tokenizer = train_tokenizer(texts, shape.vocab_size)
     model = make_model(tokenizer, shape, derive_seed(seed, "base-model"))
     log.info("%.2f M parameters, %d tokens", model.num_parameters() / 1e6, len(tokenizer))
     inputs: list[Path | str] = [ratings, *(describe(source) for source in sources)]
     if conversations and shape.pretraining.epochs:
-        losses = Losses()
         rows = tokenise_documents(tokenizer, conversations, shape.pretraining.max_length, losses)
         finetune(
             model,
@@ -69,7 +61,8 @@ def main(
         )
     else:
         save_folder(output, lambda folder: save_policy(model, tokenizer, folder))
-        write_sidecar(output, inputs, parameters=model.num_parameters())
+        losses.read += len(conversations)
+        write_sidecar(output, inputs, losses, parameters=model.num_parameters())
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(
 
     from dpa.config import Objective
     from dpa.errors import InputError
-    from dpa.provenance import write_sidecar
+    from dpa.provenance import Losses, write_sidecar
     from dpa.score_files import score_file, score_table, scorer
 
     if (prompts is None) != (objectives is None):
@@ -73,7 +73,7 @@ def main(
     write_sidecar(
         output,
         [reward_model, input],
-        rows=rows,
+        Losses.none(rows),
         scored=model.scored,
         cut=model.cut,
         neutralised=model.controls.log_neutralised(),

@@ -35,8 +35,8 @@ def main(
     from pydantic import TypeAdapter
 
     from dpa.config import Objective
-    from dpa.provenance import write_sidecar
-    from dpa.records import write_jsonl
+    from dpa.provenance import Losses, write_sidecar
+    from dpa.records import Choice, read_jsonl, write_jsonl
     from dpa.rewardbench import score_choices
     from dpa.startup import import_models
 
@@ -51,8 +51,18 @@ def main(
         objectives=scored,
         tokens_per_batch=tokens_per_batch,
     )
-    rows = write_jsonl(output, score_choices(model, items, scored))
-    write_sidecar(output, [reward_model, items], rows=rows, scored=model.scored, cut=model.cut)
+    choices = read_jsonl(items, Choice)
+    survey = model.survey((c.prompt, [c.chosen, c.rejected]) for c in choices)
+    survey.check(output)
+    rows = write_jsonl(output, score_choices(model, items, choices, scored))
+    write_sidecar(
+        output,
+        [reward_model, items],
+        Losses.none(rows),
+        scored=survey.inputs,
+        cut=survey.cut,
+        neutralised=model.controls.log_neutralised(),
+    )
 
 
 if __name__ == "__main__":

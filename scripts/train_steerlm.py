@@ -32,31 +32,22 @@ def main(
 ) -> None:
     """Train SteerLM on annotated responses."""
     from dpa.config import Schedule, Training
-    from dpa.prompts import condition_system_prompt, messages
-    from dpa.records import Annotation, Prompt, decode_lines
+    from dpa.provenance import Losses
+    from dpa.records import Prompt, decode_lines
     from dpa.seeds import derive_seed
-    from dpa.steerlm import as_condition
+    from dpa.steerlm import annotated_conversations
     from dpa.training import finetune_conversations
 
-    names = objectives.split(",")
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    conversations = (
-        messages(
-            record.prompt,
-            condition_system_prompt(names, as_condition(record.rewards)),
-            record.response,
-        )
-        for path in annotations
-        for record in decode_lines(path, Annotation)
-        if record.prompt_id in wanted
-    )
+    losses = Losses()
     finetune_conversations(
         (sft_policy, revision),
-        conversations,
+        annotated_conversations(annotations, wanted, objectives.split(","), losses),
         output,
         parse(Training, training, "training"),
         parse(Schedule, schedule, "schedule"),
         derive_seed(seed, "steerlm"),
+        losses=losses,
         inputs=[*annotations, *prompts],
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dpa.provenance import atomic, write_sidecar, write_text
+from dpa.provenance import Losses, atomic, write_sidecar, write_text
 from dpa.tables import csv_text
 
 #: Inches: the text width of a printed page.
@@ -87,13 +87,14 @@ def write_figure(
     """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
     table = folder / f"{name}.csv"
     write_text(table, csv_text(marks))
-    write_sidecar(table, inputs)
+    rows = Losses.none(len(marks))
+    write_sidecar(table, inputs, rows)
     text = folder / f"{name}.md"
     write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")
     paths = [folder / f"{name}.{kind}" for kind in KINDS]
     save_figure(figure, paths, dpi)
     for path in (text, *paths):
-        write_sidecar(path, [table])
+        write_sidecar(path, [table], rows, counted_in=table.name)
 
 
 def save_figure(figure: Figure, paths: Sequence[Path], dpi: int) -> None:

@@ -22,6 +22,7 @@ from dpa.records import (
     Rating,
     Sample,
     ScoredSample,
+    decode_lines,
     read_jsonl,
     write_jsonl,
 )
@@ -168,6 +169,10 @@ def test_a_killed_run_resumes(job, tmp_path, monkeypatch):
     groups.clear()
     assert job(job.samples, "killed").read_bytes() == whole
     assert groups == [2, 1]
+    # Counts are those of an undisturbed run, not of what was left to do.
+    for name in ("scored", "cut", "neutralised", "counts", "records"):
+        told = [read_sidecar(tmp_path / f"{run}.jsonl")[name] for run in ("all", "killed")]
+        assert told[0] == told[1], name
 
 
 def test_nan_names_file_and_line(job, broken_model, tmp_path):
@@ -388,7 +393,34 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
     assert not (tmp_path / "killed.jsonl").exists()
     assert annotate("killed.jsonl").read_bytes() == whole.read_bytes()
     assert scored == chunks[2:]
-    assert read_sidecar(tmp_path / "killed.jsonl")["counts"] == read_sidecar(whole)["counts"]
+    sidecar = read_sidecar(whole) | {"artefact": "killed.jsonl"}
+    assert read_sidecar(tmp_path / "killed.jsonl") == sidecar
+    assert sidecar["scored"] == sum(1 for _ in decode_lines(whole, Annotation))
+
+
+def test_too_many_cut_annotations_stop_before_the_first_is_scored(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPA_MAX_TRUNCATED_FRACTION", "0.1")
+    monkeypatch.setattr(RewardModel, "score_chunk", lambda *_: pytest.fail("scored"))
+    prompts = make_prompts(4)
+    ratings = make_ratings(prompts)
+    for rating in ratings[::2]:
+        rating.response = "badgers " * 1000
+    write_jsonl(tmp_path / "ratings.jsonl", ratings)
+    write_jsonl(tmp_path / "d1.jsonl", prompts)
+    with pytest.raises(InputError, match=r"texts were cut .*limits\.max_truncated_fraction"):
+        run(
+            annotate_responses,
+            monkeypatch,
+            reward_model=model,
+            ratings=tmp_path / "ratings.jsonl",
+            prompts=tmp_path / "d1.jsonl",
+            dataset="ultrafeedback",
+            objectives=OBJECTIVES_JSON,
+            shard=0,
+            shards=1,
+            output=tmp_path / "out.jsonl",
+        )
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_evaluation_writes_the_contracted_columns(model, tmp_path, monkeypatch):

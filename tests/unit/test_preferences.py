@@ -30,12 +30,15 @@ def test_pairs_by_hand(tmp_path):
         ],
     )
     losses = Losses()
-    pairs = list(rating_pairs(path, "uf", {"p", "q"}, 0, losses))
+    pairs = list(rating_pairs(path, "uf", {"p", "q", "unrated"}, 0, losses))
     # Mean ratings: 80 (the first of the tied) against 10.
     assert pairs == [
         Pair(prompt_id="p", prompt="p", direction=None, chosen="good", rejected="bad", margin=70.0)
     ]
-    assert (losses.read, losses.dropped) == (2, {"no two different ratings": 1})
+    assert (losses.read, losses.dropped) == (
+        3,
+        {"no two different ratings": 1, "no ratings": 1},
+    )
 
 
 def test_the_rejected_one_is_a_seeded_choice(tmp_path):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from dpa.errors import InputError
+from dpa.provenance import write_sidecar
 from dpa.records import (
     Annotation,
     ChunkedWriter,
@@ -228,3 +229,14 @@ class TestChunkedWriter:
             writer.write([prompt(0)])
         with pytest.raises(ValueError, match="0 of 3 chunks"):
             writer.finish()
+
+
+def test_lost_lines_are_noticed_by_the_exact_count(tmp_path):
+    """The sidecar's `records` counts; rows of other kinds in it do not."""
+    path = tmp_path / "prompts.jsonl"
+    write_jsonl(path, [Prompt(prompt_id=f"p{i}", prompt="?", source="s") for i in range(3)])
+    write_sidecar(path, rows=99, prompts=1)
+    assert len(read_jsonl(path, Prompt)) == 3
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    with pytest.raises(InputError, match="has 2 records, but its sidecar counts 3"):
+        read_jsonl(path, Prompt)

@@ -176,9 +176,12 @@ def test_a_killed_judge_goes_on_where_it_was(tmp_path, monkeypatch):
         tmp_path / "s.jsonl", [sample(r["prompt"], "r" * i) for i, r in enumerate(choices())]
     )
     arguments = (tmp_path / "s.jsonl", prompts, tmp_path / "judged.jsonl", "known")
+    sidecars: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        judge_samples(Counting(1), *arguments)
+        judge_samples(Counting(1), *arguments, sidecars.append)
+    assert sidecars == []
     rest = Counting(9)
-    judge_samples(rest, *arguments)
+    judge_samples(rest, *arguments, sidecars.append)
+    assert sidecars == [7]
     assert rest.scored == 4
     assert [r.score for r in read_jsonl(arguments[2], JudgedSample)] == [0, 1, 2, 3, 4, 5, 6]

@@ -60,6 +60,8 @@ def test_records_name_their_direction_and_only_the_file_is_left(soups, tmp_path)
     sidecar = json.loads((tmp_path / "soups.jsonl.meta.json").read_text())
     assert (sidecar["soups"], sidecar["responses"]) == (3, 18)
     assert sidecar["response_tokens"] == sum(r.response_tokens for r in records)
+    assert sidecar["counts"] == {"read": 3, "kept": 3, "dropped": {}}
+    assert sidecar["truncated"] == sum(r.finish_reason == "length" for r in records)
     assert not list(tmp_path.glob("soups.*/"))
 
 

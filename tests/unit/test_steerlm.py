@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from dpa.errors import InputError
+from dpa.provenance import Losses
+from dpa.records import Annotation, write_jsonl
 from dpa.steerlm import (
     TARGETS,
     Conditions,
+    annotated_conversations,
     as_condition,
     draw_condition,
     feasible_curve,
@@ -82,3 +85,22 @@ def test_a_bad_file_names_the_rule_to_rerun(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InputError, match=r"conditions\.json.*rerun compute_conditions"):
         read_conditions(path)
+
+
+def test_responses_to_other_prompts_are_counted(tmp_path):
+    path = tmp_path / "0.jsonl"
+    write_jsonl(
+        path,
+        [
+            Annotation(prompt_id=i, prompt="?", response="r", attributes={}, rewards=[61.4, 7.0],
+                       split="train")
+            for i in ("p", "other", "p")
+        ],
+    )  # fmt: skip
+    losses = Losses()
+    found = list(annotated_conversations([path], {"p"}, ["helpfulness", "verbosity"], losses))
+    assert [turns[0]["role"] for turns in found] == ["system", "system"]
+    assert "helpfulness=61, verbosity=7" in found[0][0]["content"]
+    # The two that are kept are counted by whoever trains on them.
+    assert (losses.read, losses.dropped) == (1, {"to other prompts": 1})
+    losses.check(0.0, "as asked for")
