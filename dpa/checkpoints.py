@@ -5,7 +5,8 @@ schedule, random states of every process) and `fingerprint`: a hash of whatever 
 result. A rerun with the same fingerprint goes on from the newest complete checkpoint, with the same
 rows in the same order; any other starts anew. A checkpoint is complete when the main process has
 written its name into `complete`, after every process has written its part: what a kill cut short is
-discarded. The finished model is moved into place as a whole, and the partial folder removed.
+discarded. The finished model is kept there too until its sidecar is written; then it is moved into
+place as a whole, and the partial folder removed.
 
 On SIGTERM (a scheduler preempts the job) training ends behind the current step with a checkpoint.
 """
@@ -68,20 +69,44 @@ class Checkpoints:
             kept = [name for name in self._names() if (self.folder / name).is_dir()]
             write_text(self._complete, "\n".join([*kept, f"checkpoint-{step}"]))
 
-    def finish(self, save: Callable[[Path], None]) -> None:
-        """Let `save` write the finished model into a folder, move it into place, and clean up.
+    @property
+    def finished(self) -> Path:
+        """Where the finished model waits for its sidecar."""
+        return self.folder / "finished"
+
+    @property
+    def _trained(self) -> Path:
+        return self.folder / "trained.json"
+
+    def trained(self) -> dict[str, Any] | None:
+        """What `keep` was told of the finished model, if any; the same in all processes."""
+        there = self._trained.exists() and self.finished.is_dir()
+        return agree(json.loads(self._trained.read_text()) if there else None)
+
+    def keep(self, save: Callable[[Path], None], details: dict[str, Any]) -> None:
+        """Let `save` write the finished model into a folder, and keep its `details` (JSON values).
 
         Every process calls this, because gathering a sharded model takes all of them; `save` writes
         in the main process only.
         """
-        finished = self.folder / "finished"
         if is_main_process():
-            shutil.rmtree(finished, ignore_errors=True)
-            finished.mkdir()
-        save(finished)
+            self._trained.unlink(missing_ok=True)
+            shutil.rmtree(self.finished, ignore_errors=True)
+            self.finished.mkdir()
+        save(self.finished)
         if is_main_process():
+            write_text(self._trained, json.dumps(details))
+
+    def finish(self, sidecar: Callable[[Path], None]) -> None:
+        """Have the sidecar of the kept model written, move the model into place, and clean up.
+
+        `sidecar` is given the folder whose content it is about. The sidecar comes first: what is
+        killed in between finds the model here, and nothing is trained again.
+        """
+        if is_main_process():
+            sidecar(self.finished)
             shutil.rmtree(self.output, ignore_errors=True)
-            os.replace(finished, self.output)
+            os.replace(self.finished, self.output)
             shutil.rmtree(self.folder)
 
 

@@ -39,7 +39,6 @@ from dpa.directions import check_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, model_options
 from dpa.objectives import objective_rewards
-from dpa.processes import is_main_process
 from dpa.prompts import messages
 from dpa.provenance import Losses, check_dropped, content_hash, write_sidecar, write_text
 from dpa.records import Prompt
@@ -160,15 +159,37 @@ def train_policy_gradient(
             peft_config=lora_config(training),
         )
 
+    def sidecars(folder: Path, trained: dict[str, Any]) -> None:
+        progress.rows = trained["history"]
+        progress.write(history)
+        steps = Losses.none(len(progress.rows))
+        write_sidecar(history, inputs, steps, algorithm=ALGORITHM)
+        write_sidecar(
+            output,
+            inputs,
+            losses,
+            content=folder,
+            steps=trained["steps"],
+            algorithm=ALGORITHM,
+            rows=len(kept),
+            neutralised=chat_controls(tokenizer).log_neutralised(),
+            direction=list(direction),
+            beta=beta,
+            responses=trained["steps"] * schedule.batch_size,
+            response_tokens=progress.total("response_tokens", schedule.batch_size),
+            truncated=progress.total("truncated", schedule.batch_size),
+        )
+
     settings = [training.model_dump(), schedule.model_dump(), seed, list(direction), beta]
     settings += [responses_per_prompt, temperature, max_new_tokens, max_prompt_tokens]
     settings += [[o.model_dump() for o in objectives], [content_hash(Path(i)) for i in inputs]]
     try:
-        trained = train_and_save(
+        train_and_save(
             output,
             lambda: training_fingerprint(start, (), *settings),
             make_trainer,
             lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+            sidecars,
             progress,
         )
     except RuntimeError as error:
@@ -178,30 +199,6 @@ def train_policy_gradient(
         raise InputError(
             "training diverged: the policy predicts NaN; lower the stage's learning_rate"
         ) from error
-    if not is_main_process():
-        return
-    progress.write(history)
-    write_sidecar(
-        history,
-        inputs,
-        Losses.none(len(progress.rows)),
-        steps=trained["steps"],
-        algorithm=ALGORITHM,
-    )
-    write_sidecar(
-        output,
-        inputs,
-        losses,
-        steps=trained["steps"],
-        algorithm=ALGORITHM,
-        rows=len(kept),
-        neutralised=chat_controls(tokenizer).log_neutralised(),
-        direction=list(direction),
-        beta=beta,
-        responses=trained["steps"] * schedule.batch_size,
-        response_tokens=progress.total("response_tokens", schedule.batch_size),
-        truncated=progress.total("truncated", schedule.batch_size),
-    )
 
 
 def check_batch(batch_size: int, responses_per_prompt: int) -> None:
@@ -314,6 +311,9 @@ class History(ProgressCallback):
         row = self.rows[-1]
         kl = "" if row["kl"] is None else f", KL {row['kl']:.3f}"
         return f", reward {row['reward']:.2f}{kl}, {row['response_tokens']:.0f} tokens"
+
+    def summary(self) -> dict[str, Any]:
+        return {"history": self.rows}
 
     def total(self, column: str, batch_size: int) -> int:
         """Sum over all responses of a column that is a mean over each step's."""

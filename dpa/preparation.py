@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dpa.cli import log
 from dpa.config import Data
@@ -50,7 +51,7 @@ def prepare(data: Data, seed: int, ratings: Path, d1: Path, d2: Path, validation
     prompt_inputs: list[Path | str] = [*map(describe, prompt_files), ratings]
     for path, prompts in zip((d1, d2), halves, strict=True):
         write_jsonl(path, prompts)
-        counted = {} if path == d1 else {"counted_in": d1.name}
+        counted: dict[str, Any] = {} if path == d1 else {"counted_in": d1.name}
         write_sidecar(path, prompt_inputs, train, prompts=len(prompts), **counted)
     unrated = len(validation_prompts.keys() - rated)
     write_jsonl(validation, validation_prompts.values())

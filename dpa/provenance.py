@@ -139,10 +139,15 @@ def sidecar_path(artefact: Path) -> Path:
 
 
 def write_sidecar(
-    artefact: Path, inputs: Iterable[Path | str] = (), losses: Losses | None = None, **details: Any
+    artefact: Path,
+    inputs: Iterable[Path | str] = (),
+    losses: Losses | None = None,
+    *,
+    content: Path | None = None,
+    **details: Any,
 ) -> None:
     """Write the artefact's sidecar: of files and folders among `inputs` their hash, of hub ids the
-    commit.
+    commit. `content` is where the artefact is, if it is not in its place yet.
 
     Raises InputError instead when `losses` exceed the run's limit.
     """
@@ -152,9 +157,9 @@ def write_sidecar(
     if artefact.suffix == ".jsonl":
         sha256, details["records"] = hash_and_lines(artefact)
     else:
-        sha256 = content_hash(artefact)
+        sha256 = content_hash(content or artefact)
     commits = json.loads(os.environ.get(COMMITS, "{}"))
-    content = {
+    sidecar = {
         "artefact": artefact.name,
         "stage": Path(sys.argv[0]).stem,
         "sha256": sha256,
@@ -168,7 +173,7 @@ def write_sidecar(
         **({"counts": losses.as_dict()} if losses else {}),
         **details,
     }
-    write_text(sidecar_path(artefact), json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_text(sidecar_path(artefact), json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
 
 
 def read_sidecar(artefact: Path) -> dict:

@@ -35,9 +35,8 @@ from dpa.cli import log
 from dpa.config import Schedule, Training
 from dpa.controls import reward_controls
 from dpa.errors import InputError
-from dpa.processes import is_main_process
 from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
-from dpa.provenance import Losses, check_dropped, write_sidecar
+from dpa.provenance import Losses, check_dropped, check_truncated, write_sidecar
 from dpa.records import Rating
 from dpa.tokenization import cut_ids
 from dpa.training import (
@@ -394,6 +393,7 @@ def train_reward_model(
     if not rows:
         raise InputError(f"{output}: no labelled ratings to train on ({losses.as_dict()})")
     check_dropped(losses, str(output))
+    check_truncated(cut, len(rows), str(output))
     tokens = sum(len(row["input_ids"]) for row in rows)
     log.info("training on %d ratings, %d tokens (%d ratings cut)", len(rows), tokens, cut)
     labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
@@ -426,13 +426,14 @@ def train_reward_model(
         if learner is not None:
             save_reward_model(learner, tokenizer, folder)
 
-    details |= train_and_save(
+    train_and_save(
         output,
         lambda: training_fingerprint(
             base, rows, training.model_dump(), schedule.model_dump(), seed, weights, *attributes
         ),
         make_trainer,
         save,
+        lambda folder, trained: write_sidecar(
+            output, inputs, losses, content=folder, **details, **trained
+        ),
     )
-    if is_main_process():
-        write_sidecar(output, inputs, losses, **details)

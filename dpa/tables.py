@@ -108,5 +108,5 @@ def write_tables(
     first = next(iter(texts))
     for name, text in texts.items():
         write_text(folder / name, text)
-        counted = {} if name == first else {"counted_in": first}
+        counted: dict[str, Any] = {} if name == first else {"counted_in": first}
         write_sidecar(folder / name, inputs, Losses.none(rows), **counted, **details)

@@ -168,6 +168,10 @@ class ProgressCallback(TrainerCallback):
                     "lower the stage's learning_rate"
                 )
 
+    def summary(self) -> dict[str, Any]:
+        """What the sidecar is to be told besides steps and losses (JSON values)."""
+        return {}
+
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.advance(1, "" if self.loss is None else f", loss {self.loss:.4f}")
 
@@ -187,25 +191,46 @@ def train_and_save(
     fingerprint: Callable[[], str],
     make_trainer: Callable[[Path], Any],
     save: Callable[[Any, Path], None],
+    sidecar: Callable[[Path, dict[str, Any]], None],
     progress: ProgressCallback | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Train, or go on training, and move the finished model to `output`.
 
     `make_trainer` gets the folder for checkpoints; `save` is called by every process with the
-    trainer and the folder to fill, for the main process to write. Returns the sidecar's steps, mean
-    loss, and loss curve: [step, mean loss since the step before]. Exits with status 143 when a
+    trainer and the folder to fill, for the main process to write. `sidecar` is called by the main
+    process with the folder that holds the model until then, and steps, mean loss, loss curve
+    ([step, mean loss since the step before]) and what `progress` adds. Exits with status 143 when a
     SIGTERM ended the training.
     """
-    from transformers import PrinterCallback
-
     with writing(output):
         checkpoints = Checkpoints(output, fingerprint)
+        details = checkpoints.trained()
+    if details is None:
+        _train(output, checkpoints, make_trainer, save, progress or ProgressCallback())
+        details = checkpoints.trained()
+        assert details is not None
+    else:
+        log.info("%s is trained already, but was not in place", output)
+    with writing(output):
+        checkpoints.finish(lambda folder: sidecar(folder, details))
+
+
+def _train(
+    output: Path,
+    checkpoints: Checkpoints,
+    make_trainer: Callable[[Path], Any],
+    save: Callable[[Any, Path], None],
+    progress: ProgressCallback,
+) -> None:
+    """Train, or go on training, and keep the finished model; see train_and_save."""
+    from transformers import PrinterCallback
+
     trainer = make_trainer(checkpoints.folder)
     ends = CheckpointCallback(checkpoints)
     trainer.remove_callback(PrinterCallback)
     if hasattr(trainer, "set_epoch"):
         trainer.add_callback(EpochOrder(trainer.set_epoch))
-    trainer.add_callback(progress or ProgressCallback())
+    trainer.add_callback(progress)
     trainer.add_callback(ends)
     if not is_main_process():
         # Each process draws noise of its own (token dropout), from here on.
@@ -221,13 +246,15 @@ def train_and_save(
     mean = total / max(steps, 1)
     if not math.isfinite(mean):
         raise InputError(f"training diverged: mean loss {mean}; lower the stage's learning_rate")
-    with writing(output):
-        checkpoints.finish(lambda folder: save(trainer, folder))
-    return {
+    details = {
         "steps": steps,
         "train_loss": round(mean, 5),
         "loss_curve": [[step, round(loss, 5)] for step, loss in curve],
+        **progress.summary(),
     }
+    with writing(output):
+        checkpoints.keep(lambda folder: save(trainer, folder), details)
+    process_state().wait_for_everyone()
 
 
 def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> list[list[Any]]:
@@ -333,21 +360,22 @@ def finetune(
             peft_config=lora_config(training),
         )
 
-    details |= train_and_save(
+    details.update(
+        rows=len(rows),
+        response_tokens=response_tokens,
+        neutralised=chat_controls(tokenizer).log_neutralised(),
+    )
+    train_and_save(
         output,
         lambda: training_fingerprint(
             start, rows, training.model_dump(), schedule.model_dump(), seed
         ),
         make_trainer,
         lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+        lambda folder, trained: write_sidecar(
+            output, inputs, losses, content=folder, **details, **trained
+        ),
     )
-    details.update(
-        rows=len(rows),
-        response_tokens=response_tokens,
-        neutralised=chat_controls(tokenizer).log_neutralised(),
-    )
-    if is_main_process():
-        write_sidecar(output, inputs, losses, **details)
 
 
 def finetune_conversations(
@@ -469,16 +497,17 @@ def train_dpo(
             peft_config=peft_config,
         )
 
-    details |= train_and_save(
+    train_and_save(
         output,
         lambda: training_fingerprint(
             start, rows, training.model_dump(), schedule.model_dump(), seed, beta
         ),
         make_trainer,
         lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
+        lambda folder, trained: write_sidecar(
+            output, inputs, losses, content=folder, **details, **trained
+        ),
     )
-    if is_main_process():
-        write_sidecar(output, inputs, losses, **details)
 
 
 def load_policy(path: str, revision: str | None, training: Training) -> Any:

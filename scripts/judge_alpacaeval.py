@@ -80,8 +80,8 @@ def main(
             results = judged(None)
         else:
             save_folder(keep, lambda f: results.update(judged({n: f / f"{n}.json" for n in files})))
-            details = {"counted_in": output.name, "files": len(files)}
-            write_sidecar(keep, inputs, compared(results), **details)
+            rows = compared(results)
+            write_sidecar(keep, inputs, rows, counted_in=output.name, files=len(files))
         write_text(output, json.dumps(results, indent=1) + "\n")
     write_sidecar(
         output, inputs, compared(results), judge=by.model_dump(exclude={"concurrency", "max_cost"})

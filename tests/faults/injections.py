@@ -68,13 +68,16 @@ def no_memory() -> None:
 
 
 def killed_before_the_sidecar() -> None:
-    """Killed when the file is in place and its sidecar is not."""
+    """Killed when the artefact is done and its sidecar is not."""
     import dpa.sampling
+    import dpa.score_files
+    import dpa.training
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    dpa.sampling.write_sidecar = wrapped
+    for module in (dpa.sampling, dpa.score_files, dpa.training):
+        module.write_sidecar = wrapped  # type: ignore[attr-defined]
 
 
 def waits() -> None:

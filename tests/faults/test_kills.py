@@ -88,9 +88,17 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
     count(kills=killed, bytes=laboratory.same(command, survivor), lost=0)
 
 
-def test_killed_between_a_file_and_its_sidecar(laboratory, tmp_path, count):
-    """Nothing is sampled again."""
-    command = laboratory.command("sample_responses", "dpa/iter2-0")
+@pytest.mark.parametrize(
+    ("script", "part"),
+    [
+        ("sample_responses", "dpa/iter2-0"),
+        ("score_responses", "dpa/iter2-0"),
+        ("finetune_policy", "dpa/iter2"),
+    ],
+)
+def test_killed_between_an_artefact_and_its_sidecar(laboratory, tmp_path, count, script, part):
+    """Nothing is sampled, scored or trained again."""
+    command = laboratory.command(script, part)
     folder = laboratory.copy(tmp_path, without=[command])
     kill = "tests.faults.injections:killed_before_the_sidecar"
     assert laboratory.run(command, folder, fault=kill).code == -signal.SIGKILL
@@ -100,6 +108,9 @@ def test_killed_between_a_file_and_its_sidecar(laboratory, tmp_path, count):
     again = laboratory.run(command, folder, **options)
     assert again.code == 0, again.output
     assert trace.stat().st_size == 0
+    if script == "finetune_policy":
+        assert "is trained already" in again.output
+        assert " steps" not in again.output
     sidecar = command.value("--output") + ".meta.json"
     assert (folder / sidecar).read_bytes() == (laboratory.folder / sidecar).read_bytes()
     count(kills=1, bytes=laboratory.same(command, folder), lost=0)

@@ -6,6 +6,7 @@ many trainings (tests/training_jobs.py).
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,12 @@ def test_the_finished_model_replaces_the_partial_folder(tmp_path):
     (checkpoints.folder / "checkpoint-2").mkdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("")
-    checkpoints.finish(lambda folder: (folder / "new").write_text(""))
+    checkpoints.keep(lambda folder: (folder / "new").write_text(""), {"steps": 2})
+    assert Checkpoints(tmp_path / "model", lambda: "a").trained() == {"steps": 2}
+    assert Checkpoints(tmp_path / "other", lambda: "a").trained() is None
+    told = []
+    checkpoints.finish(lambda folder: told.extend(path.name for path in folder.iterdir()))
+    assert told == ["new"]
+    shutil.rmtree(tmp_path / "other.partial")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
