@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 
@@ -26,7 +27,8 @@ from dpa.processes import is_main_process, process_state, shard_on_cpu
 from dpa.provenance import Losses, check_dropped, write_sidecar
 from dpa.tokenization import answer_ids, conversation_ids
 
-Rows = list[dict[str, list[int]]]
+#: Tokens and masks as arrays: as lists of Python's numbers UltraChat's would take 11 GB.
+Rows = list[dict[str, np.ndarray]]
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
 SHARDING = {
@@ -277,6 +279,14 @@ def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> lis
     return curve
 
 
+def training_row(ids: list[int], mask: list[int]) -> dict[str, np.ndarray]:
+    """A row as TRL takes it: tokens, and 1 for each that is to be learnt."""
+    return {
+        "input_ids": np.array(ids, dtype=np.int32),
+        "completion_mask": np.array(mask, dtype=np.int8),
+    }
+
+
 def tokenise_conversations(
     tokenizer: Any, conversations: Iterable[list[dict]], max_length: int, losses: Losses
 ) -> Rows:
@@ -292,7 +302,7 @@ def tokenise_conversations(
         elif len(ids) > max_length:
             losses.drop("longer than max_length")
         else:
-            rows.append({"input_ids": ids, "completion_mask": mask})
+            rows.append(training_row(ids, mask))
     return rows
 
 
@@ -304,7 +314,8 @@ def tokenise_documents(
     for messages in conversations:
         losses.read += 1
         ids, _ = conversation_ids(tokenizer, messages)
-        rows.append({"input_ids": ids[:max_length], "completion_mask": [1] * len(ids[:max_length])})
+        ids = ids[:max_length]
+        rows.append(training_row(ids, [1] * len(ids)))
     return rows
 
 
@@ -338,7 +349,7 @@ def finetune(
     if not rows:
         raise InputError(f"{output}: no rows to train on ({losses.as_dict()})")
     check_dropped(losses, str(output))  # not only when it is trained
-    response_tokens = sum(sum(row["completion_mask"]) for row in rows)
+    response_tokens = sum(int(row["completion_mask"].sum()) for row in rows)
     log.info("training on %d rows, %d response tokens", len(rows), response_tokens)
 
     def make_trainer(folder: Path) -> Any:
@@ -463,9 +474,8 @@ def train_dpo(
         if len(prompt) + max(map(len, answers)) > schedule.max_length:
             losses.drop("longer than max_length")
         else:
-            rows.append(
-                {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
-            )
+            columns = {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
+            rows.append({name: np.array(ids, dtype=np.int32) for name, ids in columns.items()})
             response_tokens += sum(map(len, answers))
     if not rows:
         raise InputError(f"{output}: no pairs to train on ({losses.as_dict()})")
