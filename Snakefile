@@ -27,6 +27,7 @@ include: "rules/evaluate.smk"
 include: "rules/alpacaeval.smk"
 include: "rules/rewardbench.smk"
 include: "rules/report.smk"
+include: "rules/benchmarks.smk"
 
 
 localrules:
@@ -40,6 +41,7 @@ localrules:
     figures,
     tables,
     report,
+    benchmarks,
 
 
 rule all:
@@ -92,6 +94,13 @@ rule tables:
 rule report:
     input:
         report_targets(),
+
+
+rule benchmarks:
+    input:
+        "results/benchmarks/measure_scoring.txt",
+        "results/benchmarks/measure_sampling.txt",
+        "results/benchmarks/measure_training.txt",
 
 
 onstart:

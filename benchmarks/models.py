@@ -1,6 +1,5 @@
 """Random models for benchmarks: small ones on a CPU, one of a billion parameters on a GPU."""
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.lengths import Conversation, vocabulary
+from benchmarks.lengths import vocabulary
 
 #: Six layers, 256 wide; and TinyLlama's shape, 1.1 billion parameters.
 SMALL = {
@@ -57,20 +56,16 @@ def llama_config(**more: Any) -> Any:
     )
 
 
-def make_reward_model(folder: Path, outputs: int = 10) -> str:
-    """A random reward model folder."""
+def make_reward_model(folder: Path, outputs: int = 10, **shape: Any) -> str:
+    """A random reward model folder; `shape` is what differs from the configuration above."""
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(0)
     names = [f"output-{i}" for i in range(outputs)]
-    config = llama_config(num_labels=outputs, id2label=dict(enumerate(names)))
+    config = llama_config(num_labels=outputs, id2label=dict(enumerate(names)), **shape)
     model = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         model.score.weight.mul_(100)  # scores of a size as on 0-100
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def words(conversations: Iterable[Conversation]) -> int:
-    return sum(len(response.split()) for _, texts in conversations for response in texts)

@@ -1,0 +1,62 @@
+# What the code is fast at (docs/measurements.md): nothing that an experiment needs. Each takes all
+# cores, so that no two run at a time.
+
+
+rule measure_scoring:
+    input:
+        benchmark=["benchmarks/measure_scoring.py", "benchmarks/harness.py"],
+        code=code("score_responses"),
+    output:
+        "results/benchmarks/measure_scoring.txt",
+    log:
+        "results/benchmarks/logs/measure_scoring.log",
+    threads: workflow.cores
+    resources:
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=64000),
+        runtime=120,
+    message:
+        "Measuring reward scoring"
+    shell:
+        "python -m benchmarks.measure_scoring 2> {log} > {output:q}"
+
+
+rule measure_sampling:
+    input:
+        benchmark=["benchmarks/measure_sampling.py", "benchmarks/harness.py"],
+        code=code("sample_responses"),
+    output:
+        "results/benchmarks/measure_sampling.txt",
+    log:
+        "results/benchmarks/logs/measure_sampling.log",
+    threads: workflow.cores
+    resources:
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(6000, on_gpu=64000),
+        runtime=120,
+    message:
+        "Measuring sampling"
+    shell:
+        "python -m benchmarks.measure_sampling 2> {log} > {output:q}"
+
+
+rule measure_training:
+    input:
+        benchmark=["benchmarks/measure_training.py", "benchmarks/harness.py"],
+        code=code("finetune_policy"),
+    output:
+        "results/benchmarks/measure_training.txt",
+    log:
+        "results/benchmarks/logs/measure_training.log",
+    threads: workflow.cores
+    resources:
+        gpu=GPU,
+        cpus_per_gpu=cfg.compute.cpus_per_gpu,
+        mem_mb=memory(4000, on_gpu=64000),
+        runtime=120,
+    message:
+        "Measuring fine-tuning"
+    shell:
+        "python -m benchmarks.measure_training 2> {log} > {output:q}"
