@@ -10,7 +10,7 @@ compared. Peak memory is that of processes of their own.
 """
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,7 +62,7 @@ def main(
             sides[side]()
             peak = torch.cuda.max_memory_allocated() if gpu else 0
             print_json(
-                rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                rss_mib=peak_resident(),
                 gpu_mib=peak / 2**20,
             )
             return
@@ -100,6 +100,13 @@ def main(
         + ("" if gpu else "where packing gains most, are unmeasured: no GPU was there.")
     )
     publish("measure_training", COMMAND, table, notes)
+
+
+def peak_resident() -> float:
+    """MiB. Not ru_maxrss, which begins with what the parent process had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 def tokenised(count: int, length: int) -> list[dict[str, np.ndarray]]:

@@ -20,6 +20,8 @@ from transformers import AttentionInterface
 NAME = "dpa_packed"
 #: Short rows of a family share a block up to this many tokens: fewer kernels for more arithmetic.
 BLOCK_TOKENS = 128
+#: Under a mask so many tokens at a time look back: kernels do not leave out what a mask hides.
+SLICE_TOKENS = 256
 
 #: Keys and values of a prefix, by layer.
 Kept = dict[int, tuple[Tensor, Tensor]]
@@ -201,22 +203,28 @@ def _attend(
     cap: float | None,
 ) -> Tensor:
     """(1, heads, tokens, width) of one block."""
+    options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    if cap is None and block.is_plain(window):
+        if not block.before:
+            return scaled_dot_product_attention(query, key, value, is_causal=True, **options)
+        if query.device.type == "cuda":  # has kernels that need no mask in memory
+            lower_right = causal_lower_right(block.tokens, block.before + block.tokens)
+            return scaled_dot_product_attention(query, key, value, attn_mask=lower_right, **options)
     if cap is None:
-        mask: Any = None
-        if block.is_plain(window) and query.device.type == "cuda" and block.before:
-            # Has kernels that need no mask in memory.
-            mask = causal_lower_right(block.tokens, block.before + block.tokens)
-        elif not block.is_plain(window) or block.before:
-            mask = block.mask(window, query.device)
-        return scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        mask, parts = block.mask(window, query.device), []
+        for start in range(0, block.tokens, SLICE_TOKENS):
+            here = slice(start, min(start + SLICE_TOKENS, block.tokens))
+            seen = slice(block.before + here.stop)
+            parts.append(
+                scaled_dot_product_attention(
+                    query[:, :, here],
+                    key[:, :, seen],
+                    value[:, :, seen],
+                    attn_mask=mask[here, seen],
+                    **options,
+                )
+            )
+        return torch.cat(parts, dim=2)
     groups = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)

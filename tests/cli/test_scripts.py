@@ -45,12 +45,22 @@ def test_docstring_names_rule_example_and_command(script):
     assert f"python -m scripts.{script}" in docstring
 
 
-def test_every_rule_has_its_script():
-    rules = {
+def rules_of(paths):
+    return {
         name
-        for path in (ROOT / "rules").glob("*.smk")
+        for path in paths
         for name in re.findall(r"^\s*rule (\w+):", path.read_text(), re.MULTILINE)
     }
+
+
+def test_every_benchmark_rule_has_its_module():
+    rules = rules_of([ROOT / "rules/benchmarks.smk"])
+    assert rules
+    assert rules <= {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+
+
+def test_every_rule_has_its_script():
+    rules = rules_of(set((ROOT / "rules").glob("*.smk")) - {ROOT / "rules/benchmarks.smk"})
     assert {SHARED.get(rule, rule) for rule in rules} <= set(SCRIPTS)
     people = {"chat", "download", "plan_run", "write_config_docs"}
     assert set(SCRIPTS) - {SHARED.get(rule, rule) for rule in rules} == people

@@ -88,6 +88,16 @@ def test_lone_and_empty_responses_and_no_groups(checkpoint):
     assert model.score_chunk([]) == []
 
 
+@pytest.mark.parametrize("name", ["mistral", "mistral-window", "gemma2"])
+def test_attention_in_slices(checkpoint, monkeypatch, name):
+    """Long rows look back slice by slice; here already rows of a dozen tokens do."""
+    model = RewardModel.load(checkpoint(name), tokens_per_batch=1000)
+    expected = model.score_chunk(some_groups())
+    monkeypatch.setattr("dpa.packed.SLICE_TOKENS", 5)
+    for mine, theirs in zip(model.score_chunk(some_groups()), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
 def test_chat_turns(checkpoint):
     model = RewardModel.load(checkpoint("llama"), tokens_per_batch=200)
     turns = [Turn("user", "the river"), Turn("assistant", "eats"), Turn("user", "fish")]
