@@ -40,7 +40,7 @@ COUNTED, TRAINED = 3000, 64
 PACKED_BATCH, UNPACKED_BATCH = 2, 8
 
 #: Of --quick, with a margin for noise.
-FLOOR_USEFUL, FLOOR_OVERHEAD, FLOOR_PACKING = 0.97, 0.9, 0.8
+FLOOR_USEFUL, FLOOR_OVERHEAD = 0.97, 0.85
 
 
 @app.command()
@@ -53,11 +53,13 @@ def main(
     gpu = torch.cuda.is_available()
     if not gpu:
         single_thread()
-    count, length = (24, 512) if quick else (TRAINED, CONTEXT if gpu else 1024)
+    count, length = (15, 512) if quick else (TRAINED, CONTEXT if gpu else 1024)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = tokenised(count, length)
-        sides = trainings(rows, length, folder)
+        sides = trainings(rows, length, folder, {"num_hidden_layers": 2} if quick else {})
+        if quick:
+            del sides["TRL, unpacked"]
         if side is not None:
             sides[side]()
             peak = torch.cuda.max_memory_allocated() if gpu else 0
@@ -72,12 +74,11 @@ def main(
             raise SystemExit(f"the mean losses differ: {losses}")
         seconds = take_turns(sides, 3 if quick else repeats, TrainingClock())
     overhead = ratio(seconds["TRL, packed"], seconds["ours"])
-    packing = ratio(seconds["TRL, unpacked"], seconds["ours"])
     if quick:
         demand("training: useful tokens of packed rows", useful, FLOOR_USEFUL)
         demand("training: bare TRL's time as a share of ours", overhead.median, FLOOR_OVERHEAD)
-        demand("training: unpacked time over packed", packing.median, FLOOR_PACKING)
         return
+    packing = ratio(seconds["TRL, unpacked"], seconds["ours"])
     tokens = sum(len(row["input_ids"]) for row in rows)
     table = []
     for name, found in (("ours", None), ("TRL, packed", overhead), ("TRL, unpacked", packing)):
@@ -133,12 +134,12 @@ def useful_share(rows: list[dict[str, np.ndarray]]) -> tuple[float, int]:
 
 
 def trainings(
-    rows: list[dict[str, np.ndarray]], length: int, folder: Path
+    rows: list[dict[str, np.ndarray]], length: int, folder: Path, shape: dict[str, int]
 ) -> dict[str, Callable[[], Any]]:
     """Each side as a function that trains one epoch and returns its mean loss per step.
 
     With a learning rate so small that weights stay: mean losses can then be compared, whatever the
-    order of the rows.
+    order of the rows. `shape` is what differs from benchmarks.models' configuration.
     """
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -170,7 +171,7 @@ def trainings(
 
     def model() -> Any:
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(llama_config())
+        return AutoModelForCausalLM.from_config(llama_config(**shape))
 
     def ours() -> float:
         finetune(
