@@ -353,7 +353,7 @@ rule collect_provenance:
         mem_mb=memory(1000),
         runtime=10,
     params:
-        results=RESULTS,
+        results=lambda wildcards: RESULTS,
         experiment=cfg.experiment,
         config_hash=config_hash(cfg),
         seeds=repeat_flag("--seed", cfg.seeds),
