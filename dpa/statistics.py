@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from dpa.errors import InputError
 from dpa.metrics import hypervolume
@@ -196,10 +195,15 @@ def controls(fronts: np.ndarray, requested: np.ndarray | None) -> np.ndarray:
 
 def _spearmans(obtained: np.ndarray, requested: np.ndarray) -> np.ndarray:
     """(replicates,) rank correlations of each row with `requested`; 0 for a constant row."""
-    x = rankdata(requested) - (len(requested) + 1) / 2
-    y = rankdata(obtained, axis=1) - (len(requested) + 1) / 2
+    x = _ranks(requested[None])[0] - (len(requested) + 1) / 2
+    y = _ranks(obtained) - (len(requested) + 1) / 2
     norm = np.sqrt((x**2).sum() * (y**2).sum(axis=1))
     return np.divide(y @ x, norm, out=np.zeros(len(y)), where=norm > 0)
+
+
+def _ranks(rows: np.ndarray) -> np.ndarray:
+    """Ranks within each row from 1; equal values share the mean of theirs. As scipy's rankdata."""
+    return pd.DataFrame(rows.T).rank().to_numpy().T
 
 
 def infeasible_shares(fronts: np.ndarray, points: PolicyPoints) -> np.ndarray:
