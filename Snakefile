@@ -101,6 +101,8 @@ rule benchmarks:
         "results/benchmarks/measure_scoring.txt",
         "results/benchmarks/measure_sampling.txt",
         "results/benchmarks/measure_training.txt",
+        "results/benchmarks/measure_startup.txt",
+        "results/benchmarks/measure_selection.txt",
 
 
 onstart:

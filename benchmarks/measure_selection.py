@@ -1,6 +1,6 @@
 """Selection of best-of-n from millions of scored records: seconds, memory, and pandas beside it.
 
-    python -m benchmarks.measure_selection --folder /tmp/selection
+    python -m benchmarks.measure_selection
 
 writes scored shards (2.56 million records of 32,000 prompts, 5 GB), selects from a tenth, 0.2, 0.4
 and all of them with the script of the rule, and compares with pandas. The script reads, checks
@@ -27,7 +27,7 @@ from dpa.directions import sample_direction
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-COMMAND = "python -m benchmarks.measure_selection --folder FOLDER"
+COMMAND = "python -m benchmarks.measure_selection"
 PROMPTS, DIRECTIONS, RESPONSES, SHARDS = 32_000, 5, 16, 16
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 SEED, ITERATION = 0, 2
@@ -56,10 +56,13 @@ class Used(NamedTuple):
 
 @app.command()
 def main(
-    folder: Annotated[Path, typer.Option(help="For 5 GB of shards; it is deleted.")],
+    folder: Annotated[Path, typer.Option(help="For 6 GB of shards; it is deleted.")] = Path(
+        "results/benchmarks/shards"
+    ),
     quick: Annotated[bool, QUICK] = False,
 ) -> None:
     """Generate, select, compare."""
+    folder = folder.resolve()
     if folder.exists():
         raise SystemExit(f"{folder}: exists; give a new folder, which will be deleted")
     try:

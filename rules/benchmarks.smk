@@ -60,3 +60,39 @@ rule measure_training:
         "Measuring fine-tuning"
     shell:
         "python -m benchmarks.measure_training 2> {log} > {output:q}"
+
+
+rule measure_startup:
+    input:
+        benchmark=["benchmarks/measure_startup.py", "benchmarks/harness.py"],
+        startup="dpa/startup.py",
+    output:
+        "results/benchmarks/measure_startup.txt",
+    log:
+        "results/benchmarks/logs/measure_startup.log",
+    threads: workflow.cores
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    message:
+        "Measuring how long scripts take to start"
+    shell:
+        "python -m benchmarks.measure_startup 2> {log} > {output:q}"
+
+
+rule measure_selection:
+    input:
+        benchmark=["benchmarks/measure_selection.py", "benchmarks/harness.py"],
+        code=code("select_responses"),
+    output:
+        "results/benchmarks/measure_selection.txt",
+    log:
+        "results/benchmarks/logs/measure_selection.log",
+    threads: workflow.cores
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    message:
+        "Measuring selection from 2.56 million records"
+    shell:
+        "python -m benchmarks.measure_selection 2> {log} > {output:q}"
