@@ -10,7 +10,7 @@ rule measure_scoring:
         "results/benchmarks/measure_scoring.txt",
     log:
         "results/benchmarks/logs/measure_scoring.log",
-    threads: workflow.cores
+    threads: os.cpu_count()
     resources:
         gpu=GPU,
         cpus_per_gpu=cfg.compute.cpus_per_gpu,
@@ -30,7 +30,7 @@ rule measure_sampling:
         "results/benchmarks/measure_sampling.txt",
     log:
         "results/benchmarks/logs/measure_sampling.log",
-    threads: workflow.cores
+    threads: os.cpu_count()
     resources:
         gpu=GPU,
         cpus_per_gpu=cfg.compute.cpus_per_gpu,
@@ -50,7 +50,7 @@ rule measure_training:
         "results/benchmarks/measure_training.txt",
     log:
         "results/benchmarks/logs/measure_training.log",
-    threads: workflow.cores
+    threads: os.cpu_count()
     resources:
         gpu=GPU,
         cpus_per_gpu=cfg.compute.cpus_per_gpu,
@@ -70,7 +70,7 @@ rule measure_startup:
         "results/benchmarks/measure_startup.txt",
     log:
         "results/benchmarks/logs/measure_startup.log",
-    threads: workflow.cores
+    threads: os.cpu_count()
     resources:
         mem_mb=memory(4000),
         runtime=60,
@@ -88,7 +88,7 @@ rule measure_selection:
         "results/benchmarks/measure_selection.txt",
     log:
         "results/benchmarks/logs/measure_selection.log",
-    threads: workflow.cores
+    threads: os.cpu_count()
     resources:
         mem_mb=memory(4000),
         runtime=60,

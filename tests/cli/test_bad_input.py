@@ -783,10 +783,14 @@ def test_bad_input(case: Case, finished, servers, tmp_path):
     folder, commands = finished
     run = tmp_path / RUN
     shutil.copytree(folder / RUN, run)
-    part = case.part or ("dpa/iter2" if case.script.endswith("_responses") else "")
-    part = {"annotate_responses": "/0", "train_sft": ""}.get(case.script, part)
-    if case.script == "finetune_policy":
-        part = "dpa/iter2"
+    parts = {
+        "annotate_responses": "/0",
+        "sample_responses": "dpa/iter2-0",
+        "score_responses": "dpa/iter2-0",
+        "select_responses": "dpa/iter2",
+        "finetune_policy": "dpa/iter2",
+    }
+    part = case.part or parts.get(case.script, "")
     command = of(commands, case.script, part).changed(**case.options)
     environment = {"HF_HUB_OFFLINE": "1"} if "revision" in case.options else {}
     if case.before == "weights":
