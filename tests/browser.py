@@ -57,11 +57,14 @@ def load(page: Path, folder: Path, width: int = 1300) -> dict:
     assert html.count("<head>") == 1
     copy = page.with_name("probed.html")
     copy.write_text(html.replace("<head>", f"<head>{PROBE}"), encoding="utf-8")
-    result = subprocess.run(
-        [command, *FLAGS, f"--user-data-dir={folder / 'chromium'}", f"--window-size={width},900",
-         "--dump-dom", copy.as_uri()],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    try:
+        result = subprocess.run(
+            [command, *FLAGS, f"--user-data-dir={folder / 'chromium'}", f"--window-size={width},900",
+             "--dump-dom", copy.as_uri()],
+            capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+    finally:
+        copy.unlink()  # no artefact of the run
     found = re.search(r'<pre id="probe">(.*?)</pre>', result.stdout, re.DOTALL)
     assert found, result.stderr[-2000:] + result.stdout[-2000:]
     return json.loads(unescape(found[1]))
