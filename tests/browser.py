@@ -59,8 +59,8 @@ def load(page: Path, folder: Path, width: int = 1300) -> dict:
     copy.write_text(html.replace("<head>", f"<head>{PROBE}"), encoding="utf-8")
     try:
         result = subprocess.run(
-            [command, *FLAGS, f"--user-data-dir={folder / 'chromium'}", f"--window-size={width},900",
-             "--dump-dom", copy.as_uri()],
+            [command, *FLAGS, f"--user-data-dir={folder / 'chromium'}",
+             f"--window-size={width},900", "--dump-dom", copy.as_uri()],
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
     finally:
