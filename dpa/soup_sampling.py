@@ -12,7 +12,7 @@ from dpa.cli import Progress
 from dpa.config import Sampling
 from dpa.directions import Direction
 from dpa.errors import InputError
-from dpa.provenance import Losses, content_hash, read_sidecar, write_sidecar
+from dpa.provenance import Losses, content_hash, read_sidecar, sidecar_path, write_sidecar
 from dpa.records import Sample, decode_lines, write_jsonl
 from dpa.sampling import EVALUATION, Steering, always, sample_file
 from dpa.soup import interpolate, soup_weights
@@ -44,7 +44,7 @@ def sample_soups(
     parts = [work / f"{i}.jsonl" for i in range(len(directions))]
     progress = Progress(len(parts), "soups")
     for i, (direction, part) in enumerate(zip(directions, parts, strict=True)):
-        if not part.exists():
+        if not (part.exists() and sidecar_path(part).exists()):
             checkpoint = work / "checkpoint"
             interpolate(experts, soup_weights(direction), checkpoint)
             sample_file(

@@ -69,12 +69,13 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
         job = laboratory.server.start(script, command.arguments, survivor, **options)
         time.sleep(moments.uniform(0, seconds))
         job.kill()
-        code = job.wait().code
+        ended = job.wait()
+        code = ended.code
         whole_or_absent(laboratory, command, survivor)
         if code == -signal.SIGKILL:
             killed += 1
         else:  # faster than the kill
-            assert code == 0
+            assert code == 0, ended.output
             finished += 1
             seconds *= 0.8
             remove(command, survivor)
