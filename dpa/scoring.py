@@ -21,6 +21,7 @@ from dpa.controls import reward_controls
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, load_model, load_tokenizer
 from dpa.objectives import check_outputs
+from dpa.onednn import use_onednn
 from dpa.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, prepare
 from dpa.prompts import Conversation, reward_input
 from dpa.score_files import Survey
@@ -127,6 +128,7 @@ class RewardModel(Scorer):
         self.model = model.eval()
         self.packed = prepare(model)
         self.most_tokens = min(tokens_per_batch, useful_tokens(model))
+        use_onednn(model.base_model)
 
     @classmethod
     def load(

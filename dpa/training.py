@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 
 from dpa import models
@@ -340,6 +341,17 @@ def finetune(
     from trl import SFTConfig, SFTTrainer
 
     class Finetuner(GlobalBatches, SFTTrainer):
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            if self.args.use_cpu and not return_outputs and num_items_in_batch is not None:
+                return response_loss(model, inputs) * self.args.world_size / num_items_in_batch
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
         def filler(self) -> dict[str, Any]:
             return {"input_ids": [tokenizer.pad_token_id], "labels": [-100], "seq_lengths": [1]}
 
@@ -386,6 +398,24 @@ def finetune(
         lambda folder, trained: write_sidecar(
             output, inputs, losses, content=folder, **details, **trained
         ),
+    )
+
+
+def response_loss(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """Summed cross-entropy (nats) of the labels, of a batch as TRL's collator makes it.
+
+    TRL's own loss goes through a head that saves a GPU's memory by computing logits twice, which on
+    a CPU takes as long as all the rest. Here they are kept, from the batch's first response on.
+    """
+    labels = inputs["labels"]
+    first = max(1, int((labels != -100).any(dim=0).int().argmax()))
+    logits = model(
+        **{name: value for name, value in inputs.items() if name != "labels"},
+        use_cache=False,
+        logits_to_keep=labels.shape[1] - first + 1,
+    ).logits
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, first:].flatten(), reduction="sum"
     )
 
 

@@ -107,10 +107,14 @@ def test_a_missing_expert_is_named(soups, tmp_path):
 def test_a_part_that_lost_its_sidecar_is_finished_again(soups, tmp_path, monkeypatch):
     """A kill can fall between a part and its sidecar."""
     whole = soups().read_bytes()
-    monkeypatch.setattr(soup_sampling, "write_jsonl", lambda *_: (_ for _ in ()).throw(OSError))
-    with pytest.raises(OSError):
-        soups("again.jsonl")
-    monkeypatch.undo()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(soup_sampling, "write_jsonl", killed)
+        with pytest.raises(KeyboardInterrupt):
+            soups("again.jsonl")
     (work,) = tmp_path.glob("again.*.partial")
     (work / "1.jsonl.meta.json").unlink()
     assert soups("again.jsonl").read_bytes() == whole

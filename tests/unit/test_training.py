@@ -20,6 +20,7 @@ from dpa.training import (
     ProgressCallback,
     finetune,
     load_tokenizer,
+    response_loss,
     tokenise_conversations,
     tokenise_documents,
     train_dpo,
@@ -169,6 +170,28 @@ def test_packed_training_has_the_unpacked_loss_and_gradients(tiny_policy, tmp_pa
     assert len(steps) == 2
     torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-6)
     assert all(gradient.abs().max() > 1e-4 for gradient in steps[0].values())
+
+
+def test_the_loss_and_its_gradients_are_those_of_trl(tiny_policy):
+    from trl.trainer.utils import add_fused_lm_head
+
+    ids = torch.randint(5, 90, (3, 12), generator=torch.Generator().manual_seed(0))
+    attention = (torch.arange(12) < torch.tensor([[12], [9], [7]])).long()
+    answers = (torch.arange(12) >= torch.tensor([[4], [6], [3]])) & attention.bool()
+    found = []
+    for learnt in (answers, attention.bool(), torch.zeros_like(answers)):
+        batch = {"input_ids": ids, "attention_mask": attention}
+        batch["labels"] = ids.masked_fill(~learnt, -100)
+        model = AutoModelForCausalLM.from_pretrained(tiny_policy)
+        ours = response_loss(model, dict(batch))
+        gradients = torch.autograd.grad(ours, list(model.parameters()))
+        add_fused_lm_head(model)
+        theirs = -model(**batch, use_cache=False, fused_lm_head=True).log_probs.sum()
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        expected = torch.autograd.grad(theirs, list(model.parameters()))
+        torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
+        found.append(float(ours.detach()))
+    assert found[1] > found[0] > found[2] == 0
 
 
 def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
