@@ -28,7 +28,7 @@ import torch
 import typer
 
 import dpa.sampling
-from benchmarks.harness import QUICK, REPEATS, Ratio, demand, print_json, publish, ratio, take_turns
+from benchmarks.harness import QUICK, REPEATS, Ratio, demand, publish, ratio, take_turns
 from benchmarks.lengths import conversations, source
 from benchmarks.models import llama_config, make_tokenizer, single_thread
 from dpa.config import Sampling
@@ -67,10 +67,6 @@ SMALL = Size(3, 16, 16, 64, 12)
 def main(
     quick: Annotated[bool, QUICK] = False,
     repeats: Annotated[int, REPEATS] = 3,
-    start: Annotated[
-        str | None, typer.Option(help="Only start an engine on --policy, and print the seconds.")
-    ] = None,
-    policy: Annotated[Path | None, typer.Option(help="For --start.")] = None,
 ) -> None:
     """Measure both questions and publish the ratios."""
     gpu = torch.cuda.is_available()
@@ -78,9 +74,6 @@ def main(
         single_thread()
     repeats = 3 if quick else repeats
     size = SMALL if quick else FULL_ON_GPU if gpu else FULL
-    if start is not None and policy is not None:
-        started(start, policy, size)
-        return
     rows: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,7 +92,7 @@ def main(
                 rows.append(compare_plain(engine, path, chunks, size, repeats))
             engine.close()
             if not quick:
-                rows.append(start_ups(engine_name, path))
+                rows.append(start_ups(engine_name, path, size))
             print(rows[-1], flush=True)
     if quick:
         demand("sampling: stage against raw engine", number(rows[0]), FLOOR_STAGE)
@@ -393,15 +386,29 @@ def check_greedy(policy: Path, engine: Any, chunks: list[Chunk], size: Size) -> 
 
 # --- Start-up ----------------------------------------------------------------------------------
 
+#: Loads an engine as a script does; `cpu` and `wall` count from the start of the process.
+START = """
+import json, sys, time
+from dpa.startup import script_starts
+script_starts()
+from dpa.engines import load_engine
+name, policy, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
+load_engine(name, policy, temperature=1.0, max_new_tokens=tokens, max_model_len=1024 + tokens,
+            rows_per_batch=32)
+with open("/proc/self/stat") as file:
+    ticks = int(file.read().rpartition(")")[2].split()[19])
+with open("/proc/uptime") as file:
+    up = float(file.read().split()[0])
+print(json.dumps({"cpu": time.process_time(), "wall": up - ticks / 100}), flush=True)
+"""
 
-def start_ups(name: str, policy: Path) -> dict[str, str]:
+
+def start_ups(name: str, policy: Path, size: Size) -> dict[str, str]:
     """Seconds until an engine is ready, in fresh processes: imports, and the model."""
-    command = [sys.executable, "-m", "benchmarks.measure_sampling", "--start", name]
+    command = [sys.executable, "-c", START, name, str(policy), str(size.max_new_tokens)]
     found = []
     for _ in range(START_UPS):
-        done = subprocess.run(
-            [*command, "--policy", str(policy)], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
     cpu, wall = (sorted(one[key] for one in found) for key in ("cpu", "wall"))
     return {
@@ -410,16 +417,6 @@ def start_ups(name: str, policy: Path) -> dict[str, str]:
         "ours": f"{cpu[len(cpu) // 2]:.1f} s ({cpu[0]:.1f}-{cpu[-1]:.1f})",
         "the other": "",
     }
-
-
-def started(name: str, policy: Path, size: Size) -> None:
-    """Load an engine; `cpu` counts from the start of the process, imports included."""
-    load(name, policy, size)
-    with open("/proc/self/stat") as file:
-        ticks = int(file.read().rpartition(")")[2].split()[19])
-    with open("/proc/uptime") as file:
-        up = float(file.read().split()[0])
-    print_json(cpu=time.process_time(), wall=up - ticks / 100)
 
 
 def row(what: str, found: Ratio, ours: float, other: float) -> dict[str, str]:

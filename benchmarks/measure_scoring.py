@@ -32,10 +32,10 @@ TOKENS_PER_BATCH = 65536
 #: On a CPU: wide enough that, as in models of use, layers cost more than what attention does with
 #: a long prompt, which every response does for itself and the number of tokens does not show.
 WIDER = {
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 8,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 16,
     "num_key_value_heads": 4,
 }
 #: Points of 100 by which sides may differ: rounding of stored scores, and of bfloat16 on a GPU.

@@ -26,8 +26,17 @@ def script_starts(*, sklearn: bool = False) -> None:
     _script = True
     if not sklearn:
         sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(200_000, 10, 10)
     atexit.register(gc.freeze)
+
+
+def imports_end() -> None:
+    """Keep the collector out of what a script has imported, for one that asks for collections.
+
+    vLLM does five times while it loads a model.
+    """
+    if _script:
+        gc.freeze()
 
 
 def import_models() -> None:

