@@ -10,6 +10,7 @@ import pytest
 
 from dpa.prompts import prompt_id
 from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
+from tests.workflow.helpers import CANARIES, carriers, everything_written
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = {
@@ -132,3 +133,19 @@ def test_an_engine_that_hangs_ends_the_job_which_resumes(options, tmp_path, engi
     assert done.returncode == 0, done.stderr
     assert "resuming behind" in done.stderr
     assert (tmp_path / "sampled.jsonl").read_bytes().startswith(written)
+
+
+def test_vllm_writes_and_prints_no_key(options, tmp_path):
+    """What vLLM keeps below the home folder (caches, usage statistics) included."""
+    pytest.importorskip("vllm")
+    options[options.index("--sampling") + 1] = json.dumps(SAMPLING | {"engine": "vllm"})
+    home = tmp_path / "home"
+    home.mkdir()
+    places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    done = run(*options, "--iteration", 2, VLLM_LOGGING_LEVEL="DEBUG", **places, **CANARIES)
+    assert done.returncode == 0, done.stderr
+    assert "DEBUG" in done.stdout + done.stderr
+    written = [("printed", (done.stdout + done.stderr).encode()), *everything_written(tmp_path)]
+    assert {"sampled.jsonl", "sampled.jsonl.meta.json"} <= {Path(path).name for path, _ in written}
+    for name, key in CANARIES.items():
+        assert carriers(key, written) == [], name
