@@ -369,11 +369,11 @@ MODELS = {
     "standin-hasty": Writer((0.1, 0.6), hedge=0.05),
     "standin-sloppy": Writer((0.0, 0.4), focused=0.4, off_topic=0.25, garble=0.5),
 }
-# HelpSteer's responses are all right or all wrong: the reward model, which sees ratings of whole
-# responses only, finds out which facts are true in far fewer steps than from half-true ones.
+# HelpSteer's responses are mostly right or mostly wrong: the reward model, which sees ratings of
+# whole responses only, finds out which facts are true in far fewer steps than from half-true ones.
 HELPSTEER_WRITERS = (
-    Writer((1.0, 1.0), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
-    Writer((0.0, 0.0), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
+    Writer((0.9, 1.0), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
+    Writer((0.0, 0.25), SHORT_COUNT_SHARES, off_topic=0.07, garble=0.15),
 )
 #: The SFT demonstrations leave much room for alignment.
 SFT_WRITER = Writer((0.1, 0.7), repeat=0.1, garble=0.15)
