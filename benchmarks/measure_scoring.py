@@ -34,7 +34,7 @@ TOKENS_PER_BATCH = 65536
 WIDER = {
     "hidden_size": 1024,
     "intermediate_size": 2816,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 16,
     "num_key_value_heads": 4,
 }
