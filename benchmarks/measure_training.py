@@ -4,9 +4,9 @@
 
 Useful tokens in packed rows of 4,096, of the real distribution of lengths. Then dpa.training's
 finetune on the same tokenised rows as TRL's SFTTrainer with the same arguments, in turns: packed
-(the difference is our code) and unpacked, padded to the longest of a batch (the difference is
-packing). Seconds are those of `train()`. First the mean losses of one step over all rows are
-compared. Peak memory is that of processes of their own.
+(the difference is our code, and on a CPU our loss) and unpacked, padded to the longest of a batch
+(the difference is packing). Seconds are those of `train()`. First the mean losses of one step over
+all rows are compared. Peak memory is that of processes of their own.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Linear layers on a CPU through oneDNN, with weights laid out once for its kernels.
 
-torch multiplies float32 with MKL, which takes its slower kernels on AMD's processors: 80 to 102
-Gflop/s where oneDNN reaches 102 to 112 on one core of an EPYC.
+torch multiplies float32 with MKL, which takes its slower kernels on AMD's processors. What that
+gains: benchmarks/measure_scoring.py, where there is nothing to share. The operators are those of
+torch's own compiler (inductor).
 """
 
 from functools import partial

@@ -77,12 +77,11 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
         time.sleep(moments.uniform(0, seconds))
         job.kill()
         ended = job.wait()
-        code = ended.code
         whole_or_absent(laboratory, command, survivor)
-        if code == -signal.SIGKILL and not complete(command, survivor):
+        if ended.code == -signal.SIGKILL and not complete(command, survivor):
             killed += 1
         else:  # faster than the kill, or killed while it ended with all done
-            assert code in (0, -signal.SIGKILL), ended.output
+            assert ended.code in (0, -signal.SIGKILL), ended.output
             finished += 1
             seconds *= 0.8
             remove(command, survivor)
