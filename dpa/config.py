@@ -337,6 +337,7 @@ class RewardModel(Model):
     lm_loss_weight: Annotated[float, Field(ge=0)]
     token_dropout: Fraction
     training: Schedule
+    threads: Positive
     tokens_per_batch: Positive
 
 

@@ -14,6 +14,7 @@ rule train_sft:
         "results/{experiment}/logs/train_sft.log",
     benchmark:
         "results/{experiment}/benchmarks/train_sft.tsv"
+    priority: CRITICAL
     threads: training_threads()
     resources:
         **training_resources(8000),
@@ -44,6 +45,7 @@ rule compute_conditions:
         "results/{experiment}/logs/compute_conditions.log",
     benchmark:
         "results/{experiment}/benchmarks/compute_conditions.tsv"
+    priority: CRITICAL
     localrule: True
     resources:
         mem_mb=memory(4000),
@@ -76,6 +78,7 @@ rule train_initial_policy:
         "results/{experiment}/logs/train_initial_policy.log",
     benchmark:
         "results/{experiment}/benchmarks/train_initial_policy.tsv"
+    priority: CRITICAL
     threads: training_threads()
     resources:
         **training_resources(8000),
@@ -110,6 +113,7 @@ rule sample_responses:
         "results/{experiment}/logs/sample_responses/{loop}/iter{iteration}-{shard}.log",
     benchmark:
         "results/{experiment}/benchmarks/sample_responses/{loop}/iter{iteration}-{shard}.tsv"
+    priority: CRITICAL
     threads: cfg.threads
     resources:
         gpu=GPU,
@@ -151,6 +155,7 @@ rule score_responses:
         "results/{experiment}/logs/score_responses/{loop}/iter{iteration}-{shard}.log",
     benchmark:
         "results/{experiment}/benchmarks/score_responses/{loop}/iter{iteration}-{shard}.tsv"
+    priority: CRITICAL
     threads: cfg.threads
     resources:
         gpu=GPU,
@@ -181,6 +186,7 @@ rule select_responses:
         "results/{experiment}/logs/select_responses/{loop}/iter{iteration}.log",
     benchmark:
         "results/{experiment}/benchmarks/select_responses/{loop}/iter{iteration}.tsv"
+    priority: CRITICAL
     resources:
         mem_mb=memory(2000),
         runtime=60,
@@ -219,6 +225,7 @@ rule finetune_policy:
     wildcard_constraints:
         loop=r"dpa|rsf/[\d_-]+",  # directional_dpo trains otherwise
         iteration=r"[1-9]\d*",  # iteration 0 is train_initial_policy's
+    priority: CRITICAL
     threads: training_threads()
     resources:
         **training_resources(8000),

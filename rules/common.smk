@@ -66,6 +66,11 @@ def memory(mb, on_gpu=None):
     return lambda wildcards, attempt: first * (attempt + 1) // 2
 
 
+#: Priority of the longest chain of jobs, from the base model to the last iteration's policy. Where
+#: cores are few it goes first; baselines, evaluations and figures find room beside it.
+CRITICAL = 1
+
+
 def training_resources(mb):
     """Resources of a training job, by the names that Snakemake's SLURM executor reads.
 
@@ -84,13 +89,13 @@ def training_resources(mb):
     return resources
 
 
-def training_threads():
+def training_threads(threads=cfg.threads):
     """CPU cores of a training job on one node: those of its GPUs, or `threads` per process."""
-    per_process = cfg.compute.cpus_per_gpu if cfg.compute.gpu else cfg.threads
+    per_process = cfg.compute.cpus_per_gpu if cfg.compute.gpu else threads
     return per_process * cfg.compute.training_processes
 
 
-def training_launcher():
+def training_launcher(threads=cfg.threads):
     """What starts a training script, before `-m scripts.<name>`: python for a single process.
 
     For several it is accelerate's launcher, which on several nodes srun starts once on each, within
@@ -101,12 +106,15 @@ def training_launcher():
     again, and the number of processes does not change a model.
     """
     nodes, processes = cfg.compute.training_nodes, cfg.compute.training_processes
+    if cfg.compute.gpu:
+        threads = cfg.threads
     if nodes * processes == 1:
-        return "python"
+        # Said here, as Snakemake's own number shrinks with --cores, and with it sums round otherwise.
+        return "python" if cfg.compute.gpu else f"env OMP_NUM_THREADS={threads} python"
     # --multi_gpu is what starts several processes, on a CPU too; the script chooses the device.
     command = (
         f"accelerate launch --multi_gpu --num_machines {nodes} --num_processes {nodes * processes}"
-        f" --num_cpu_threads_per_process {cfg.threads} --mixed_precision no --dynamo_backend no"
+        f" --num_cpu_threads_per_process {threads} --mixed_precision no --dynamo_backend no"
     )
     if nodes == 1:
         return f"{command} --main_process_port 0"

@@ -42,10 +42,11 @@ rule train_reward_model:
         "results/{experiment}/logs/train_reward_model.log",
     benchmark:
         "results/{experiment}/benchmarks/train_reward_model.tsv"
-    threads: training_threads()
+    priority: CRITICAL
+    threads: training_threads(cfg.reward_model.threads)
     resources:
         **training_resources(8000),
-        launcher=training_launcher(),
+        launcher=training_launcher(cfg.reward_model.threads),
         runtime=720,
     params:
         base_model=base_model_flags(),
@@ -111,6 +112,7 @@ rule annotate_responses:
         "results/{experiment}/logs/annotate_responses/{shard}.log",
     benchmark:
         "results/{experiment}/benchmarks/annotate_responses/{shard}.tsv"
+    priority: CRITICAL
     threads: cfg.threads
     resources:
         gpu=GPU,

@@ -221,15 +221,22 @@ def training_commands(clone, compute):
     assert "Shell command: python -m scripts.pretrain_base_model" in output  # always one process
     commands = re.findall(rf"Shell command: (.*) -m scripts\.({TRAINING_SCRIPTS}) ", output)
     assert {name for _, name in commands} == set(TRAINING_SCRIPTS.split("|"))
-    [launcher] = {launcher for launcher, _ in commands}
-    return launcher
+    [reward_model] = {launcher for launcher, name in commands if name == "train_reward_model"}
+    [others] = {launcher for launcher, name in commands if name != "train_reward_model"}
+    return reward_model, others
 
 
 def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
-    assert training_commands(clone, "{}") == "python"
-    two = training_commands(clone, "{training_processes: 2}")
-    assert two == TWO_PROCESSES  # which tests of the training itself launch
-    nodes = training_commands(clone, "{gpu: true, training_processes: 8, training_nodes: 3}")
+    reward_model, others = training_commands(clone, "{}")
+    # Not Snakemake's number, which --cores would lower: with other threads, sums round otherwise.
+    assert (reward_model, others) == ("env OMP_NUM_THREADS=2 python", "env OMP_NUM_THREADS=1 python")
+    reward_model, others = training_commands(clone, "{training_processes: 2}")
+    assert others == TWO_PROCESSES  # which tests of the training itself launch
+    assert reward_model == others.replace("threads_per_process 1", "threads_per_process 2")
+    reward_model, nodes = training_commands(
+        clone, "{gpu: true, training_processes: 8, training_nodes: 3}"
+    )
+    assert reward_model == nodes
     assert nodes.startswith("srun ")
     assert "--nodes=3 --ntasks=3 --ntasks-per-node=1 --gpus-per-node=8 accelerate launch" in nodes
     assert "--num_machines 3 --num_processes 24 " in nodes
