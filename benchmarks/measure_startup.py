@@ -105,7 +105,7 @@ def main(
 
 
 def least_seconds(arguments: Sequence[str]) -> float:
-    """The least of three runs: what else the machine does only adds, and the worst is looked for."""
+    """The least of three runs: what else the machine does only adds to them."""
     return min(cpu_seconds(arguments) for _ in range(3))
 
 

@@ -72,7 +72,7 @@ def front_facts(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Fac
         yield Fact(f"Spearman(direction, verbosity), t={t}", spearman(index, verb), -0.9, False)
         yield Fact(f"Spearman(direction, helpfulness), t={t}", spearman(index, help_), -0.85, False)
     if last >= 1:
-        baselines = (("sft", None, 20.0), ("dpa", 0, 10.0), ("dpo", None, 4.0))
+        baselines = (("sft", None, 20.0), ("dpa", 0, 10.0), ("dpo", None, 8.0))
         for method, iteration, bound in baselines:
             if len(points(method, iteration)):
                 name = method if iteration is None else "t=0 (SteerLM on D2)"
