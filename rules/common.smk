@@ -109,8 +109,10 @@ def training_launcher(threads=cfg.threads):
     if cfg.compute.gpu:
         threads = cfg.threads
     if nodes * processes == 1:
-        # Said here, as Snakemake's own number shrinks with --cores, and with it sums round otherwise.
-        return "python" if cfg.compute.gpu else f"env OMP_NUM_THREADS={threads} python"
+        if cfg.compute.gpu:
+            return "python"
+        # Snakemake sets these too, but lowers them with --cores: other threads round sums otherwise.
+        return f"env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} python"
     # --multi_gpu is what starts several processes, on a CPU too; the script chooses the device.
     command = (
         f"accelerate launch --multi_gpu --num_machines {nodes} --num_processes {nodes * processes}"

@@ -228,9 +228,9 @@ def training_commands(clone, compute):
 
 def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
     reward_model, others = training_commands(clone, "{}")
-    # Not Snakemake's number, which --cores lowers: with other threads sums round otherwise.
-    assert reward_model == "env OMP_NUM_THREADS=2 python"
-    assert others == "env OMP_NUM_THREADS=1 python"
+    # Not Snakemake's numbers, which --cores lowers: with other threads sums round otherwise.
+    assert reward_model == "env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 python"
+    assert others == "env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python"
     reward_model, others = training_commands(clone, "{training_processes: 2}")
     assert others == TWO_PROCESSES  # which tests of the training itself launch
     assert reward_model == others.replace("threads_per_process 1", "threads_per_process 2")
