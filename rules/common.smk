@@ -96,11 +96,12 @@ def training_threads(threads=cfg.threads):
 
 
 def training_launcher(threads=cfg.threads):
-    """What starts a training script, before `-m scripts.<name>`: python for a single process.
+    """What starts a training script, before `-m scripts.<name>`.
 
-    For several it is accelerate's launcher, which on several nodes srun starts once on each, within
-    the job: --overlap, because Snakemake's own job step holds the job's cores and GPUs. The
-    processes meet at the node that this command runs on.
+    For a single process it is python, on a CPU with `threads`. For several it is accelerate's
+    launcher, which on several nodes srun starts once on each, within the job: --overlap, because
+    Snakemake's own job step holds the job's cores and GPUs. The processes meet at the node that
+    this command runs on.
 
     A resource of the rule, not a param: when params change Snakemake would train finished models
     again, and the number of processes does not change a model.
@@ -108,11 +109,11 @@ def training_launcher(threads=cfg.threads):
     nodes, processes = cfg.compute.training_nodes, cfg.compute.training_processes
     if cfg.compute.gpu:
         threads = cfg.threads
-    if nodes * processes == 1:
-        if cfg.compute.gpu:
-            return "python"
+    elif nodes * processes == 1:
         # Snakemake sets these too, but lowers them with --cores: other threads round sums otherwise.
         return f"env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} python"
+    if nodes * processes == 1:
+        return "python"
     # --multi_gpu is what starts several processes, on a CPU too; the script chooses the device.
     command = (
         f"accelerate launch --multi_gpu --num_machines {nodes} --num_processes {nodes * processes}"
