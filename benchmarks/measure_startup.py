@@ -98,8 +98,9 @@ def main(
     rows += job_rows(baseline, repeats)
     notes = (
         "CPU seconds of whole processes, children included; `bare` is "
-        f"`python -c 'import typer'`, {median(bare):.3f} s. Jobs: on tiny models, nearly all of it "
-        "start-up; the outputs of both checkouts were the same bytes."
+        f"`python -c 'import typer'`, {median(bare):.3f} s. Help and imports are the least of three. "
+        "Jobs: on tiny models, nearly all of it start-up; the outputs of both checkouts were the "
+        "same bytes."
     )
     publish("measure_startup", COMMAND, rows, notes)
 

@@ -66,8 +66,8 @@ def memory(mb, on_gpu=None):
     return lambda wildcards, attempt: first * (attempt + 1) // 2
 
 
-#: Priority of the longest chain of jobs, from the base model to the last iteration's policy. Where
-#: cores are few it goes first; baselines, evaluations and figures find room beside it.
+#: Priority of the longest chain of jobs: reward model, SFT policy, every iteration. Where cores are
+#: few it goes first; baselines, evaluations and figures find room beside it.
 CRITICAL = 1
 
 
