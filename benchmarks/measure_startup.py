@@ -98,7 +98,7 @@ def main(
     rows += job_rows(baseline, repeats)
     notes = (
         "CPU seconds of whole processes, children included; `bare` is "
-        f"`python -c 'import typer'`, {median(bare):.3f} s. Help and imports are the least of three. "
+        f"`python -c 'import typer'`, {median(bare):.3f} s. Help and imports: the least of three. "
         "Jobs: on tiny models, nearly all of it start-up; the outputs of both checkouts were the "
         "same bytes."
     )

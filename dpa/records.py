@@ -196,7 +196,7 @@ def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator
                 try:
                     record = decoder.decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}:{number}: {error}{_advice(line)}") from None
+                    raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
                 yield record
         if counted:
             _check_count(path, number)
@@ -221,13 +221,17 @@ def _check_count(path: Path, found: int) -> None:
         )
 
 
-def _advice(line: bytes) -> str:
-    """What is probably wrong with a line that does not decode."""
+def _advice(path: Path, line: bytes) -> str:
+    """What is probably wrong with a line that does not decode, or what to do about it."""
     if not line.strip():
         return " (the line is blank: delete it)"
     if b"NaN" in line or b"Infinity" in line:
         return " (JSON has no NaN or Infinity: write null)"
-    return "" if line.endswith(b"\n") else " (the line is cut off: make the file again)"
+    if not line.endswith(b"\n"):
+        return " (the line is cut off: make the file again)"
+    if sidecar_path(path).exists():
+        return "; a rule made this file: delete it and rerun"
+    return "; correct the line or leave it out"
 
 
 def read_jsonl(path: Path, type: type[R]) -> list[R]:

@@ -128,6 +128,15 @@ class TestValidationOnRead:
             read_jsonl(path, Prompt)
         assert str(caught.value).startswith(f"{path}:3: ")
 
+    def test_the_remedy_depends_on_who_made_the_file(self, tmp_path):
+        path = tmp_path / "prompts.jsonl"
+        path.write_bytes(encode(prompt(1)) + b'{"prompt_id": \n')
+        with pytest.raises(InputError, match=r"jsonl:2: .*; correct the line or leave it out$"):
+            read_jsonl(path, Prompt)
+        write_sidecar(path)
+        with pytest.raises(InputError, match=r"jsonl:2: .*; a rule made this file: delete it and"):
+            read_jsonl(path, Prompt)
+
     @pytest.mark.parametrize("score", ["100.5", "-1"])
     def test_scores_are_within_the_scale(self, tmp_path, score):
         path = tmp_path / "ratings.jsonl"
