@@ -16,7 +16,8 @@ from pathlib import Path
 
 import typer
 
-from dpa.provenance import PACKAGES, installed, write_text
+from dpa.artefacts.files import write_text
+from dpa.artefacts.sidecars import PACKAGES, installed
 
 MEASUREMENTS = Path(__file__).parents[1] / "docs/measurements.md"
 

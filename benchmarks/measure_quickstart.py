@@ -26,9 +26,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 COMMAND = "python -m benchmarks.measure_quickstart"
 #: What the rules that run models import beside their scripts' own imports.
 MODELS = """
-from dpa.startup import import_models
+from dpa.runtime.startup import import_models
 import_models()
-import dpa.engines.transformers_engine, dpa.scoring
+import dpa.generation.transformers_engine, dpa.reward.transformers_scorer
 """
 RUN_MODELS = ("sample_", "score_", "evaluate_", "annotate_")
 #: Rules that share a script.

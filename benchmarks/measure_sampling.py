@@ -27,15 +27,17 @@ import numpy as np
 import torch
 import typer
 
-import dpa.sampling
+import dpa.generation.sample
 from benchmarks.harness import QUICK, REPEATS, Ratio, demand, publish, ratio, take_turns
 from benchmarks.lengths import conversations, source
 from benchmarks.models import llama_config, make_tokenizer, single_thread
-from dpa.config import Sampling
-from dpa.engines import Chunk, Request, load_engine
+from dpa.artefacts.jsonl import encode, read_jsonl
+from dpa.config.sampling import SamplingConfig
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.records import Prompt, Sample, encode, read_jsonl
+from dpa.generation.engine import Chunk, Request
+from dpa.generation.load import load_engine
+from dpa.records import Prompt, Sample
+from dpa.text.prompts import prompt_id
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -147,8 +149,8 @@ def write_prompts(path: Path, size: Size) -> Path:
     return path
 
 
-def sampling_of(engine: str, size: Size) -> Sampling:
-    return Sampling(
+def sampling_of(engine: str, size: Size) -> SamplingConfig:
+    return SamplingConfig(
         engine=engine,  # type: ignore[arg-type]
         kv_cache_dtype="auto",
         temperature=1.0,
@@ -172,7 +174,7 @@ def load(name: str, policy: Path, size: Size, **options: Any) -> Any:
 
 
 def steer(size: Size) -> Any:
-    return dpa.sampling.always([dpa.sampling.Steering(-1, samples=size.samples)])
+    return dpa.generation.sample.always([dpa.generation.sample.Steering(-1, samples=size.samples)])
 
 
 def planned(tokenizer: Any, prompts: Path, size: Size) -> list[Chunk]:
@@ -180,7 +182,7 @@ def planned(tokenizer: Any, prompts: Path, size: Size) -> list[Chunk]:
     chunk: Chunk = []
     for prompt in dpa.sampling.read_prompts(prompts):
         [steering] = steer(size)(prompt.prompt_id)
-        chunk.append(dpa.sampling.request_for(prompt, steering, tokenizer, ["a"], 0, 1))
+        chunk.append(dpa.generation.sample.request_for(prompt, steering, tokenizer, ["a"], 0, 1))
     return [chunk]
 
 
@@ -203,7 +205,7 @@ def compare_stage(
     def stage() -> None:
         output.unlink(missing_ok=True)
         forget(engine)
-        dpa.sampling.sample_file(
+        dpa.generation.sample.sample_file(
             output,
             policy=policy,
             prompts=prompts,
@@ -389,7 +391,7 @@ def check_greedy(policy: Path, engine: Any, chunks: list[Chunk], size: Size) -> 
 #: Loads an engine as a script does; `cpu` and `wall` count from the start of the process.
 START = """
 import json, sys, time
-from dpa.startup import script_starts
+from dpa.runtime.startup import script_starts
 script_starts()
 from dpa.engines import load_engine
 name, policy, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -22,8 +22,9 @@ from benchmarks.harness import QUICK, REPEATS, demand, publish, ratio, take_turn
 from benchmarks.lengths import Conversation, conversations, fixed, source
 from benchmarks.models import make_reward_model, single_thread
 from dpa.errors import InputError
-from dpa.prompts import reward_input
-from dpa.scoring import RewardModel, load_scorer
+from dpa.reward.load import load_scorer
+from dpa.reward.transformers_scorer import TransformersScorer
+from dpa.text.prompts import reward_input
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -83,7 +84,7 @@ class Plain:
         return np.concatenate(scores)
 
 
-def token_counts(model: RewardModel, groups: list[Conversation]) -> tuple[int, int]:
+def token_counts(model: TransformersScorer, groups: list[Conversation]) -> tuple[int, int]:
     """Tokens of all inputs, and of those that have to be computed."""
     whole = 0
     for prompt, texts in groups:
@@ -109,7 +110,7 @@ def main(
         single_thread()
     with tempfile.TemporaryDirectory() as folder:
         path = make_reward_model(Path(folder), **({} if gpu else WIDER))
-        ours = RewardModel.load(path, tokens_per_batch=TOKENS_PER_BATCH)
+        ours = TransformersScorer.load(path, tokens_per_batch=TOKENS_PER_BATCH)
         plain = Plain(path, ours.model.dtype, "cuda" if gpu else "cpu")
         vllm = None if quick else vllm_scorer(path)
         rows = []
@@ -151,7 +152,7 @@ def vllm_scorer(path: str) -> Any:
 def measure(
     name: str,
     groups: list[Conversation],
-    ours: RewardModel,
+    ours: TransformersScorer,
     plain: Plain,
     vllm: Any,
     repeats: int,
@@ -194,7 +195,7 @@ def cold(vllm: Any, groups: list[Conversation]) -> np.ndarray:
     return np.concatenate(list(vllm.score_groups(groups)))
 
 
-def matmul_share(ours: RewardModel, found: dict[str, list[Conversation]], row: dict) -> str:
+def matmul_share(ours: TransformersScorer, found: dict[str, list[Conversation]], row: dict) -> str:
     """Arithmetic of the first mix a second, as a share of what a large dense product reaches."""
     weights = sum(p.numel() for n, p in ours.model.named_parameters() if "embed_tokens" not in n)
     groups = next(iter(found.values()))

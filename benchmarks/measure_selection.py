@@ -22,7 +22,7 @@ import numpy as np
 import typer
 
 from benchmarks.harness import QUICK, demand, publish
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 from dpa.directions import sample_direction
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

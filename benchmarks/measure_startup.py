@@ -22,7 +22,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.harness import QUICK, REPEATS, demand, publish, ratio
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -134,7 +134,7 @@ def imports_of(script: str) -> str:
     tree = ast.parse((ROOT / f"scripts/{script}.py").read_text())
     found = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     lines = sorted({ast.unparse(node) for node in found})
-    return "\n".join(["from dpa.startup import script_starts", "script_starts()", *lines])
+    return "\n".join(["from dpa.runtime.startup import script_starts", "script_starts()", *lines])
 
 
 def is_light(program: str) -> bool:

@@ -26,9 +26,10 @@ import typer
 from benchmarks.harness import QUICK, REPEATS, demand, print_json, publish, ratio, take_turns
 from benchmarks.lengths import conversations, source
 from benchmarks.models import llama_config, make_tokenizer, single_thread
-from dpa.config import Schedule, Training
-from dpa.provenance import Losses
-from dpa.training import finetune, tokenise_conversations, trainer_arguments
+from dpa.artefacts.row_counts import RowCounts
+from dpa.config.trainer import ScheduleConfig, TrainerConfig
+from dpa.methods.sft import finetune, tokenise_conversations
+from dpa.training.trainer import trainer_arguments
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -118,7 +119,7 @@ def tokenised(count: int, length: int) -> list[dict[str, np.ndarray]]:
         for prompt, texts in found
         for text in texts
     ]
-    return tokenise_conversations(make_tokenizer(), turns[:count], length, Losses())
+    return tokenise_conversations(make_tokenizer(), turns[:count], length, RowCounts())
 
 
 def useful_share(rows: list[dict[str, np.ndarray]]) -> tuple[float, int]:
@@ -146,7 +147,7 @@ def trainings(
     from trl import SFTConfig, SFTTrainer
 
     gpu = torch.cuda.is_available()
-    training = Training(
+    training = TrainerConfig(
         per_device_batch_size=PACKED_BATCH,
         bf16=gpu,
         gradient_checkpointing=gpu,
@@ -159,7 +160,7 @@ def trainings(
         weight_decay=0.0,
         max_grad_norm=1.0,
     )
-    schedule = Schedule(
+    schedule = ScheduleConfig(
         learning_rate=1e-9,
         epochs=1,
         batch_size=PACKED_BATCH,
@@ -182,7 +183,7 @@ def trainings(
             training,
             schedule,
             0,
-            losses=Losses(),
+            losses=RowCounts(),
             inputs=[],
         )
         return json.loads((folder / "ours.meta.json").read_text())["train_loss"]

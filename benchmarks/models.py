@@ -34,7 +34,7 @@ def single_thread() -> None:
 @cache
 def make_tokenizer(size: int = 8000) -> Any:
     """Byte-level BPE in which the made-up words are a token or two."""
-    from dpa.base_model import train_tokenizer
+    from dpa.quickstart.base_model import train_tokenizer
 
     words = vocabulary(np.random.default_rng(0))
     return train_tokenizer([" " + " ".join(words)] * 4, size)

@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dpa.cli import make_app, run
-from dpa.config import Config, load_config
+from dpa.config.experiment import Config
+from dpa.config.load import load_config
 from dpa.directions import evaluation_directions
-from dpa.evaluation import front, mean_scalar_reward, read_table
+from dpa.evaluation.validation import front, mean_scalar_reward, read_validation_rewards
+from dpa.runtime.cli import make_app, run
 
 EXPERIMENT, SEED = "quickstart-comparison", 0
 #: Method -> (where its schedule stands, what else is fixed, its settings).
@@ -142,7 +143,7 @@ def remake(clone: Path, copy: Path, method: str, overlay: dict[str, Any]) -> dic
 
 def mean_rewards(table: Path, method: str, cfg: Config) -> dict[str, float]:
     """Mean v·r over the evaluated directions, by scorer."""
-    rows = read_table(table)
+    rows = read_validation_rewards(table)
     directions = evaluation_directions(cfg.directions.model_dump(), cfg.evaluation.directions)
     names = [objective.name for objective in cfg.objectives]
     steered = method in ("reward_soup", "directional_dpo")

@@ -5,40 +5,28 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dpa.config import Objective
-from dpa.directions import Direction, check_direction, from_degrees
-from dpa.engines import Engine, Request, load_engine
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.config.steering import ObjectiveConfig
+from dpa.directions import Direction
 from dpa.errors import InputError
+from dpa.generation.engine import Engine, Request
+from dpa.generation.load import load_engine
 from dpa.objectives import objective_rewards
-from dpa.prompts import direction_system_prompt, messages
-from dpa.provenance import read_sidecar
-from dpa.tokenization import prompt_ids
+from dpa.text.prompts import direction_system_prompt, messages
+from dpa.text.tokenization import prompt_ids
 
 #: Room for the prompt, in tokens, within what the model holds.
 MAX_PROMPT_TOKENS = 128
 
 
-def read_direction(direction: str | None, angle: float | None, objectives: int) -> Direction:
-    """The direction given as text or as an angle in degrees; InputError unless of length 1."""
-    if (direction is None) == (angle is None):
-        raise InputError("give either --direction 0.8,-0.6 or --angle -37")
-    if angle is not None:
-        return check_direction(from_degrees(angle), objectives)
-    try:
-        values = [float(value) for value in str(direction).split(",")]
-    except ValueError:
-        raise InputError(f"--direction {direction}: expected numbers, as in 0.8,-0.6") from None
-    return check_direction(values, objectives)
-
-
-def policy_objectives(policy: Path) -> list[Objective]:
+def policy_objectives(policy: Path) -> list[ObjectiveConfig]:
     """The objectives a policy was trained on, from its sidecar. InputError if it takes none."""
     found = read_sidecar(policy).get("objectives")
     if not found:
         raise InputError(
             f"{policy}: not trained on directions; choose a policy of dpa/iter1 or later"
         )
-    return TypeAdapter(list[Objective]).validate_python(found)
+    return TypeAdapter(list[ObjectiveConfig]).validate_python(found)
 
 
 def find_reward_model(policy: Path) -> Path | None:
@@ -103,6 +91,6 @@ class Chat:
 def _load_judge(path: Path | None) -> Any:
     if path is None:
         return None
-    from dpa.scoring import RewardModel
+    from dpa.reward.transformers_scorer import TransformersScorer
 
-    return RewardModel.load(str(path), tokens_per_batch=4096)
+    return TransformersScorer.load(str(path), tokens_per_batch=4096)

@@ -113,7 +113,7 @@ def scalar_reward(direction: Sequence[float], rewards: Sequence[float]) -> float
 # --- Laws ------------------------------------------------------------------------------------
 
 
-class Kind(NamedTuple):
+class Distribution(NamedTuple):
     """A kind of law: `place` maps a point of a unit cube of `cube` dimensions to a direction."""
 
     objectives: Callable[[dict], int]
@@ -152,12 +152,27 @@ def _rounded(values: Iterable[float]) -> Direction:
 
 
 LAWS = {
-    "arc": Kind(lambda law: 2, lambda law: 1, _arc),
-    "wedge": Kind(lambda law: 3, lambda law: 2, _wedge),
-    "dirichlet": Kind(lambda law: len(law["signs"]), lambda law: len(law["signs"]), _dirichlet),
-    "fixed": Kind(
+    "arc": Distribution(lambda law: 2, lambda law: 1, _arc),
+    "wedge": Distribution(lambda law: 3, lambda law: 2, _wedge),
+    "dirichlet": Distribution(
+        lambda law: len(law["signs"]), lambda law: len(law["signs"]), _dirichlet
+    ),
+    "fixed": Distribution(
         lambda law: len(law["direction"]),
         lambda law: 0,
         lambda law, u: [float(v) for v in law["direction"]],
     ),
 }
+
+
+def read_direction(direction: str | None, angle: float | None, objectives: int) -> Direction:
+    """The direction given as text or as an angle in degrees; InputError unless of length 1."""
+    if (direction is None) == (angle is None):
+        raise InputError("give either --direction 0.8,-0.6 or --angle -37")
+    if angle is not None:
+        return check_direction(from_degrees(angle), objectives)
+    try:
+        values = [float(value) for value in str(direction).split(",")]
+    except ValueError:
+        raise InputError(f"--direction {direction}: expected numbers, as in 0.8,-0.6") from None
+    return check_direction(values, objectives)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dpa.errors import InputError
-from dpa.provenance import TRUSTED
+from dpa.runtime.run_environment import TRUSTED
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 

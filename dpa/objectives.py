@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-from dpa.config import Objective
+from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 
 
-def objective_rewards(attributes: dict[str, float], objectives: Sequence[Objective]) -> list[float]:
+def objective_rewards(
+    attributes: dict[str, float], objectives: Sequence[ObjectiveConfig]
+) -> list[float]:
     """One reward per objective: the weighted sum of its outputs, on their scale (0-100).
 
     Paper, section 3.1 and appendix A: helpfulness is the mean of four outputs, verbosity is one.
@@ -18,7 +20,7 @@ def objective_rewards(attributes: dict[str, float], objectives: Sequence[Objecti
     ]
 
 
-def check_outputs(objectives: Sequence[Objective], names: Collection[str], path: str) -> None:
+def check_outputs(objectives: Sequence[ObjectiveConfig], names: Collection[str], path: str) -> None:
     """Raise InputError when an objective uses an output that the reward model does not have."""
     for objective in objectives:
         if unknown := sorted(set(objective.outputs) - set(names)):
@@ -28,7 +30,7 @@ def check_outputs(objectives: Sequence[Objective], names: Collection[str], path:
             )
 
 
-def _output(attributes: dict[str, float], objective: Objective, name: str) -> float:
+def _output(attributes: dict[str, float], objective: ObjectiveConfig, name: str) -> float:
     if name not in attributes:
         raise InputError(
             f"objectives: {objective.name} uses {name!r}, which the reward model does not have "

@@ -65,7 +65,7 @@ rule measure_training:
 rule measure_startup:
     input:
         benchmark=["benchmarks/measure_startup.py", "benchmarks/harness.py"],
-        startup="dpa/startup.py",
+        startup="dpa/runtime/startup.py",
     output:
         "results/benchmarks/measure_startup.txt",
     log:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from dpa.config import ROOT, config_hash, floating, hub_repositories, load_config
+from dpa.config.load import ROOT, config_hash, floating, hub_repositories, load_config
 from dpa.directions import direction_name, evaluation_directions, fixed_law, single_objectives
 from dpa.errors import InputError
-from dpa.preflight import PREFLIGHT_VARIABLE, check_all, preflight_input
-from dpa.provenance import announce_run
-from dpa.revisions import LOCK_FILE, is_commit
-from dpa.watchdog import HANG_MINUTES
+from dpa.config.base import is_commit
+from dpa.config.revisions import LOCK_FILE
+from dpa.plan.preflight import PREFLIGHT_VARIABLE, check_all, preflight_input
+from dpa.runtime.run_environment import announce_run
+from dpa.runtime.watchdog import HANG_MINUTES
 
 # Without a configfile: directive, config holds what the command line says and nothing else.
 try:
@@ -561,7 +562,7 @@ def figure_names():
     names += ["response_length", "reward_against_length"] if has_dpa() else []
     names += ["policy_gradient"] if policy_gradient_directions() and cfg.data.train_prompts else []
     names += ["costs"] if cfg.data.train_prompts else []
-    return [*names, "reward_model", "rule_graph"]
+    return [*names, "reward_model"]
 
 
 def table_names():
@@ -595,19 +596,6 @@ def report_targets():
 
 def provenance_targets():
     return [f"results/{cfg.experiment}/provenance.json"]
-
-
-#: The workflow itself, as inputs of its picture.
-RULE_FILES = sorted(
-    os.path.relpath(path, workflow.basedir)
-    for path in Path(workflow.basedir, "rules").glob("*.smk")
-)
-
-
-def given_overrides():
-    """The run's own --config, for a Snakemake that is asked about this run."""
-    given = [f"{key}={json.dumps(value)}" for key, value in config.items()]
-    return ["--config", *given] if given else []
 
 
 def start_message():

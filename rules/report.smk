@@ -208,33 +208,6 @@ rule plot_costs:
         " --tables-dir {params.tables:q} 2>&1 | tee {log}"
 
 
-rule plot_rule_graph:
-    input:
-        rules=["Snakefile", *RULE_FILES],
-        code=code("plot_rule_graph"),
-    output:
-        multiext(f"results/{cfg.experiment}/figures/rule_graph.", "pdf", "svg", "png", "csv", "md"),
-    log:
-        f"results/{cfg.experiment}/logs/plot_rule_graph.log",
-    benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_rule_graph.tsv"
-    localrule: True
-    resources:
-        mem_mb=memory(2000),
-        runtime=10,
-    params:
-        overrides=given_overrides(),
-        dpi=cfg.figures.dpi,
-        experiment=cfg.experiment,
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
-    message:
-        "Drawing the rule graph"
-    shell:
-        "(python -m snakemake --nolock --rulegraph dot {params.overrides:q}"
-        " | python -m scripts.plot_rule_graph --dpi {params.dpi} --experiment {params.experiment}"
-        " --output-dir {params.folder:q}) 2>&1 | tee {log}"
-
-
 rule make_table1:
     input:
         rewards=expand("{run}/evaluation/prompt_rewards.parquet", run=RUNS),
@@ -309,7 +282,7 @@ rule make_report:
         samples=f"results/{cfg.experiment}/tables/samples.csv" if has_dpa() else [],
         rewards=f"results/{cfg.experiment}/evaluation/validation_rewards.csv" if has_dpa() else [],
         readme="README.md",
-        template="dpa/templates/report.html.j2",
+        template="dpa/report/templates/report.html.j2",
         code=code("make_report"),
     output:
         page=f"results/{cfg.experiment}/report.html",

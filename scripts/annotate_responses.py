@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -42,20 +43,17 @@ def main(
     """Score the original responses to the prompts."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective
+    from dpa.artefacts.files import content_hash
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import fingerprint, write_sidecar
+    from dpa.config.steering import ObjectiveConfig
     from dpa.errors import InputError
-    from dpa.provenance import Losses, content_hash, write_sidecar
-    from dpa.score_files import (
-        annotate,
-        fingerprint,
-        groups_of_originals,
-        original_responses,
-        scorer,
-    )
+    from dpa.reward.annotate import annotate, groups_of_originals, original_responses
+    from dpa.reward.load import open_scorer
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
-    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
     originals = original_responses(ratings, prompts, dataset, shard, shards)
     inputs: list[Path | str] = [reward_model, ratings, *prompts]
     settings = [
@@ -68,8 +66,8 @@ def main(
         tokens_per_batch,
         engine,
     ]
-    losses = Losses()
-    with scorer(
+    losses = RowCounts()
+    with open_scorer(
         engine,
         reward_model,
         revision,

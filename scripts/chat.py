@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, run
+from dpa.runtime.cli import make_app, run
 
 app = make_app()
 
@@ -37,7 +37,8 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Talk to a steerable policy."""
-    from dpa.chat import Chat, policy_objectives, read_direction
+    from dpa.chat import Chat, policy_objectives
+    from dpa.directions import read_direction
     from dpa.errors import InputError
 
     # Before anything is loaded: a wrong direction should not cost a model.

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app
-from dpa.cli import run as run_app
+from dpa.runtime.cli import make_app
+from dpa.runtime.cli import run as run_app
 
 app = make_app()
 
@@ -25,13 +25,13 @@ def main(
 ) -> None:
     """Check that quickstart runs show what the paper claims."""
     from dpa.errors import InputError
-    from dpa.facts import run_facts
+    from dpa.evaluation.quickstart_claims import run_claims
 
     reference = [float(value) for value in hypervolume_reference.split(",")]
     total, failed = 0, []
     for folder in run:
         print(folder)
-        for fact in run_facts(folder, reference):
+        for fact in run_claims(folder, reference):
             sign = ">" if fact.above else "<="
             verdict = "ok  " if fact.holds else "FAIL"
             print(f"{verdict} {fact.value:8.3f} {sign:>2} {fact.bound:6.2f}  {fact.name}")

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -33,8 +34,10 @@ def main(
 
     import pandas as pd
 
-    from dpa.alpacaeval import result_rows
-    from dpa.provenance import Losses, atomic, write_sidecar
+    from dpa.artefacts.files import atomic
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.evaluation.alpacaeval import result_rows
 
     rows = []
     for number, results, folder in zip(seed, judged, sampled, strict=True):
@@ -43,7 +46,7 @@ def main(
     table = pd.DataFrame(rows).astype({"iteration": "Int64"})
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, judged, Losses.none(len(table)))
+    write_sidecar(output, judged, RowCounts.none(len(table)))
     log.info("%d rows", len(table))
 
 

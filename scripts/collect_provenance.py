@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -29,8 +30,9 @@ def main(
     """Sum an experiment's sidecars."""
     import json
 
-    from dpa.provenance import write_sidecar, write_text
-    from dpa.run_record import run_record
+    from dpa.artefacts.files import write_text
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.report.run_record import run_record
 
     record = run_record(results, experiment, config_hash, seed)
     write_text(output, json.dumps(record, indent=1, sort_keys=True) + "\n")

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse
-from dpa.cli import run as run_app
+from dpa.runtime.cli import make_app, parse
+from dpa.runtime.cli import run as run_app
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -34,11 +35,13 @@ def main(
     """Collect RewardBench's win rates and the reward model's accuracy."""
     from pydantic import TypeAdapter
 
-    from dpa import rewardbench
-    from dpa.config import BenchmarkSection
-    from dpa.provenance import Losses, atomic, write_sidecar
+    from dpa.artefacts.files import atomic
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.benchmarks import BenchmarkSectionConfig
+    from dpa.evaluation import rewardbench
 
-    groups = parse(TypeAdapter(list[BenchmarkSection]), sections, "sections")
+    groups = parse(TypeAdapter(list[BenchmarkSectionConfig]), sections, "sections")
     names = objectives.split(",")
     wins, accuracies, inputs = [], [], []
     for folder, number in zip((r / "rewardbench" for r in run), seed, strict=True):
@@ -56,7 +59,7 @@ def main(
         if path is not None:
             with atomic(path) as partial:
                 rewardbench.as_table(rows).to_csv(partial, index=False)
-            write_sidecar(path, inputs, Losses.none(len(rows)))
+            write_sidecar(path, inputs, RowCounts.none(len(rows)))
             log.info("%s: %d rows", path, len(rows))
 
 

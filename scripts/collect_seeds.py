@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -24,13 +25,15 @@ def main(
     """Put the validation rewards of all seeds into one table."""
     import pandas as pd
 
-    from dpa.evaluation import read_table
-    from dpa.provenance import Losses, atomic, write_sidecar
+    from dpa.artefacts.files import atomic
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.evaluation.validation import read_validation_rewards
 
-    table = pd.concat([read_table(path) for path in rewards])
+    table = pd.concat([read_validation_rewards(path) for path in rewards])
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, rewards, Losses.none(len(table)))
+    write_sidecar(output, rewards, RowCounts.none(len(table)))
     log.info("%d rows of %d seeds", len(table), table["seed"].nunique())
 
 

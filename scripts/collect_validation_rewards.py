@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -33,18 +34,20 @@ def main(
     """Collect scored validation responses into one table."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective
-    from dpa.evaluation import gold_scorer, prompt_rewards, validation_rewards
-    from dpa.provenance import Losses, atomic, write_sidecar
+    from dpa.artefacts.files import atomic
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.steering import ObjectiveConfig
+    from dpa.evaluation.validation import gold_scorer, prompt_rewards, validation_rewards
 
-    scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    scored = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
     rewards = prompt_rewards(responses, prompts, scored, seed, gold_scorer(gold, scored))
     table = validation_rewards(rewards, [objective.name for objective in scored])
     with atomic(by_prompt) as partial:
         rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    read = Losses.none(int(rewards["n"].sum()))  # responses
+    read = RowCounts.none(int(rewards["n"].sum()))  # responses
     write_sidecar(by_prompt, [*responses, prompts], read)
     write_sidecar(output, [*responses, prompts], read, counted_in=by_prompt.name)
     log.info("%d rows for %d policies", len(table), len(responses))

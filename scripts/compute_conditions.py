@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -34,16 +35,19 @@ def main(
     import msgspec
     import numpy as np
 
-    from dpa.config import Law
+    from dpa.artefacts.files import write_text
+    from dpa.artefacts.jsonl import decode_lines
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.conditions import Conditions, feasible_curve, frontier_targets
+    from dpa.config.steering import Distribution
     from dpa.errors import InputError
-    from dpa.provenance import Losses, write_sidecar, write_text
-    from dpa.records import Annotation, Prompt, decode_lines
-    from dpa.steerlm import Conditions, feasible_curve, frontier_targets
+    from dpa.records import Annotation, Prompt
 
-    law = parse(Law, directions, "directions").model_dump()
+    law = parse(Distribution, directions, "directions").model_dump()
     wanted = {prompt.prompt_id for prompt in decode_lines(prompts, Prompt)}
     everything, mine = [], []
-    losses = Losses()
+    losses = RowCounts()
     for path in annotations:
         for record in decode_lines(path, Annotation):
             losses.read += 1

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -23,14 +24,16 @@ def main(
     experiment: Annotated[str, typer.Option(help="Name or file, as for a run.")],
 ) -> None:
     """Fetch everything that an experiment needs from the hub."""
-    from dpa.config import Model, Source, load_config
+    from dpa.config.base import ModelConfig
+    from dpa.config.data import SourceConfig
+    from dpa.config.load import load_config
+    from dpa.config.revisions import LOCKED
     from dpa.errors import InputError
-    from dpa.preflight import fetch, given_models, hub_data_sets
-    from dpa.revisions import LOCKED
+    from dpa.plan.preflight import fetch, given_models, hub_data_sets
 
     config = load_config({"experiment": experiment})
     models = [model for _, model in given_models(config)]
-    wanted: list[Model | Source] = [*models, *hub_data_sets(config)]
+    wanted: list[ModelConfig | SourceConfig] = [*models, *hub_data_sets(config)]
     if open_ones := [item.path for item in wanted if item.revision == LOCKED]:
         raise InputError(
             f"without a commit: {', '.join(map(str, open_ones))}; run `snakemake --cores 1 "

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -49,12 +49,13 @@ def main(
     """Sample a policy on the validation prompts and score what it says."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Law, Objective, Sampling
-    from dpa.sampling import EVALUATION, always, grid_of, sample_file
-    from dpa.score_files import score_file
+    from dpa.config.sampling import SamplingConfig
+    from dpa.config.steering import Distribution, ObjectiveConfig
+    from dpa.generation.sample import EVALUATION, always, grid_of, sample_file
+    from dpa.reward.score_samples import score_sample_file
 
-    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
-    law = parse(Law, directions, "directions").model_dump() if directions else None
+    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
+    law = parse(Distribution, directions, "directions").model_dump() if directions else None
     points = parse(TypeAdapter(int | list[list[float]]), grid, "grid")
     steerings = grid_of(law, points, conditions, responses_per_prompt)
     sample_file(
@@ -64,12 +65,12 @@ def main(
         prompts=prompts,
         steer=always(steerings),
         names=[objective.name for objective in steered],
-        sampling=parse(Sampling, sampling, "sampling"),
+        sampling=parse(SamplingConfig, sampling, "sampling"),
         seed=seed,
         iteration=EVALUATION,
         inputs=[conditions] if conditions else [],
     )
-    score_file(
+    score_sample_file(
         (reward_model, reward_model_revision),
         sampled,
         prompts,

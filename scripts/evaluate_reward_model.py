@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -41,13 +42,22 @@ def main(
     """Compare the reward model's outputs with the held-out ratings."""
     import pandas as pd
 
-    from dpa.agreement import labelled_pairs, metrics_table, prediction_rows, ranking_table
-    from dpa.provenance import Losses, atomic, write_sidecar
-    from dpa.score_files import held_out_groups, score_held_out, scorer
+    from dpa.artefacts.files import atomic
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.evaluation.rating_agreement import (
+        held_out_groups,
+        labelled_pairs,
+        metrics_table,
+        prediction_rows,
+        ranking_table,
+        score_held_out,
+    )
+    from dpa.reward.load import open_scorer
 
-    losses = Losses()
+    losses = RowCounts()
     groups = held_out_groups(ratings, losses)
-    with scorer(
+    with open_scorer(
         engine,
         reward_model,
         revision,

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -50,13 +50,14 @@ def main(
     """Evaluate the interpolated policies on the validation prompts."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Law, Objective, Sampling
+    from dpa.config.sampling import SamplingConfig
+    from dpa.config.steering import Distribution, ObjectiveConfig
     from dpa.directions import evaluation_directions
-    from dpa.score_files import score_file
-    from dpa.soup_sampling import sample_soups
+    from dpa.methods.reward_soup import sample_soups
+    from dpa.reward.score_samples import score_sample_file
 
-    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
-    law = parse(Law, directions, "directions").model_dump()
+    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
+    law = parse(Distribution, directions, "directions").model_dump()
     points = parse(TypeAdapter(int | list[list[float]]), grid, "grid")
     sample_soups(
         sampled,
@@ -64,10 +65,10 @@ def main(
         directions=evaluation_directions(law, points),
         prompts=prompts,
         samples=responses_per_prompt,
-        sampling=parse(Sampling, sampling, "sampling"),
+        sampling=parse(SamplingConfig, sampling, "sampling"),
         seed=seed,
     )
-    score_file(
+    score_sample_file(
         (reward_model, reward_model_revision),
         sampled,
         prompts,

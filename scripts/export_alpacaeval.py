@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, run
+from dpa.runtime.cli import make_app, run
 
 app = make_app()
 
@@ -26,9 +26,9 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> None:
     """Write sampled responses as output files of AlpacaEval."""
-    from dpa.alpacaeval import export
+    from dpa.evaluation.alpacaeval import export_outputs
 
-    export(sampled, prompts, output)
+    export_outputs(sampled, prompts, output)
 
 
 if __name__ == "__main__":

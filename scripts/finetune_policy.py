@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -36,17 +36,19 @@ def main(
     """Fine-tune on selected responses."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Law, Objective, Schedule, Training
+    from dpa.artefacts.jsonl import decode_lines
+    from dpa.config.steering import Distribution, ObjectiveConfig
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.directions import check_direction, conditioned
     from dpa.errors import InputError
-    from dpa.prompts import direction_system_prompt, messages
-    from dpa.records import Selected, decode_lines
+    from dpa.methods.sft import finetune_conversations
+    from dpa.records import Selected
     from dpa.seeds import derive_seed
-    from dpa.training import finetune_conversations
+    from dpa.text.prompts import direction_system_prompt, messages
 
-    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
     names = [objective.name for objective in steered]
-    law = parse(Law, directions, "directions").model_dump()
+    law = parse(Distribution, directions, "directions").model_dump()
 
     def system(line: int, direction: list[float]) -> str | None:
         try:
@@ -67,8 +69,8 @@ def main(
         (sft_policy, revision),
         conversations,
         output,
-        parse(Training, training, "training"),
-        parse(Schedule, schedule, "schedule"),
+        parse(TrainerConfig, training, "training"),
+        parse(ScheduleConfig, schedule, "schedule"),
         derive_seed(seed, "finetune", iteration),
         inputs=[selected],
         **told,

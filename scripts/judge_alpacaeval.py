@@ -22,7 +22,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -47,18 +48,20 @@ def main(
     """Judge outputs against reference outputs as AlpacaEval 2 does."""
     import json
 
-    from dpa.alpacaeval import output_files
-    from dpa.config import Judge
+    from dpa.artefacts.files import save_folder, write_text
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.benchmarks import JudgeConfig
     from dpa.errors import InputError
-    from dpa.judges import judge_outputs
-    from dpa.provenance import Losses, save_folder, write_sidecar, write_text
+    from dpa.evaluation.alpacaeval import output_files
+    from dpa.evaluation.alpacaeval_judges import judge_outputs
 
     if (annotations is None) == (judge is None):
         raise InputError("give either --annotations (published ones) or --judge")
     if judge is not None:
-        by = parse(Judge, judge, "judge")
+        by = parse(JudgeConfig, judge, "judge")
     else:
-        by = Judge(kind="annotations", annotations=str(annotations))
+        by = JudgeConfig(kind="annotations", annotations=str(annotations))
     files = output_files(outputs)
     inputs: list[Path | str] = [outputs, reference]
     inputs += [by.annotations] if by.annotations else []
@@ -66,8 +69,8 @@ def main(
     def judged(places: dict[str, Path] | None) -> dict[str, dict]:
         return judge_outputs(files, reference, by, store=store, difficulty=difficulty, keep=places)
 
-    def compared(results: dict[str, dict]) -> Losses:
-        return Losses.none(sum(found["n_total"] for found in results.values()))
+    def compared(results: dict[str, dict]) -> RowCounts:
+        return RowCounts.none(sum(found["n_total"] for found in results.values()))
 
     if not outputs.is_dir():
         (name,) = files

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, run
+from dpa.runtime.cli import make_app, run
 
 app = make_app()
 
@@ -31,7 +31,7 @@ def main(
 ) -> None:
     """Score a policy's responses to RewardBench's prompts by a scalar judge."""
     from dpa.errors import InputError
-    from dpa.rewardbench import judge_file
+    from dpa.evaluation.preference_judge import judge_file
 
     if (judge is None) == (gold is None) or gold not in (None, "quickstart"):
         raise InputError("give either --judge or --gold quickstart")

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -27,10 +28,11 @@ def main(
     ),
 ) -> None:
     """Ask the hub for commits, and write them to the lock file."""
-    from dpa.revisions import Kind, complete, read_lock, write_lock
+    from dpa.config.base import RepositoryKind
+    from dpa.config.revisions import complete, read_lock, write_lock
 
     lock = read_lock(lock_file)
-    asked: dict[Kind, list[str]] = {"model": model or [], "dataset": dataset or []}
+    asked: dict[RepositoryKind, list[str]] = {"model": model or [], "dataset": dataset or []}
     for kind, names in asked.items():
         added = complete(lock, kind, names)
         for name in dict.fromkeys(names):

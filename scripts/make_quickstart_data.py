@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -34,11 +35,13 @@ def main(
     """Make the quickstart's world."""
     import json
 
-    from dpa.provenance import Losses, write_sidecar, write_text
-    from dpa.records import write_jsonl
-    from dpa.world import Sizes, build_world
+    from dpa.artefacts.files import write_text
+    from dpa.artefacts.jsonl import write_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.quickstart.world import WorldSizes, build_world
 
-    sizes = Sizes(
+    sizes = WorldSizes(
         helpsteer_rows=helpsteer_rows,
         ultrafeedback_prompts=ultrafeedback_prompts,
         validation_prompts=validation_prompts,
@@ -53,7 +56,7 @@ def main(
             write_text(path, json.dumps(rows, indent=1) + "\n")
         else:
             write_jsonl(path, rows)
-        write_sidecar(path, [], Losses.none(len(rows)), seed=seed)
+        write_sidecar(path, [], RowCounts.none(len(rows)), seed=seed)
         log.info("%s: %d rows", path, len(rows))
 
 

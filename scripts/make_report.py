@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -33,9 +34,11 @@ def main(
     """Make the report."""
     import json
 
+    from dpa.artefacts.files import write_text
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
     from dpa.errors import InputError
-    from dpa.provenance import Losses, write_sidecar, write_text
-    from dpa.report import render
+    from dpa.report.page import render
 
     try:
         parsed = json.loads(config)
@@ -45,7 +48,7 @@ def main(
     write_text(output, page)
     shown = [results / f"figures/{name}.csv" for name in figure]
     shown += [results / f"tables/{name}.md" for name in table]
-    write_sidecar(output, shown, Losses.none(len(shown)))
+    write_sidecar(output, shown, RowCounts.none(len(shown)))
     log.info("wrote %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
 

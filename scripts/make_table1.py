@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -36,8 +37,8 @@ def main(
     from pydantic import TypeAdapter
 
     from dpa.errors import InputError
-    from dpa.statistics import REPLICATES, read_prompt_rewards
-    from dpa.table1 import (
+    from dpa.evaluation.bootstrap import REPLICATES, read_prompt_rewards
+    from dpa.report.table1 import (
         COMPARISON_HEADING,
         HEADING,
         comparison,
@@ -48,7 +49,7 @@ def main(
         table1_lead,
         table1_tables,
     )
-    from dpa.tables import latex, markdown, write_tables
+    from dpa.report.tables import latex, markdown, write_tables
 
     names = objectives.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -34,8 +35,8 @@ def main(
     """Make table 2."""
     import pandas as pd
 
-    from dpa import table2
-    from dpa.tables import latex, markdown, write_tables
+    from dpa.report import table2
+    from dpa.report.tables import latex, markdown, write_tables
 
     names = objectives.split(",")
     rates = table2.read_win_rates(win_rates)

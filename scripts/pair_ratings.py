@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -27,12 +28,14 @@ def main(
     output: Annotated[Path, typer.Option()],
 ) -> None:
     """Pair rated responses."""
-    from dpa.preferences import rating_pairs
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.records import Prompt, decode_lines, write_jsonl
+    from dpa.artefacts.jsonl import decode_lines, write_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.methods.preference_pairs import rating_pairs
+    from dpa.records import Prompt
 
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    losses = Losses()
+    losses = RowCounts()
     rows = write_jsonl(output, rating_pairs(ratings, dataset, wanted, seed, losses))
     write_sidecar(output, [ratings, *prompts], losses, rows=rows)
     log.info("%d pairs for %d prompts", rows, losses.read)

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -41,12 +42,12 @@ def main(
     """Print what an experiment will take."""
     import os
 
-    from dpa.config import load_config
+    from dpa.artefacts.files import write_text
+    from dpa.config.load import load_config
     from dpa.errors import InputError
     from dpa.plan.assumptions import load_assumptions
     from dpa.plan.table import as_csv, as_text, make_plan, paper_note
     from dpa.plan.work import Experiment
-    from dpa.provenance import write_text
 
     overrides = parse_overrides(config or [])
     if experiment is not None:
@@ -80,7 +81,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """--config's values as Snakemake reads them: key=value, the value being YAML."""
     import yaml
 
-    from dpa.config import merge
+    from dpa.config.load import merge
     from dpa.errors import InputError
 
     overrides: dict[str, Any] = {}
@@ -111,7 +112,7 @@ def jobs_of(overrides: dict[str, Any], targets: list[str], everything: bool) -> 
         ResourceSettings,
     )
 
-    from dpa.config import ROOT
+    from dpa.config.load import ROOT
     from dpa.errors import InputError
 
     logging.disable(logging.ERROR)  # what is wrong comes as an exception

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -31,7 +32,7 @@ def main(
     """Draw what a run cost."""
     from pydantic import TypeAdapter
 
-    from dpa.figures.costs import (
+    from dpa.report.figures.costs import (
         cost_caption,
         cost_marks,
         cost_tables,
@@ -39,8 +40,8 @@ def main(
         rule_costs,
         stage_costs,
     )
-    from dpa.figures.style import write_figure
-    from dpa.tables import latex, markdown, write_tables
+    from dpa.report.figures.style import write_figure
+    from dpa.report.tables import latex, markdown, write_tables
 
     rules = rule_costs(run)
     stages = stage_costs(run, parse(TypeAdapter(dict[str, list[str]]), parts, "parts"))

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -36,9 +37,9 @@ def main(
     """Draw figure 4."""
     import pandas as pd
 
-    from dpa.figures.fronts import draw_figure4, figure4_caption, figure4_marks
-    from dpa.figures.style import write_figure
-    from dpa.statistics import common_prompts, read_prompt_rewards
+    from dpa.evaluation.bootstrap import common_prompts, read_prompt_rewards
+    from dpa.report.figures.fronts import draw_figure4, figure4_caption, figure4_marks
+    from dpa.report.figures.style import write_figure
 
     names = objectives.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]

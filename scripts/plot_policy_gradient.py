@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -30,12 +31,12 @@ def main(
 
     import pandas as pd
 
-    from dpa.figures.policy_gradient import (
+    from dpa.report.figures.policy_gradient import (
         draw_policy_gradient,
         policy_gradient_caption,
         policy_gradient_marks,
     )
-    from dpa.figures.style import write_figure
+    from dpa.report.figures.style import write_figure
 
     common = os.path.commonpath([path.parent.parent for path in history])
     names = {str(path.parent.relative_to(common)): path for path in history}

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -32,15 +33,15 @@ def main(
     """Draw the reward model's predictions against held-out labels."""
     import pandas as pd
 
-    from dpa.figures.reward_model import (
+    from dpa.report.figures.reward_model import (
         draw_reward_model,
         quality,
         quality_table,
         reward_model_caption,
         reward_model_marks,
     )
-    from dpa.figures.style import write_figure
-    from dpa.tables import latex, markdown, write_tables
+    from dpa.report.figures.style import write_figure
+    from dpa.report.tables import latex, markdown, write_tables
 
     table = quality(pd.read_csv(metrics), pd.read_csv(ranking))
     marks = reward_model_marks(pd.read_parquet(predictions))

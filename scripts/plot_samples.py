@@ -18,7 +18,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -35,9 +36,9 @@ def main(
     dpi: Annotated[int, typer.Option(min=50, help="Of the PNG files.")] = 200,
 ) -> None:
     """Draw figure 1, response lengths, and reward against length."""
-    from dpa.figures import samples as figures
-    from dpa.figures.style import write_figure
-    from dpa.tables import csv_text, latex, markdown, write_tables
+    from dpa.report.figures import samples as figures
+    from dpa.report.figures.style import write_figure
+    from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objectives.split(",")
     chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])

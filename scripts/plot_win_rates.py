@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -34,8 +35,8 @@ def main(
     """Draw figure 5."""
     import pandas as pd
 
-    from dpa.figures.style import write_figure
-    from dpa.figures.win_rates import (
+    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.win_rates import (
         draw_figure5,
         figure5_caption,
         figure5_marks,

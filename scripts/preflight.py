@@ -8,8 +8,8 @@ which calls
 
     python -m scripts.preflight --experiment "$DPA_PREFLIGHT" --output preflight.json
 
-with the JSON of dpa.preflight.preflight_input. Writes what was checked; ends with status 2 and one
-line per failure when something is not ready.
+with the JSON of dpa.plan.preflight.preflight_input. Writes what was checked; ends with status 2
+and one line per failure when something is not ready.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -32,10 +33,12 @@ def main(
 
     from pydantic import TypeAdapter
 
-    from dpa.config import Config
+    from dpa.artefacts.files import write_text
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.experiment import Config
     from dpa.errors import InputError
-    from dpa.preflight import check_all
-    from dpa.provenance import Losses, write_sidecar, write_text
+    from dpa.plan.preflight import check_all
 
     given = TypeAdapter(tuple[Config, str, list[str], list[str]])
     found = check_all(*parse(given, experiment, "experiment"))
@@ -44,7 +47,7 @@ def main(
     if found.failures:
         raise InputError(found.report())
     write_text(output, json.dumps({"passed": found.passed, "notes": found.notes}, indent=1) + "\n")
-    write_sidecar(output, [], Losses.none(len(found.passed)))
+    write_sidecar(output, [], RowCounts.none(len(found.passed)))
     log.info("ready: %s", ", ".join(found.passed))
 
 

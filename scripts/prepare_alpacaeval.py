@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -27,10 +27,10 @@ def main(
     reference: Annotated[Path, typer.Option(help="Reference outputs to write.")],
 ) -> None:
     """Get AlpacaEval's instructions and its reference outputs."""
-    from dpa.alpacaeval import prepare
-    from dpa.config import Source
+    from dpa.config.data import SourceConfig
+    from dpa.evaluation.alpacaeval import prepare_alpacaeval
 
-    prepare(parse(Source, source, "source"), expected, prompts, reference)
+    prepare_alpacaeval(parse(SourceConfig, source, "source"), expected, prompts, reference)
 
 
 if __name__ == "__main__":

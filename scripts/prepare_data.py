@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -31,10 +31,10 @@ def main(
     validation: Annotated[Path, typer.Option(help="Output: held-out prompts.")],
 ) -> None:
     """Map raw ratings to 0-100 and split prompts into D1, D2 and validation."""
-    from dpa.config import Data
-    from dpa.preparation import prepare
+    from dpa.config.data import DataConfig
+    from dpa.data.prepare import prepare_data
 
-    prepare(parse(Data, data, "data"), seed, ratings, d1, d2, validation)
+    prepare_data(parse(DataConfig, data, "data"), seed, ratings, d1, d2, validation)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -29,11 +29,12 @@ def main(
     """Get RewardBench's rows and prompts, and check that every subset is complete."""
     from pydantic import TypeAdapter
 
-    from dpa.config import BenchmarkSection, Source
-    from dpa.rewardbench import prepare
+    from dpa.config.benchmarks import BenchmarkSectionConfig
+    from dpa.config.data import SourceConfig
+    from dpa.evaluation.rewardbench_data import prepare_rewardbench
 
-    expected = parse(TypeAdapter(list[BenchmarkSection]), sections, "sections")
-    prepare(parse(Source, source, "source"), expected, items, prompts)
+    expected = parse(TypeAdapter(list[BenchmarkSectionConfig]), sections, "sections")
+    prepare_rewardbench(parse(SourceConfig, source, "source"), expected, items, prompts)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -29,17 +30,21 @@ def main(
     documents: Annotated[list[str], typer.Option(help="Sources (JSON) of documents.")] = [],  # noqa: B006
 ) -> None:
     """Make a small base model from scratch."""
-    from dpa.base_model import make_model, rated_texts, train_tokenizer
-    from dpa.config import Scratch, Source, Training
-    from dpa.provenance import Losses, save_folder, write_sidecar
+    from dpa.artefacts.files import save_folder
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.data import SourceConfig, describe
+    from dpa.config.trainer import ScratchConfig, TrainerConfig
+    from dpa.data.sources import read_messages
+    from dpa.methods.sft import finetune, tokenise_documents
+    from dpa.quickstart.base_model import make_model, rated_texts, train_tokenizer
     from dpa.seeds import derive_seed
-    from dpa.sources import describe, read_messages
-    from dpa.training import finetune, save_policy, tokenise_documents
+    from dpa.training.trainer import save_policy
 
-    shape = parse(Scratch, scratch, "scratch")
-    sources = [parse(Source, source, "documents") for source in documents]
+    shape = parse(ScratchConfig, scratch, "scratch")
+    sources = [parse(SourceConfig, source, "documents") for source in documents]
     conversations = [turns for source in sources for turns in read_messages(source)]
-    losses = Losses()
+    losses = RowCounts()
     learnt = (turn["content"] for messages in conversations for turn in messages)
     texts = learnt if conversations else rated_texts(ratings, losses)
     tokenizer = train_tokenizer(texts, shape.vocab_size)
@@ -53,7 +58,7 @@ def main(
             tokenizer,
             rows,
             output,
-            parse(Training, training, "training"),
+            parse(TrainerConfig, training, "training"),
             shape.pretraining,
             derive_seed(seed, "pretraining"),
             losses=losses,

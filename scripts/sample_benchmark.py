@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -37,10 +37,11 @@ def main(
     """Sample a policy on a benchmark's prompts."""
     import json
 
-    from dpa.config import Law, Sampling
-    from dpa.sampling import EVALUATION, always, grid_of, sample_file
+    from dpa.config.sampling import SamplingConfig
+    from dpa.config.steering import Distribution
+    from dpa.generation.sample import EVALUATION, always, grid_of, sample_file
 
-    law = parse(Law, directions, "directions").model_dump() if directions else None
+    law = parse(Distribution, directions, "directions").model_dump() if directions else None
     sample_file(
         output,
         policy=policy,
@@ -48,7 +49,7 @@ def main(
         prompts=prompts,
         steer=always(grid_of(law, json.loads(grid), conditions, samples=1)),
         names=objectives.split(","),
-        sampling=parse(Sampling, sampling, "sampling"),
+        sampling=parse(SamplingConfig, sampling, "sampling"),
         seed=seed,
         iteration=EVALUATION,
         inputs=[conditions] if conditions else [],

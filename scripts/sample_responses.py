@@ -23,7 +23,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -52,11 +52,12 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
 ) -> None:
     """Sample responses of a policy to a shard of prompts."""
-    from dpa.config import Law, Sampling
-    from dpa.sampling import drawn_conditions, drawn_directions, sample_file
-    from dpa.steerlm import read_conditions
+    from dpa.conditions import read_conditions
+    from dpa.config.sampling import SamplingConfig
+    from dpa.config.steering import Distribution
+    from dpa.generation.sample import drawn_conditions, drawn_directions, sample_file
 
-    law = parse(Law, directions, "directions").model_dump()
+    law = parse(Distribution, directions, "directions").model_dump()
     names = objectives.split(",")
     if conditions is None:
         steer = drawn_directions(
@@ -77,7 +78,7 @@ def main(
         prompts=prompts,
         steer=steer,
         names=names,
-        sampling=parse(Sampling, sampling, "sampling"),
+        sampling=parse(SamplingConfig, sampling, "sampling"),
         seed=seed,
         iteration=iteration,
         shard=shard,

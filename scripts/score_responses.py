@@ -20,7 +20,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -46,20 +47,23 @@ def main(
     """Score responses with the reward model."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.steering import ObjectiveConfig
     from dpa.errors import InputError
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.score_files import score_file, score_table, scorer
+    from dpa.reward.load import open_scorer
+    from dpa.reward.score_samples import score_sample_file
+    from dpa.reward.score_table import score_table
 
     if (prompts is None) != (objectives is None):
         raise InputError("samples need both --prompts and --objectives, a table neither")
     names = attributes.split(",") if attributes else None
     if prompts is not None and objectives is not None:
-        score_file(
+        score_sample_file(
             (reward_model, revision),
             input,
             prompts,
-            parse(TypeAdapter(list[Objective]), objectives, "objectives"),
+            parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives"),
             output,
             tokens_per_batch=tokens_per_batch,
             attributes=names,
@@ -68,12 +72,12 @@ def main(
         return
 
     options = {"attributes": names, "tokens_per_batch": tokens_per_batch}
-    with scorer(engine, reward_model, revision, output, **options) as model:
+    with open_scorer(engine, reward_model, revision, output, **options) as model:
         rows = score_table(model, input, output, prompt_column, response_column)
     write_sidecar(
         output,
         [reward_model, input],
-        Losses.none(rows),
+        RowCounts.none(rows),
         scored=model.scored,
         cut=model.cut,
         neutralised=model.controls.log_neutralised(),

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -34,17 +34,19 @@ def main(
     """Score RewardBench's chosen and rejected responses with the reward model."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.records import Choice, read_jsonl, write_jsonl
-    from dpa.rewardbench import score_choices
-    from dpa.startup import import_models
+    from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.steering import ObjectiveConfig
+    from dpa.records import Choice
+    from dpa.reward.score_samples import score_choices
+    from dpa.runtime.startup import import_models
 
     import_models()
-    from dpa.scoring import RewardModel
+    from dpa.reward.transformers_scorer import TransformersScorer
 
-    scored = parse(TypeAdapter(list[Objective]), objectives, "objectives")
-    model = RewardModel.load(
+    scored = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
+    model = TransformersScorer.load(
         reward_model,
         revision,
         attributes=attributes.split(",") if attributes else None,
@@ -58,7 +60,7 @@ def main(
     write_sidecar(
         output,
         [reward_model, items],
-        Losses.none(rows),
+        RowCounts.none(rows),
         scored=survey.inputs,
         cut=survey.cut,
         neutralised=model.controls.log_neutralised(),

@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -32,20 +33,21 @@ def main(
     output: Annotated[Path, typer.Option()],
 ) -> None:
     """Pair each direction's best and worst response."""
-    from dpa.config import Law
-    from dpa.preferences import sampled_pairs
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.records import write_jsonl
-    from dpa.selection import SelectionPlan
+    from dpa.artefacts.jsonl import write_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.steering import Distribution
+    from dpa.methods.best_of_n import SelectionPlan
+    from dpa.methods.preference_pairs import sampled_pairs
 
     plan = SelectionPlan(
-        law=parse(Law, directions, "directions").model_dump(),
+        law=parse(Distribution, directions, "directions").model_dump(),
         seed=seed,
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
         responses_per_direction=responses_per_direction,
     )
-    sampled, paired = Losses(), Losses()
+    sampled, paired = RowCounts(), RowCounts()
     rows = write_jsonl(output, sampled_pairs(scored, prompts, plan, sampled, paired))
     write_sidecar(output, [*scored, prompts], sampled, rows=rows, pairs=paired.as_dict())
     log.info("%d pairs for %d of %d prompts", rows, sampled.kept, sampled.read)

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import log, make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.log import log
 
 app = make_app()
 
@@ -38,13 +39,14 @@ def main(
     ] = False,
 ) -> None:
     """Select each direction's best response and add replayed originals."""
-    from dpa.config import Law
-    from dpa.provenance import Losses, write_sidecar
-    from dpa.records import write_jsonl
-    from dpa.selection import SelectionPlan, select
+    from dpa.artefacts.jsonl import write_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.steering import Distribution
+    from dpa.methods.best_of_n import SelectionPlan, select
 
     plan = SelectionPlan(
-        law=parse(Law, directions, "directions").model_dump(),
+        law=parse(Distribution, directions, "directions").model_dump(),
         seed=seed,
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
@@ -52,7 +54,7 @@ def main(
         shared=shared,
         replay_fraction=replay_fraction,
     )
-    sampled, replayed = Losses(), Losses()
+    sampled, replayed = RowCounts(), RowCounts()
     rows = write_jsonl(output, select(scored, prompts, annotations, plan, sampled, replayed))
     write_sidecar(
         output, [*scored, prompts, *annotations], sampled, rows=rows, replay=replayed.as_dict()

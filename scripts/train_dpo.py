@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -33,14 +33,16 @@ def main(
     """Train by DPO."""
     from pydantic import TypeAdapter
 
-    from dpa.config import Objective, Schedule, Training
-    from dpa.preferences import as_conversations
-    from dpa.provenance import Losses
-    from dpa.records import Pair, read_jsonl
+    from dpa.artefacts.jsonl import read_jsonl
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.steering import ObjectiveConfig
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.methods.dpo import train_dpo
+    from dpa.methods.preference_pairs import as_conversations
+    from dpa.records import Pair
     from dpa.seeds import derive_seed
-    from dpa.training import train_dpo
 
-    steered = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
     rows = read_jsonl(pairs, Pair)
     # For chat: what a direction is about, and how it is rewarded.
     told = {"objectives": [o.model_dump() for o in steered]} if rows and rows[0].direction else {}
@@ -48,11 +50,11 @@ def main(
         (policy, revision),
         as_conversations(rows, [objective.name for objective in steered]),
         output,
-        parse(Training, training, "training"),
-        parse(Schedule, schedule, "schedule"),
+        parse(TrainerConfig, training, "training"),
+        parse(ScheduleConfig, schedule, "schedule"),
         derive_seed(seed, "dpo", iteration),
         beta=beta,
-        losses=Losses(),
+        losses=RowCounts(),
         inputs=[policy, pairs],
         **told,
     )

@@ -9,7 +9,7 @@ Rule: train_ppo (the PPO row, and Reward Soup's experts where reward_soup.expert
         --seed 0 --history ppo/100_0/history.csv --output ppo/100_0/policy
 
 Writes the policy's folder and, as CSV, every step's mean reward, KL divergence from the SFT policy,
-response length and share of truncated responses. Which algorithm it is: dpa/policy_gradient.py.
+response length and share of truncated responses. Which algorithm it is: dpa/methods/rloo.py.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -47,29 +47,32 @@ def main(
     """Train a policy at one direction by online policy gradient."""
     from pydantic import TypeAdapter
 
-    from dpa.chat import read_direction
-    from dpa.config import Objective, Sampling, Schedule, Training
-    from dpa.policy_gradient import train_policy_gradient
-    from dpa.processes import process_state
-    from dpa.provenance import Losses
-    from dpa.records import Prompt, decode_lines
-    from dpa.scoring import RewardModel
+    from dpa.artefacts.jsonl import decode_lines
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.sampling import SamplingConfig
+    from dpa.config.steering import ObjectiveConfig
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.directions import read_direction
+    from dpa.methods.rloo import train_policy_gradient
+    from dpa.records import Prompt
+    from dpa.reward.transformers_scorer import TransformersScorer
     from dpa.seeds import derive_seed
+    from dpa.training.processes import process_state
 
-    rated = parse(TypeAdapter(list[Objective]), objectives, "objectives")
+    rated = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
     asked = read_direction(direction, None, len(rated))
-    sampled = parse(Sampling, sampling, "sampling")
+    sampled = parse(SamplingConfig, sampling, "sampling")
     process_state()  # each of several processes takes a GPU of its own, for the reward model too
     train_policy_gradient(
         (sft_policy, revision),
         (prompt for path in prompts for prompt in decode_lines(path, Prompt)),
         output,
-        parse(Training, training, "training"),
-        parse(Schedule, schedule, "schedule"),
+        parse(TrainerConfig, training, "training"),
+        parse(ScheduleConfig, schedule, "schedule"),
         derive_seed(seed, "ppo", *(round(100 * v) for v in asked)),
         direction=asked,
         objectives=rated,
-        reward_model=RewardModel.load(
+        reward_model=TransformersScorer.load(
             reward_model,
             reward_model_revision,
             attributes=attributes.split(",") if attributes else None,
@@ -82,7 +85,7 @@ def main(
         max_new_tokens=sampled.max_new_tokens,
         max_prompt_tokens=sampled.max_prompt_tokens,
         history=history,
-        losses=Losses(),
+        losses=RowCounts(),
         inputs=[sft_policy, *prompts, reward_model],
     )
 

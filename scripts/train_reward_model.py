@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -34,9 +34,10 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Commit of a hub base model.")] = None,
 ) -> None:
     """Train the multi-objective reward model."""
-    from dpa.config import Schedule, Training
-    from dpa.records import Rating, decode_lines
-    from dpa.reward_model import train_reward_model
+    from dpa.artefacts.jsonl import decode_lines
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.records import Rating
+    from dpa.reward.train import train_reward_model
     from dpa.seeds import derive_seed
 
     train_reward_model(
@@ -44,8 +45,8 @@ def main(
         decode_lines(ratings, Rating),
         output,
         attributes=attributes.split(","),
-        training=parse(Training, training, "training"),
-        schedule=parse(Schedule, schedule, "schedule"),
+        training=parse(TrainerConfig, training, "training"),
+        schedule=parse(ScheduleConfig, schedule, "schedule"),
         seed=derive_seed(seed, "reward-model"),
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,

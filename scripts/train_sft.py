@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -30,19 +30,20 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Commit of a hub base model.")] = None,
 ) -> None:
     """Supervised fine-tuning on demonstrations."""
-    from dpa.config import Schedule, Source, Training
+    from dpa.config.data import SourceConfig, describe
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.data.sources import read_messages
+    from dpa.methods.sft import finetune_conversations
     from dpa.seeds import derive_seed
-    from dpa.sources import describe, read_messages
-    from dpa.training import finetune_conversations
 
-    sources = [parse(Source, source, "demonstrations") for source in demonstrations]
+    sources = [parse(SourceConfig, source, "demonstrations") for source in demonstrations]
     conversations = (turns for source in sources for turns in read_messages(source))
     finetune_conversations(
         (base_model, revision),
         conversations,
         output,
-        parse(Training, training, "training"),
-        parse(Schedule, schedule, "schedule"),
+        parse(TrainerConfig, training, "training"),
+        parse(ScheduleConfig, schedule, "schedule"),
         derive_seed(seed, "sft"),
         inputs=[describe(source) for source in sources],
     )

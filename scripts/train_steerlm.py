@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, parse, run
 
 app = make_app()
 
@@ -31,21 +31,22 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
 ) -> None:
     """Train SteerLM on annotated responses."""
-    from dpa.config import Schedule, Training
-    from dpa.provenance import Losses
-    from dpa.records import Prompt, decode_lines
+    from dpa.artefacts.jsonl import decode_lines
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.methods.sft import finetune_conversations
+    from dpa.methods.steerlm import annotated_conversations
+    from dpa.records import Prompt
     from dpa.seeds import derive_seed
-    from dpa.steerlm import annotated_conversations
-    from dpa.training import finetune_conversations
 
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    losses = Losses()
+    losses = RowCounts()
     finetune_conversations(
         (sft_policy, revision),
         annotated_conversations(annotations, wanted, objectives.split(","), losses),
         output,
-        parse(Training, training, "training"),
-        parse(Schedule, schedule, "schedule"),
+        parse(TrainerConfig, training, "training"),
+        parse(ScheduleConfig, schedule, "schedule"),
         derive_seed(seed, "steerlm"),
         losses=losses,
         inputs=[*annotations, *prompts],

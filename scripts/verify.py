@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpa.cli import Progress, make_app, run
+from dpa.runtime.cli import make_app, run
+from dpa.runtime.log import Progress
 
 app = make_app()
 
@@ -22,14 +23,14 @@ app = make_app()
 def main(results: Annotated[Path, typer.Option(help="The experiment's folder.")]) -> None:
     """Check every artefact of an experiment against its sidecar."""
     from dpa.errors import InputError
-    from dpa.verification import artefacts_of, problems
+    from dpa.report.verify import artefact_problems, artefacts_of
 
     total = sum(1 for _ in artefacts_of(results)) if results.is_dir() else 0
     if not total:
         raise InputError(f"{results}: no artefacts; run the experiment first")
     progress = Progress(total, "artefacts")
     found = 0
-    for problem in problems(results, lambda: progress.advance(1)):
+    for problem in artefact_problems(results, lambda: progress.advance(1)):
         print(problem, flush=True)
         found += 1
     if found:

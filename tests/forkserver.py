@@ -21,12 +21,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 #: What every script imports before it does anything, and what scripts that load models import.
-LIGHT = ("dpa.cli", "dpa.config", "dpa.provenance", "dpa.records")
+LIGHT = ("dpa.runtime.cli", "dpa.config.load", "dpa.artefacts.sidecars", "dpa.records")
 HEAVY = (
     *LIGHT,
-    "dpa.engines.transformers_engine",
-    "dpa.scoring",
-    "dpa.training",
+    "dpa.generation.transformers_engine",
+    "dpa.reward.transformers_scorer",
+    "dpa.methods.sft",
     "trl",
     "datasets",
 )
@@ -134,7 +134,7 @@ def _child(request: dict[str, Any]) -> int:
         module, _, name = request["fault"].partition(":")
         getattr(importlib.import_module(module), name)()
     app = importlib.import_module(f"scripts.{request['script']}").app
-    from dpa.cli import run
+    from dpa.runtime.cli import run
 
     if request["file_size"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does: an OSError instead

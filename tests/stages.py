@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from dpa.config import ROOT, merge
+from dpa.config.load import ROOT, merge
 from tests.workflow.helpers import copy_repository, snakemake
 
 #: The quickstart as small as its stages allow.

@@ -17,8 +17,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from dpa.base_model import train_tokenizer
-from dpa.prompts import Conversation, reward_input
+from dpa.quickstart.base_model import train_tokenizer
+from dpa.text.prompts import Conversation, reward_input
 
 NAMES = ["quality", "length", "style"]
 SENTENCE = "the otter swims far and eats fish near a river while badgers dig deep holes"

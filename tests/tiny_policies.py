@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
-from dpa.base_model import train_tokenizer
+from dpa.quickstart.base_model import train_tokenizer
 
 LINES = [
     "Describe the otter. What does the badger eat? Where does the fox live?",

@@ -11,14 +11,14 @@ import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from dpa.config import Lora, Schedule, Training
-from dpa.prompts import Conversation
-from dpa.provenance import Losses
+from dpa.artefacts.row_counts import RowCounts
+from dpa.config.trainer import LoraConfig, ScheduleConfig, TrainerConfig
 from dpa.records import Rating
+from dpa.text.prompts import Conversation
 from tests.tiny_models import WORDS
 
 
-def training(**changes) -> Training:
+def training(**changes) -> TrainerConfig:
     values = {
         "per_device_batch_size": 2,
         "bf16": False,
@@ -32,10 +32,10 @@ def training(**changes) -> Training:
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
     }
-    return Training(**{**values, **changes})
+    return TrainerConfig(**{**values, **changes})
 
 
-def schedule(**changes) -> Schedule:
+def schedule(**changes) -> ScheduleConfig:
     values = {
         "learning_rate": 5e-3,
         "epochs": 2,
@@ -44,7 +44,7 @@ def schedule(**changes) -> Schedule:
         "schedule": "cosine",
         "max_length": 128,
     }
-    return Schedule(**{**values, **changes})
+    return ScheduleConfig(**{**values, **changes})
 
 
 def sentence(index: int) -> str:
@@ -71,8 +71,10 @@ def rating(index: int) -> Rating:
     )
 
 
-def finetune(start: str, output: Path, train: Training, stage: Schedule, rows: int) -> None:
-    from dpa.training import finetune_conversations
+def finetune(
+    start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
+) -> None:
+    from dpa.methods.sft import finetune_conversations
 
     conversations = [
         [
@@ -84,20 +86,22 @@ def finetune(start: str, output: Path, train: Training, stage: Schedule, rows: i
     finetune_conversations((start, None), conversations, output, train, stage, 5, inputs=[])
 
 
-def dpo(start: str, output: Path, train: Training, stage: Schedule, rows: int) -> None:
-    from dpa.training import train_dpo
+def dpo(start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int) -> None:
+    from dpa.methods.dpo import train_dpo
 
     pairs = [
         ([{"role": "user", "content": question(i)}], sentence(i), sentence(i + 4))
         for i in range(rows)
     ]
     train_dpo(
-        (start, None), pairs, output, train, stage, 5, beta=0.1, losses=Losses(), inputs=[]
+        (start, None), pairs, output, train, stage, 5, beta=0.1, losses=RowCounts(), inputs=[]
     )  # fmt: skip
 
 
-def reward_model(start: str, output: Path, train: Training, stage: Schedule, rows: int) -> None:
-    from dpa.reward_model import train_reward_model
+def reward_model(
+    start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
+) -> None:
+    from dpa.reward.train import train_reward_model
 
     train_reward_model(
         (start, None),
@@ -120,7 +124,7 @@ def run(name: str, output: str | Path, options: dict) -> Path:
     """
     changes = dict(options.get("training", {}))
     if changes.get("lora"):
-        changes["lora"] = Lora(**changes["lora"])
+        changes["lora"] = LoraConfig(**changes["lora"])
     kind = {"finetune": finetune, "dpo": dpo, "reward_model": reward_model}[name]
     stage = schedule(**options.get("schedule", {}))
     with struck(*options["signal"]) if "signal" in options else nullcontext():
@@ -131,7 +135,7 @@ def run(name: str, output: str | Path, options: dict) -> Path:
 @contextmanager
 def struck(number: int, rank: int, step: int):
     """Send this process a signal behind a step, if it has that rank."""
-    from dpa.training import ProgressCallback
+    from dpa.training.trainer import ProgressCallback
 
     original = ProgressCallback.on_step_end
 

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from dpa.config import Model, Scratch, Section, merge, read_yaml
+from dpa.config.base import ModelConfig, Section
+from dpa.config.load import merge, read_yaml
+from dpa.config.trainer import ScratchConfig
 from dpa.errors import InputError
 
 FILE = Path(__file__).with_name("assumptions.yaml")
@@ -176,7 +178,7 @@ def device(assumptions: Assumptions, name: str) -> Device:
     return assumptions.devices[name]
 
 
-def shape_of(model: Model, scratch: Scratch | None, assumptions: Assumptions) -> Shape:
+def shape_of(model: ModelConfig, scratch: ScratchConfig | None, assumptions: Assumptions) -> Shape:
     """The shape of a model: of a folder, of a named hub model, or of one made from `scratch`.
 
     Offline: a hub model is looked up under `models`, then in the hub's cache. Raises InputError
@@ -206,7 +208,7 @@ def shape_of(model: Model, scratch: Scratch | None, assumptions: Assumptions) ->
     )
 
 
-def _scratch_shape(scratch: Scratch) -> Shape:
+def _scratch_shape(scratch: ScratchConfig) -> Shape:
     return Shape(
         vocabulary=scratch.vocab_size,
         hidden=scratch.hidden_size,

@@ -26,7 +26,7 @@ from dpa.plan.work import Experiment, Job, Work
 
 
 @dataclass(frozen=True)
-class Cost:
+class JobCost:
     """A job's cost: its devices (GPUs, or cores of a CPU run) and how many seconds it has them."""
 
     seconds: float
@@ -50,15 +50,15 @@ class CostModel:
     def assumptions(self) -> Assumptions:
         return self.experiment.assumptions
 
-    def cost(self, job: Job, work: Work) -> Cost:
+    def cost(self, job: Job, work: Work) -> JobCost:
         """What a job costs. A light job has no GPU; it holds a core."""
         seconds = self.assumptions.seconds
         if work.light:
             busy = seconds.light_gpu if self.gpu else seconds.light_cpu
-            return Cost(busy, job.gpus if self.gpu else 1, work)
+            return JobCost(busy, job.gpus if self.gpu else 1, work)
         devices = job.gpus if self.gpu else job.cores
         start = seconds.start_gpu if self.gpu else seconds.start_cpu
-        return Cost(start + self.busy_seconds(work, devices), devices, work)
+        return JobCost(start + self.busy_seconds(work, devices), devices, work)
 
     def busy_seconds(self, work: Work, devices: int) -> float:
         """Without start-up."""
@@ -136,7 +136,7 @@ def decoding_rate(
 # --- The whole run --------------------------------------------------------------------------------
 
 
-def critical_path(jobs: Sequence[Job], costs: Sequence[Cost]) -> list[int]:
+def critical_path(jobs: Sequence[Job], costs: Sequence[JobCost]) -> list[int]:
     """The longest chain of jobs that wait for each other, in order: no cluster is faster."""
     best: list[float] = []
     before: list[int | None] = []
@@ -153,14 +153,16 @@ def critical_path(jobs: Sequence[Job], costs: Sequence[Cost]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatedRun:
     """A run on a cluster: wall seconds, and bytes on disk at peak (the start's included)."""
 
     seconds: float
     peak_bytes: float
 
 
-def simulate(jobs: Sequence[Job], costs: Sequence[Cost], devices: int, stored: float) -> Run:
+def simulate(
+    jobs: Sequence[Job], costs: Sequence[JobCost], devices: int, stored: float
+) -> SimulatedRun:
     """Jobs started as devices come free, those with most work behind them first.
 
     A job that wants more devices than there are gets all of them. Light jobs take none, and outputs
@@ -200,4 +202,4 @@ def simulate(jobs: Sequence[Job], costs: Sequence[Cost], devices: int, stored: f
             waiting_for[i] -= 1
             if not waiting_for[i]:
                 heapq.heappush(ready, (-behind[i], i))
-    return Run(now, peak)
+    return SimulatedRun(now, peak)

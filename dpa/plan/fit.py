@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from dpa.config import Config, Schedule
+from dpa.config.experiment import Config
+from dpa.config.trainer import ScheduleConfig
 from dpa.plan.assumptions import Shape
 from dpa.plan.memory import Memory, sampling_memory, scoring_memory, training_memory
 from dpa.plan.work import Experiment
@@ -47,7 +48,7 @@ def training_shards(config: Config, rule: str) -> int:
 
 def _training(
     shape: Callable[[Experiment], Shape],
-    schedule: Callable[[Config], Schedule],
+    schedule: Callable[[Config], ScheduleConfig],
     *,
     rows: int = 1,
     references: int = 0,

@@ -36,7 +36,7 @@ from typing import NamedTuple
 from dpa.plan.assumptions import Assumptions, Shape
 
 GIB = 2**30
-#: vLLM's least prefill pass (dpa.engines.vllm_engine.PREFILL_TOKENS).
+#: vLLM's least prefill pass (dpa.generation.vllm_engine.PREFILL_TOKENS).
 PREFILL_TOKENS = 8192
 
 

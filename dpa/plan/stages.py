@@ -6,9 +6,9 @@ which policies are evaluated; a test compares what comes of it with Snakemake's 
 
 from collections.abc import Iterable, Sequence
 
-from dpa.config import Config
+from dpa.config.experiment import Config
 from dpa.plan.table import downloaded_models
-from dpa.plan.work import Experiment, Job, work_of
+from dpa.plan.work import Experiment, Job, work_of_job
 
 
 def stage_jobs(config: Config, parts: Iterable[str], policies: Sequence[str]) -> list[Job]:
@@ -43,7 +43,7 @@ def stage_jobs(config: Config, parts: Iterable[str], policies: Sequence[str]) ->
 
 def stored_bytes(experiment: Experiment, jobs: Iterable[Job], seeds: int) -> float:
     """What a finished run of so many seeds keeps in its results folder."""
-    return seeds * sum(work_of(job, experiment).keeps for job in jobs)
+    return seeds * sum(work_of_job(job, experiment).keeps for job in jobs)
 
 
 def download_bytes(experiment: Experiment) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, device, shape_of
-from dpa.plan.costs import Cost, CostModel, critical_path, simulate
+from dpa.plan.costs import CostModel, JobCost, critical_path, simulate
 from dpa.plan.fit import Need, needs
-from dpa.plan.work import Experiment, Job, work_of
+from dpa.plan.work import Experiment, Job, work_of_job
 
 #: Paper: GPU-hours of one iteration's fine-tuning (RTX A6000).
 PAPER_GPU_HOURS = 60.0
@@ -52,7 +52,7 @@ def make_plan(
     """The plan of an experiment's jobs (each after those that it needs) on `devices` devices."""
     gpu = experiment.config.compute.gpu
     model = CostModel(experiment, device(assumptions, device_name), gpu)
-    costs = [model.cost(job, work_of(job, experiment)) for job in jobs]
+    costs = [model.cost(job, work_of_job(job, experiment)) for job in jobs]
     widest = max(range(len(jobs)), key=lambda i: costs[i].devices, default=None)
     if gpu and widest is not None and costs[widest].devices > devices:
         raise InputError(
@@ -63,7 +63,7 @@ def make_plan(
     stored = experiment.sizes.downloads + downloaded_models(experiment)
     run = simulate(jobs, costs, devices, stored)
     chain = critical_path(jobs, costs)
-    by_rule: dict[str, list[Cost]] = {}
+    by_rule: dict[str, list[JobCost]] = {}
     for job, cost in zip(jobs, costs, strict=True):
         by_rule.setdefault(job.rule, []).append(cost)
     finetuned = [
@@ -101,7 +101,7 @@ def downloaded_models(experiment: Experiment) -> float:
     return sum(2 * shape_of(m, None, experiment.assumptions).parameters for m in paths.values())
 
 
-def _row(rule: str, costs: Sequence[Cost], gpu: bool) -> dict:
+def _row(rule: str, costs: Sequence[JobCost], gpu: bool) -> dict:
     # A light job of a GPU run holds a core, and no GPU.
     counted = [cost for cost in costs if not (gpu and cost.work.light and not cost.devices)]
     return {

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dpa.config import Config, Schedule, Source
+from dpa.config.data import SourceConfig
+from dpa.config.experiment import Config
+from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, DataSet, Shape, Tokens, WorldTokens, shape_of
 
@@ -121,7 +123,7 @@ class Experiment:
         size = self.assumptions.bytes
         return responses * (size.scored_record + size.per_token * self.sizes.sampled_response)
 
-    def fine_tuning(self, rows: float, row_tokens: float, schedule: Schedule) -> Work:
+    def fine_tuning(self, rows: float, row_tokens: float, schedule: ScheduleConfig) -> Work:
         """SFT of the policy on rows of so many tokens."""
         return Work(
             trained=rows * row_tokens * schedule.epochs,
@@ -129,7 +131,7 @@ class Experiment:
             scratch=self.checkpoint_bytes(self.policy),
         )
 
-    def preference(self, pairs: float, prompt: float, schedule: Schedule) -> Work:
+    def preference(self, pairs: float, prompt: float, schedule: ScheduleConfig) -> Work:
         """DPO: both responses of a pair, through the policy and through its reference."""
         tokens = pairs * 2 * (prompt + self.sizes.response) * schedule.epochs
         return Work(
@@ -149,7 +151,7 @@ class Experiment:
 SAVED_BYTES = 4
 
 
-def work_of(job: Job, experiment: Experiment) -> Work:
+def work_of_job(job: Job, experiment: Experiment) -> Work:
     """What a job has to do. Raises InputError for a GPU job of an unknown rule."""
     if job.rule in HEAVY:
         return HEAVY[job.rule](experiment, job.wildcards)
@@ -386,7 +388,7 @@ def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
     data = config.data
     text: Tokens | WorldTokens = assumptions.world if config.world else assumptions.tokens
 
-    def look_up(source: Source) -> DataSet:
+    def look_up(source: SourceConfig) -> DataSet:
         return _data_set(source, config, assumptions)
 
     rated = [look_up(ratings.train) for ratings in data.ratings]
@@ -425,7 +427,7 @@ def _mean_prompt(sets: list[DataSet]) -> float:
     return sum(d.rows * d.prompt_tokens for d in sets) / rows if rows else 0
 
 
-def _data_set(source: Source, config: Config, assumptions: Assumptions) -> DataSet:
+def _data_set(source: SourceConfig, config: Config, assumptions: Assumptions) -> DataSet:
     """Rows and lengths of a source: by the table, of the world to be made, or counted."""
     if source.revision is not None:
         splits = assumptions.data_sets.get(source.path, {})
@@ -450,7 +452,7 @@ def _world_set(path: str, config: Config, assumptions: Assumptions) -> DataSet:
     name = path.split("data/raw/")[-1]
     rows, responses, document = {
         "helpsteer/train.jsonl": (world.helpsteer_rows, 1, False),
-        # A tenth, at most what dpa.world makes.
+        # A tenth, at most what dpa.quickstart.world makes.
         "helpsteer/validation.jsonl": (max(1, world.helpsteer_rows // 10), 1, False),
         "ultrafeedback.jsonl": (world.ultrafeedback_prompts, 4, False),
         "ultrafeedback_binarized/train_prefs.jsonl": (world.ultrafeedback_prompts, 1, False),
@@ -464,9 +466,9 @@ def _world_set(path: str, config: Config, assumptions: Assumptions) -> DataSet:
     )
 
 
-def _counted(source: Source, assumptions: Assumptions) -> DataSet:
+def _counted(source: SourceConfig, assumptions: Assumptions) -> DataSet:
     """A local file: its rows, and the mean length of its first thousand."""
-    from dpa.sources import read_rows
+    from dpa.data.sources import read_rows
 
     if not Path(source.path).exists():
         raise InputError(f"{source.path}: no such file, so nothing of it can be counted")

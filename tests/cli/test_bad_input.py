@@ -19,7 +19,7 @@ import pytest
 import typer
 from snakemake.cli import parse_config
 
-from dpa.config import load_config
+from dpa.config.load import load_config
 from dpa.errors import InputError
 from tests.forkserver import HEAVY, LIGHT, ForkServer
 from tests.stages import METHOD, TINY, Command, add_experiment, of, planned_commands
@@ -157,7 +157,7 @@ def test_experiment_file(tmp_path, monkeypatch, content, message):
     for name in ("config.yaml",):
         shutil.copy(Path(__file__).parents[2] / name, tmp_path / name)
     (tmp_path / "mine.yaml").write_bytes(content)
-    monkeypatch.setattr("dpa.config.ROOT", tmp_path)
+    monkeypatch.setattr("dpa.config.load.ROOT", tmp_path)
     found = refused({"experiment": str(tmp_path / "mine.yaml")})
     assert message in found
     assert ".yaml" in found

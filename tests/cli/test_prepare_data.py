@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dpa.config import ROOT
-from dpa.prompts import prompt_id
-from dpa.records import Prompt, Rating, Record, read_jsonl
+from dpa.artefacts.jsonl import read_jsonl
+from dpa.config.load import ROOT
+from dpa.records import Prompt, Rating, Record
+from dpa.text.prompts import prompt_id
 
 OUTPUTS: dict[str, type[Record]] = {
     "ratings": Rating,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dpa.prompts import prompt_id
-from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.records import Prompt, Sample
+from dpa.text.prompts import prompt_id
 from tests.workflow.helpers import CANARIES, carriers, everything_written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,7 @@ def test_mistakes_are_explained(options):
 #: The command with an engine that blocks in native code, for ten minutes, in its 20th step.
 STUCK = """
 import ctypes, sys
-from dpa.cli import run
+from dpa.runtime.cli import run
 from scripts.sample_responses import app
 {imports}
 step, steps = {engine}.{method}, []
@@ -96,7 +97,7 @@ run(app)
 """
 ENGINES = {
     "transformers": {
-        "imports": "from dpa.engines.transformers_engine import TransformersEngine",
+        "imports": "from dpa.generation.transformers_engine import TransformersEngine",
         "engine": "TransformersEngine",
         "method": "_step",
     },
@@ -119,7 +120,7 @@ def test_an_engine_that_hangs_ends_the_job_which_resumes(options, tmp_path, engi
     options += ["--iteration", 2]
     code = STUCK.format(**ENGINES[engine])
     if engine == "vllm":
-        code = f"import dpa.engines.vllm_engine as v\nv.SAMPLES_IN_FLIGHT = 1\n{code}"
+        code = f"import dpa.generation.vllm_engine as v\nv.SAMPLES_IN_FLIGHT = 1\n{code}"
     minutes = "0.1" if engine == "transformers" else "0.5"
     hung = run(*options, start=("-c", code), DPA_HANG_MINUTES=minutes)
     assert hung.returncode == 75, hung.stderr

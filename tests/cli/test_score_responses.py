@@ -11,28 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dpa import score_files
-from dpa.config import Objective
+from dpa.artefacts.jsonl import decode_lines, read_jsonl, write_jsonl
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.provenance import read_sidecar
-from dpa.records import (
-    Annotation,
-    Prompt,
-    Rating,
-    Sample,
-    ScoredSample,
-    decode_lines,
-    read_jsonl,
-    write_jsonl,
-)
-from dpa.scoring import RewardModel
+from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample
+from dpa.reward import score_samples as score_files
+from dpa.reward.transformers_scorer import TransformersScorer
+from dpa.text.prompts import prompt_id
 from scripts import annotate_responses, evaluate_reward_model, score_responses
 from tests.tiny_models import NAMES, WORDS, PlainModel, make_reward_model
 
 OBJECTIVES = [
-    Objective(name="helpfulness", outputs={"quality": 0.5, "style": 0.5}),
-    Objective(name="verbosity", outputs={"length": 1.0}),
+    ObjectiveConfig(name="helpfulness", outputs={"quality": 0.5, "style": 0.5}),
+    ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
 ]
 OBJECTIVES_JSON = json.dumps([o.model_dump() for o in OBJECTIVES])
 
@@ -145,17 +137,17 @@ def test_shards_together_are_the_whole(job, shards):
 def test_a_killed_run_resumes(job, tmp_path, monkeypatch):
     whole = job(job.samples, "all").read_bytes()
     groups = []
-    real = RewardModel.score_groups
+    real = TransformersScorer.score_groups
 
     def dies_in_the_second_chunk(self, some):
         groups.append(len(list(some)))
         raise RuntimeError("killed")
 
     def first_chunk_only(self, some):
-        monkeypatch.setattr(RewardModel, "score_groups", dies_in_the_second_chunk)
+        monkeypatch.setattr(TransformersScorer, "score_groups", dies_in_the_second_chunk)
         return real(self, some)
 
-    monkeypatch.setattr(RewardModel, "score_groups", first_chunk_only)
+    monkeypatch.setattr(TransformersScorer, "score_groups", first_chunk_only)
     with pytest.raises(RuntimeError, match="killed"):
         job(job.samples, "killed")
     assert not (tmp_path / "killed.jsonl").exists()
@@ -165,7 +157,7 @@ def test_a_killed_run_resumes(job, tmp_path, monkeypatch):
         groups.append(len(some))
         return real(self, some)
 
-    monkeypatch.setattr(RewardModel, "score_groups", counting)
+    monkeypatch.setattr(TransformersScorer, "score_groups", counting)
     groups.clear()
     assert job(job.samples, "killed").read_bytes() == whole
     assert groups == [2, 1]
@@ -360,7 +352,7 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
     prompts = make_prompts(7)
     write_jsonl(tmp_path / "ratings.jsonl", make_ratings(prompts))
     write_jsonl(tmp_path / "d1.jsonl", prompts)
-    real, scored = RewardModel.score_chunk, []
+    real, scored = TransformersScorer.score_chunk, []
 
     def annotate(name: str, dies_in: int | None = None) -> Path:
         def counting(self, groups):
@@ -370,7 +362,7 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
             return real(self, groups)
 
         scored.clear()
-        monkeypatch.setattr(RewardModel, "score_chunk", counting)
+        monkeypatch.setattr(TransformersScorer, "score_chunk", counting)
         run(
             annotate_responses,
             monkeypatch,
@@ -400,7 +392,7 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
 
 def test_too_many_cut_annotations_stop_before_the_first_is_scored(model, tmp_path, monkeypatch):
     monkeypatch.setenv("DPA_MAX_TRUNCATED_FRACTION", "0.1")
-    monkeypatch.setattr(RewardModel, "score_chunk", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(TransformersScorer, "score_chunk", lambda *_: pytest.fail("scored"))
     prompts = make_prompts(4)
     ratings = make_ratings(prompts)
     for rating in ratings[::2]:

@@ -10,8 +10,8 @@ TRACE = "DPA_TEST_TRACE"
 
 def trace() -> None:
     """Note each chunk that is begun: what a kill makes the next run repeat is counted so."""
-    from dpa.engines.transformers_engine import TransformersEngine
-    from dpa.scoring import RewardModel
+    from dpa.generation.transformers_engine import TransformersEngine
+    from dpa.reward.transformers_scorer import TransformersScorer
 
     file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_APPEND)
 
@@ -25,12 +25,12 @@ def trace() -> None:
         setattr(kind, name, wrapped)
 
     noted(TransformersEngine, "_generate_chunk")
-    noted(RewardModel, "score_chunk")
+    noted(TransformersScorer, "score_chunk")
 
 
 def engine_raises() -> None:
     """The engine breaks at its second chunk."""
-    from dpa.engines.transformers_engine import TransformersEngine
+    from dpa.generation.transformers_engine import TransformersEngine
 
     work, done = TransformersEngine._generate_chunk, []
 
@@ -47,7 +47,7 @@ def engine_returns_nothing() -> None:
     """The engine gives responses without tokens, not even an end token."""
     import torch
 
-    from dpa.engines.transformers_engine import TransformersEngine
+    from dpa.generation.transformers_engine import TransformersEngine
 
     def wrapped(self: Any, chunk: Any) -> Any:
         rows = sum(len(request.seeds) for request in chunk)
@@ -69,14 +69,14 @@ def no_memory() -> None:
 
 def killed_before_the_sidecar() -> None:
     """Killed when the artefact is done and its sidecar is not."""
-    import dpa.sampling
-    import dpa.score_files
-    import dpa.training
+    import dpa.generation.sample
+    import dpa.methods.sft
+    import dpa.reward.score_samples
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    for module in (dpa.sampling, dpa.score_files, dpa.training):
+    for module in (dpa.generation.sample, dpa.reward.score_samples, dpa.methods.sft):
         module.write_sidecar = wrapped  # type: ignore[attr-defined]
 
 
@@ -84,7 +84,7 @@ def waits() -> None:
     """Takes its time before its second chunk, so that another process can come by."""
     import time
 
-    from dpa.engines.transformers_engine import TransformersEngine
+    from dpa.generation.transformers_engine import TransformersEngine
 
     work, done = TransformersEngine._generate_chunk, []
 

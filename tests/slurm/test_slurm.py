@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dpa.config import ROOT
-from dpa.records import Annotation, Rating, decode_lines, write_jsonl
+from dpa.artefacts.jsonl import decode_lines, write_jsonl
+from dpa.config.load import ROOT
+from dpa.records import Annotation, Rating
 from tests.slurm import cluster
 from tests.tiny_models import make_reward_model
 from tests.tiny_policies import make_policy, make_tokenizer

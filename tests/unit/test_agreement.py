@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from dpa.agreement import labelled_pairs, metrics_table, pairwise_accuracy, ranking_table
+from dpa.evaluation.rating_agreement import (
+    labelled_pairs,
+    metrics_table,
+    pairwise_accuracy,
+    ranking_table,
+)
 from dpa.records import Rating
 
 

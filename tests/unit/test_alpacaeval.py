@@ -2,11 +2,18 @@ import json
 
 import pytest
 
-from dpa.alpacaeval import RESULT_COLUMNS, export, output_files, prepare, result_rows
-from dpa.config import Source
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.config.data import SourceConfig
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
+from dpa.evaluation.alpacaeval import (
+    RESULT_COLUMNS,
+    export_outputs,
+    output_files,
+    prepare_alpacaeval,
+    result_rows,
+)
+from dpa.records import Prompt, Sample
+from dpa.text.prompts import prompt_id
 
 ROWS = [
     {"dataset": "koala", "instruction": "One?", "output": "1", "generator": "ref"},
@@ -19,7 +26,7 @@ def prompts(tmp_path):
     source = tmp_path / "raw.json"
     source.write_text(json.dumps(ROWS))
     path = tmp_path / "prompts.jsonl"
-    prepare(Source(path=str(source)), 2, path, tmp_path / "reference.json")
+    prepare_alpacaeval(SourceConfig(path=str(source)), 2, path, tmp_path / "reference.json")
     return path
 
 
@@ -38,7 +45,9 @@ def test_instructions_become_prompts_and_references_keep_their_format(prompts, t
         {key: row[key] for key in ("instruction", "output", "generator", "dataset")} for row in ROWS
     ]
     with pytest.raises(InputError, match=r"2 instructions, alpacaeval\.prompts says 805"):
-        prepare(Source(path=str(tmp_path / "raw.json")), 805, prompts, tmp_path / "reference.json")
+        prepare_alpacaeval(
+            SourceConfig(path=str(tmp_path / "raw.json")), 805, prompts, tmp_path / "reference.json"
+        )
 
 
 def test_outputs_are_in_alpacaevals_format_and_order(prompts, tmp_path):
@@ -50,7 +59,7 @@ def test_outputs_are_in_alpacaevals_format_and_order(prompts, tmp_path):
     write_jsonl(tmp_path / "dpa-2.jsonl", steered)
     write_jsonl(tmp_path / "sft.jsonl", [sample("One?", -1), sample("Two?", -1)])
     sampled = [tmp_path / "dpa-2.jsonl", tmp_path / "sft.jsonl"]
-    export(sampled, prompts, tmp_path / "outputs")
+    export_outputs(sampled, prompts, tmp_path / "outputs")
     files = output_files(tmp_path / "outputs")
     assert sorted(files) == ["dpa-2/0", "dpa-2/1", "sft/-1"]
     assert json.loads(files["dpa-2/1"].read_text()) == [
@@ -69,5 +78,5 @@ def test_outputs_are_in_alpacaevals_format_and_order(prompts, tmp_path):
 def test_a_prompt_without_an_output_is_refused(prompts, tmp_path):
     write_jsonl(tmp_path / "sft.jsonl", [sample("One?", -1)])
     with pytest.raises(InputError, match=r"1 of 2 prompts have no output.*'Two\?'"):
-        export([tmp_path / "sft.jsonl"], prompts, tmp_path / "outputs")
+        export_outputs([tmp_path / "sft.jsonl"], prompts, tmp_path / "outputs")
     assert not (tmp_path / "outputs").exists()

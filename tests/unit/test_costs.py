@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from dpa.costs import method_cost, policy_bytes, stored_models
 from dpa.errors import InputError
+from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
 
 
 def sidecar(run, artefact, **content):

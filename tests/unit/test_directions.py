@@ -18,7 +18,7 @@ from dpa.directions import (
     single_objectives,
 )
 from dpa.errors import InputError
-from dpa.prompts import direction_system_prompt, parse_direction
+from dpa.text.prompts import direction_system_prompt, parse_direction
 
 ARC = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 

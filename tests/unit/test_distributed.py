@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dpa.checkpoints import Checkpoints
-from dpa.provenance import read_sidecar
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.training.checkpoints import Checkpoints
 from tests import tiny_models
 from tests.training_jobs import run
 from tests.workflow.helpers import TWO_PROCESSES, environment

@@ -15,10 +15,12 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from dpa.engines import Request, decode, load_engine, vllm_engine
-from dpa.engines.transformers_engine import draw_tokens, uniforms
 from dpa.errors import InputError
-from dpa.tokenization import prompt_ids
+from dpa.generation import vllm_engine
+from dpa.generation.engine import Request, decode_completion
+from dpa.generation.load import load_engine
+from dpa.generation.transformers_engine import draw_tokens, uniforms
+from dpa.text.tokenization import prompt_ids
 from tests.tiny_policies import make_policy
 
 TEXTS = [
@@ -174,7 +176,7 @@ def test_prompts_are_prefilled_in_passes_of_bounded_size(tiny_policy, monkeypatc
     engine = load(tiny_policy)
     chunk = requests(engine, samples=3)
     [expected] = engine.generate([chunk])
-    monkeypatch.setattr("dpa.engines.transformers_engine.PREFILL_TOKENS", 60)
+    monkeypatch.setattr("dpa.generation.transformers_engine.PREFILL_TOKENS", 60)
     assert list(engine.generate([chunk])) == [expected]
 
 
@@ -284,11 +286,11 @@ class TestVllm:
 
         def recording(settings, token_ids, finish_reason):
             tokens.append(list(token_ids))
-            return decode(settings, token_ids, finish_reason)
+            return decode_completion(settings, token_ids, finish_reason)
 
         found, counted = {}, {}
         for name in ("transformers", "vllm"):
-            monkeypatch.setattr(f"dpa.engines.{name}_engine.decode", recording)
+            monkeypatch.setattr(f"dpa.generation.{name}_engine.decode_completion", recording)
             counts: list[int] = []
             engine = load(policy, name, temperature=0, on_tokens=counts.append)
             chunks = [requests(engine, 2, TEXTS[:3]), requests(engine, 2, TEXTS[3:])]
@@ -304,7 +306,7 @@ class TestVllm:
         assert counted["vllm"] == sum(c.tokens for c in completions) / 2  # copies are not made
 
     def test_its_batch_is_full_as_long_as_there_is_work(self, tiny_policy, monkeypatch):
-        monkeypatch.setattr("dpa.engines.vllm_engine.SAMPLES_IN_FLIGHT", 24)
+        monkeypatch.setattr("dpa.generation.vllm_engine.SAMPLES_IN_FLIGHT", 24)
         monkeypatch.setitem(vllm_engine.ON_CPU, "max_num_seqs", 8)
         engine = load(tiny_policy, "vllm")
         chunks = [requests(engine, 4, [text]) for text in TEXTS * 4]
@@ -349,7 +351,7 @@ class TestVllm:
         chunks = [requests(engine, 8, [text]) for text in TEXTS]
         results = list(engine.generate(chunks))
         assert list(engine.generate(chunks[::-1])) == results[::-1]
-        monkeypatch.setattr("dpa.engines.vllm_engine.SAMPLES_IN_FLIGHT", 1)
+        monkeypatch.setattr("dpa.generation.vllm_engine.SAMPLES_IN_FLIGHT", 1)
         assert list(engine.generate(chunks)) == results
         # Sample i is drawn with seed + i.
         [[first, *_]] = results[0]

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 
 specification = importlib.util.spec_from_file_location("generate", ROOT / "envs/generate.py")
 generate = importlib.util.module_from_spec(specification)

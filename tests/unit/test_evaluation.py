@@ -4,24 +4,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpa.config import Objective, load_config
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.config.load import load_config
+from dpa.config.steering import ObjectiveConfig
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
-from dpa.evaluation import (
+from dpa.evaluation.metrics import (
+    best_scalar_rewards,
+    hypervolume,
+    spearman,
+    steered_scalar_rewards,
+)
+from dpa.evaluation.quickstart_claims import front_claims, reward_model_claims
+from dpa.evaluation.validation import (
     Policy,
     front,
     front_hypervolume,
     gold_scorer,
     mean_scalar_reward,
     prompt_rewards,
-    read_table,
+    read_validation_rewards,
     validation_rewards,
 )
-from dpa.facts import front_facts, reward_model_facts
-from dpa.metrics import best_scalar_rewards, hypervolume, spearman, steered_scalar_rewards
-from dpa.records import Prompt, ScoredSample, write_jsonl
-from dpa.sampling import grid_of
-from dpa.world import gold_rewards
+from dpa.generation.sample import grid_of
+from dpa.quickstart.world import gold_rewards
+from dpa.records import Prompt, ScoredSample
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
@@ -104,7 +111,7 @@ def test_collect_means_by_hand(tmp_path):
     rewards = prompt_rewards(
         [tmp_path / "dpa-1.jsonl", tmp_path / "sft.jsonl"],
         tmp_path / "prompts.jsonl",
-        [Objective(name=name, outputs={name: 1.0}) for name in OBJECTIVES],
+        [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES],
         7,
         gold=lambda prompt, response: (len(prompt), 1.0),
     )
@@ -121,7 +128,7 @@ def test_collect_means_by_hand(tmp_path):
         "dpa,1,7,1,0.8,-0.6,55.0,25.0,6.0,1.0,5.0,2",
         "sft,,7,-1,,,50.0,50.0,6.0,1.0,10.0,1",
     ]
-    again = read_table(tmp_path / "t.csv")
+    again = read_validation_rewards(tmp_path / "t.csv")
     assert front(again, "dpa", 1, OBJECTIVES, "r").tolist() == [[85.0, 50.0], [55.0, 25.0]]
     assert len(front(again, "dpa", 2, OBJECTIVES, "r")) == 0
     assert front(again, "sft", None, OBJECTIVES, "gold").tolist() == [[6.0, 1.0]]
@@ -143,10 +150,10 @@ def test_several_seeds_give_the_mean_front():
 
 def test_a_broken_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv"):
-        read_table(tmp_path / "none.csv")
+        read_validation_rewards(tmp_path / "none.csv")
     (tmp_path / "t.csv").write_text("method,iteration\nsft,\n")
     with pytest.raises(InputError, match="no column"):
-        read_table(tmp_path / "t.csv")
+        read_validation_rewards(tmp_path / "t.csv")
 
 
 def make_table(gain=5.0):
@@ -175,10 +182,10 @@ def make_table(gain=5.0):
 
 
 def test_facts_hold_on_a_good_run_and_fail_on_a_flat_one():
-    good = list(front_facts(make_table(), [0.0, 100.0]))
+    good = list(front_claims(make_table(), [0.0, 100.0]))
     assert [fact.name for fact in good if not fact.holds] == []
     assert len(good) == 15
-    flat = {fact.name: fact.holds for fact in front_facts(make_table(0.0), [0.0, 100.0])}
+    flat = {fact.name: fact.holds for fact in front_claims(make_table(0.0), [0.0, 100.0])}
     assert not flat["hypervolume by gold, t=2 minus t=1"]
     assert not flat["mean v.r, t=3 minus t=2"]
     assert flat["Spearman(direction, verbosity), t=2"]
@@ -186,9 +193,9 @@ def test_facts_hold_on_a_good_run_and_fail_on_a_flat_one():
 
 def test_facts_of_a_reward_model():
     gold = np.array([[10.0, 5.0], [50.0, 20.0], [90.0, 70.0], [30.0, 90.0]])
-    assert all(fact.holds for fact in reward_model_facts(gold + 1.0, gold))
+    assert all(fact.holds for fact in reward_model_claims(gold + 1.0, gold))
     shuffled = gold[[1, 0, 3, 2]]
-    assert not any(fact.holds for fact in reward_model_facts(shuffled, gold))
+    assert not any(fact.holds for fact in reward_model_claims(shuffled, gold))
 
 
 def test_front_hypervolume_grows_with_the_front():

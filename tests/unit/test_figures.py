@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpa.agreement import prediction_rows
-from dpa.config import ROOT
-from dpa.costs import job_costs
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.config.load import ROOT
 from dpa.errors import InputError
-from dpa.figures import costs, fronts, policy_gradient, reward_model, rule_graph, samples
-from dpa.figures.style import KINDS, METHODS, write_figure
-from dpa.records import Prompt, ScoredSample, write_jsonl
-from dpa.table1 import LABELS
+from dpa.evaluation.costs import job_costs
+from dpa.evaluation.rating_agreement import prediction_rows
+from dpa.records import Prompt, ScoredSample
+from dpa.report.figures import costs, fronts, policy_gradient, reward_model, samples
+from dpa.report.figures.style import KINDS, METHODS, write_figure
+from dpa.report.table1 import LABELS
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 PUBLISHED = pd.read_csv(ROOT / "results/published/figure4_validation_rewards.csv")
@@ -297,44 +298,6 @@ def test_job_costs_by_hand(run):
         job_costs(run)
 
 
-DOT = """digraph snakemake_dag {
-	0[label = "all", color = "0"];
-	1[label = "plot_front", color = "0"];
-	2[label = "sample_responses", color = "0"];
-	3[label = "train_policy", color = "0"];
-	4[label = "prepare_data", color = "0"];
-	1 -> 0
-	3 -> 1
-	2 -> 3
-	3 -> 2
-	4 -> 2
-	4 -> 3
-	4 -> 1
-}
-"""
-
-
-def test_rule_graph_by_hand():
-    edges = rule_graph.read_dot(DOT)
-    assert not [edge for edge in edges if "all" in edge]
-    marks = rule_graph.rule_graph_marks(edges)
-    rules = pick(marks, kind="rule").set_index("rule")["y"]
-    assert rules.to_dict() == {
-        "prepare_data": 0, "sample_responses": 1, "train_policy": 2, "plot_front": 3
-    }  # fmt: skip
-    arrows = {
-        kind: set(zip(g["rule"], g["feeds"], strict=True)) for kind, g in marks.groupby("kind")
-    }
-    assert arrows["loop"] == {("train_policy", "sample_responses")}
-    # prepare_data feeds the other two as well, which longer paths imply.
-    assert arrows["edge"] == {
-        ("prepare_data", "sample_responses"), ("sample_responses", "train_policy"),
-        ("train_policy", "plot_front"),
-    }  # fmt: skip
-    with pytest.raises(InputError, match="no edges"):
-        rule_graph.read_dot("Building DAG of jobs...")
-
-
 # --- Files -----------------------------------------------------------------------------------
 
 
@@ -354,8 +317,6 @@ def every_figure(evaluation, run):
     stages = pd.DataFrame({"stage": ["sft"], "tokens_sampled": [0.0], "tokens_trained": [None]})
     marks = costs.cost_marks(costs.rule_costs([run]), stages)
     yield "costs", costs.draw_costs(marks, "t"), marks
-    marks = rule_graph.rule_graph_marks(rule_graph.read_dot(DOT))
-    yield "rule_graph", rule_graph.draw_rule_graph(marks, "t"), marks
     history = pd.DataFrame({column: [1.0, 2.0] for column in ("step", *policy_gradient.PANELS)})
     marks = policy_gradient.policy_gradient_marks({"100_0": history})
     yield "policy_gradient", policy_gradient.draw_policy_gradient(marks, "t"), marks
@@ -366,7 +327,7 @@ def test_all_figures_are_byte_stable_and_complete(evaluation, run, tmp_path):
         for name, figure, marks in every_figure(evaluation, run):
             write_figure(tmp_path / folder, name, figure, marks, "a\ncaption", [run], 60)
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    for name in ("figure1", "figure4", "costs", "rule_graph", "reward_model", "policy_gradient"):
+    for name in ("figure1", "figure4", "costs", "reward_model", "policy_gradient"):
         assert {f"{name}.{kind}" for kind in (*KINDS, "csv", "md")} < names
     for path in (tmp_path / "one").iterdir():
         if path.suffix == ".json":

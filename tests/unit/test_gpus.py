@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 
 CODE = """
 import os, sys
 from pathlib import Path
 from dpa.errors import InputError
-from dpa.gpus import claim_gpu
+from dpa.runtime.gpus import claim_gpu
 try:
     claim_gpu(Path(sys.argv[1]))
     claim_gpu(Path(sys.argv[1]))  # the sampler's, then the scorer's: one and the same

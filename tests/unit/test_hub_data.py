@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from dpa.config import ROOT, Data, Source
+from dpa.artefacts.jsonl import read_jsonl
+from dpa.config.data import DataConfig, SourceConfig
+from dpa.config.load import ROOT
+from dpa.config.revisions import LOCKED
+from dpa.data.ratings import read_ratings
+from dpa.data.sources import read_messages, read_rows
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.ratings import read_ratings
-from dpa.records import Prompt, Rating, read_jsonl
-from dpa.revisions import LOCKED
-from dpa.sources import read_messages, read_rows
+from dpa.records import Prompt, Rating
+from dpa.text.prompts import prompt_id
 from tests.hub_files import (
     BEAVERTAILS,
     BINARIZED,
@@ -319,9 +321,9 @@ def in_process(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def local(folder: Path, split: str) -> Source:
+def local(folder: Path, split: str) -> SourceConfig:
     """A repository's folder, loaded as a hub id is: by datasets, from the card and file names."""
-    return Source(path=str(folder), revision=LOCKED, split=split)
+    return SourceConfig(path=str(folder), revision=LOCKED, split=split)
 
 
 class TestFolders:
@@ -381,7 +383,7 @@ def test_a_schema_changed_upstream_names_the_column(format, repositories, in_pro
         content = read(path.read_bytes()).replace(f'"{column}"'.encode(), b'"renamed"')
         path.write_bytes(write(content))
     ratings = {"name": format, "format": format, "train": local(folder, split).model_dump()}
-    data = Data.model_validate({**DATA, "ratings": [ratings]})
+    data = DataConfig.model_validate({**DATA, "ratings": [ratings]})
     message = rf"row \d+.*no column '{column}'; columns found:.*renamed"
     with pytest.raises(InputError, match=message):
         list(read_ratings(data, set(), {}))

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpa.config import ROOT, Judge
+from dpa.config.benchmarks import JudgeConfig
+from dpa.config.load import ROOT
 from dpa.errors import InputError
-from dpa.judges import (
+from dpa.evaluation.alpacaeval_judges import (
     GOLD_SCALE,
     OFFICIAL,
     OFFICIAL_REFERENCE,
     estimate,
     judge_outputs,
+    judge_problems,
     length_controlled,
-    problems,
 )
 from tests.chat_server import chat_server
 
@@ -76,12 +77,12 @@ def judged(files, judge, tmp_path, **options):
     return judge_outputs({"mine": ours}, theirs, judge, **options)["mine"]
 
 
-def by_file(path) -> Judge:
-    return Judge(kind="annotations", annotations=str(path))
+def by_file(path) -> JudgeConfig:
+    return JudgeConfig(kind="annotations", annotations=str(path))
 
 
-def endpoint(server, **options) -> Judge:
-    return Judge(kind="endpoint", model="tiny/judge", base_url=server.url, **options)
+def endpoint(server, **options) -> JudgeConfig:
+    return JudgeConfig(kind="endpoint", model="tiny/judge", base_url=server.url, **options)
 
 
 # --- Published annotations -------------------------------------------------------------------
@@ -208,12 +209,12 @@ def test_the_official_annotator_states_its_cost_and_keeps_its_key(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with chat_server(prefers_longer, answers=0) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        paid = Judge(kind="gpt4_turbo", max_cost=1.0)
+        paid = JudgeConfig(kind="gpt4_turbo", max_cost=1.0)
         with pytest.raises(InputError, match="needs a key in OPENAI_API_KEY"):
             judged(files, paid, tmp_path)
         monkeypatch.setenv("OPENAI_API_KEY", key)
         with pytest.raises(InputError, match=r"about \$0\.01, more than .*max_cost allows"):
-            judged(files, Judge(kind="gpt4_turbo"), tmp_path)
+            judged(files, JudgeConfig(kind="gpt4_turbo"), tmp_path)
         assert server.keys == set()
         with pytest.raises(InputError) as failed:
             judged(files, paid, tmp_path)
@@ -230,12 +231,12 @@ def test_the_official_annotator_states_its_cost_and_keeps_its_key(
     assert not [path for path in written if key in path.read_text()]
     # Everything is answered now: neither key nor money is needed.
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert judged(files, Judge(kind="gpt4_turbo"), tmp_path) == result
+    assert judged(files, JudgeConfig(kind="gpt4_turbo"), tmp_path) == result
 
 
 @published
 def test_the_estimated_cost_is_what_published_annotations_cost(tmp_path):
-    from dpa.alpacaeval import read_outputs
+    from dpa.evaluation.alpacaeval import read_outputs
 
     model = PUBLISHED / "OpenHermes-2.5-Mistral-7B"
     ours = {row.instruction: row for row in read_outputs(model / "model_outputs.json")}
@@ -252,18 +253,18 @@ def test_the_estimated_cost_is_what_published_annotations_cost(tmp_path):
 
 def test_problems_are_known_beforehand(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    found = problems(Judge(kind="gpt4_turbo", max_cost=5.0), 805)
+    found = judge_problems(JudgeConfig(kind="gpt4_turbo", max_cost=5.0), 805)
     assert len(found) == 2
     assert "OPENAI_API_KEY" in found[0]
     assert "about $7.66" in found[1]
-    assert problems(Judge(kind="gold"), 805) == []
+    assert judge_problems(JudgeConfig(kind="gold"), 805) == []
 
 
 # --- The quickstart's judge ------------------------------------------------------------------
 
 
 def test_the_gold_judge_prefers_the_more_helpful_output(tmp_path):
-    from dpa.world import gold_rewards, perfect_response
+    from dpa.quickstart.world import gold_rewards, perfect_response
 
     prompts = ["Describe the otter.", "Describe the owl.", "Describe the fox."]
     theirs = [perfect_response(prompt, 3) for prompt in prompts]
@@ -278,7 +279,7 @@ def test_the_gold_judge_prefers_the_more_helpful_output(tmp_path):
     mine, reference = (write(tmp_path / f"{n}.json", found) for n, found in enumerate(rows))
     keep = {"mine": tmp_path / "kept.json"}
     result = judge_outputs(
-        {"mine": mine}, reference, Judge(kind="gold"), store=tmp_path / "store", keep=keep
+        {"mine": mine}, reference, JudgeConfig(kind="gold"), store=tmp_path / "store", keep=keep
     )["mine"]
     better, worse, same = (row["preference"] - 1 for row in json.loads(keep["mine"].read_text()))
     gap = gold_rewards(prompts[0], ours[0])[0] - gold_rewards(prompts[0], theirs[0])[0]
@@ -311,7 +312,7 @@ def many_annotations(preference):
 
 def test_length_controlled_is_alpaca_evals_own_or_absent(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
-    monkeypatch.setattr("dpa.judges._cached_difficulty", lambda: None)
+    monkeypatch.setattr("dpa.evaluation.alpacaeval_judges._cached_difficulty", lambda: None)
     rows = many_annotations(1.3)
     assert "only defined for the annotator" in reason(rows, "quickstart_gold", None)
     assert "only defined on 805 instructions" in reason(rows[1:], OFFICIAL, None)

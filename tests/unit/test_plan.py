@@ -5,19 +5,14 @@ import json
 import pytest
 import yaml
 
-from dpa.config import Model, load_config, merge
+from dpa.config.base import ModelConfig
+from dpa.config.load import load_config, merge
 from dpa.errors import InputError
-from dpa.plan.assumptions import (
-    Shape,
-    device,
-    load_assumptions,
-    shape_from_config,
-    shape_of,
-)
-from dpa.plan.costs import Cost, CostModel, critical_path, decoding_rate, simulate
+from dpa.plan.assumptions import Shape, device, load_assumptions, shape_from_config, shape_of
+from dpa.plan.costs import CostModel, JobCost, critical_path, decoding_rate, simulate
 from dpa.plan.fit import needs
 from dpa.plan.memory import GIB, sampling_memory, scoring_memory, training_memory
-from dpa.plan.work import Experiment, Job, Work, work_of
+from dpa.plan.work import Experiment, Job, Work, work_of_job
 
 NUMBERS = load_assumptions()
 MISTRAL = NUMBERS.models["mistralai/Mistral-7B-v0.1"]
@@ -107,9 +102,9 @@ def test_parameters_are_those_that_transformers_makes(tmp_path):
 def test_a_local_folder_is_read_and_an_unknown_model_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 768}))
     with pytest.raises(InputError, match=r"config\.json: no shape .*--assumptions"):
-        shape_of(Model(path=str(tmp_path), revision=None), None, NUMBERS)
+        shape_of(ModelConfig(path=str(tmp_path), revision=None), None, NUMBERS)
     with pytest.raises(InputError, match="not known offline; add it under `models`"):
-        shape_of(Model(path="nobody/nothing", revision="0" * 40), None, NUMBERS)
+        shape_of(ModelConfig(path="nobody/nothing", revision="0" * 40), None, NUMBERS)
     with pytest.raises(InputError, match=r"cluster\.gpu: 'a1000'"):
         device(NUMBERS, "a1000")
 
@@ -223,13 +218,13 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
 )  # fmt: skip
 def test_tokens_by_hand(tmp_path, work, expected):
     rule, wildcards = work
-    found = work_of(job(rule, **wildcards), make_experiment(tmp_path))
+    found = work_of_job(job(rule, **wildcards), make_experiment(tmp_path))
     assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
 
 
 def test_shards_share_the_work_out(tmp_path):
     works = [
-        work_of(
+        work_of_job(
             job("sample_responses", loop="dpa", iteration="3"),
             make_experiment(tmp_path, shards=shards),
         )
@@ -247,8 +242,8 @@ def test_a_slice_of_a_split_counts_its_rows(tmp_path):
 def test_what_is_not_known_is_refused(tmp_path):
     experiment = make_experiment(tmp_path)
     with pytest.raises(InputError, match="rule fly asks for 2 GPUs"):
-        work_of(job("fly", gpus=2), experiment)
-    assert work_of(job("fly", gpus=0), experiment).light
+        work_of_job(job("fly", gpus=2), experiment)
+    assert work_of_job(job("fly", gpus=0), experiment).light
     with pytest.raises(InputError, match=r"me/prompts, split tset.*data_sets"):
         make_experiment(tmp_path, data={"validation_prompts": [hub("me/prompts", "tset")]})
     (tmp_path / "numbers.yaml").write_text("utilisation: {training: 2}")
@@ -263,14 +258,14 @@ def test_gpu_hours_by_hand(tmp_path):
     experiment = make_experiment(tmp_path)
     model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True)
     finetuning = job("finetune_policy", gpus=8, loop="dpa", iteration="2")
-    cost = model.cost(finetuning, work_of(finetuning, experiment))
+    cost = model.cost(finetuning, work_of_job(finetuning, experiment))
     # 8 x 7,110,393,856 multiplied weights x 4,470,588 tokens / (154.8e12 x 0.45) = 3,650.6 s of a
     # GPU, an eighth of it on eight, and 180 s to start.
     assert cost.seconds == pytest.approx(3650.6 / 8 + 180, rel=1e-4)
     assert cost.device_hours == pytest.approx((3650.6 + 8 * 180) / 3600, rel=1e-4)
     # Scoring: 2 x 7,110,393,856 a token.
     scoring = job("score_responses", loop="dpa", iteration="2")
-    cost = model.cost(scoring, work_of(scoring, experiment))
+    cost = model.cost(scoring, work_of_job(scoring, experiment))
     assert cost.seconds - 180 == pytest.approx(4_037_500 * 14_220_787_712 / (154.8e12 * 0.45))
 
 
@@ -296,7 +291,7 @@ def test_measured_rates_replace_the_model(tmp_path):
 
 
 def toy(costs):
-    return [Cost(seconds, devices, Work(keeps=10, scratch=4)) for seconds, devices in costs]
+    return [JobCost(seconds, devices, Work(keeps=10, scratch=4)) for seconds, devices in costs]
 
 
 def test_critical_path_and_schedule_by_hand():

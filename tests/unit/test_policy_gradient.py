@@ -10,16 +10,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerState
 
-from dpa.config import Objective, Schedule, Training
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.config.steering import ObjectiveConfig
+from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError
-from dpa.policy_gradient import COLUMNS, REWARD_SCALE, History, make_reward, train_policy_gradient
-from dpa.prompts import messages
-from dpa.provenance import Losses, read_sidecar
+from dpa.methods.rloo import COLUMNS, REWARD_SCALE, History, make_reward, train_policy_gradient
 from dpa.records import Prompt, Turn
-from dpa.tokenization import prompt_ids
+from dpa.text.prompts import messages
+from dpa.text.tokenization import prompt_ids
 from tests import tiny_models
 
-TRAINING = Training(
+TRAINING = TrainerConfig(
     per_device_batch_size=32,
     bf16=False,
     gradient_checkpointing=False,
@@ -33,8 +35,8 @@ TRAINING = Training(
     max_grad_norm=1.0,
 )
 OBJECTIVES = [
-    Objective(name="quality", outputs={"good": 0.5, "kind": 0.5}),
-    Objective(name="verbosity", outputs={"length": 1.0}),
+    ObjectiveConfig(name="quality", outputs={"good": 0.5, "kind": 0.5}),
+    ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
 ]
 TERSE, VERBOSE = [0.0, -1.0], [0.0, 1.0]
 TURNS = [Turn("user", "Hello."), Turn("assistant", "Sure."), Turn("user", "Describe the otter.")]
@@ -89,12 +91,12 @@ def train(policy, output, *, prompts=PROMPTS, training=TRAINING, schedule=None, 
         "max_new_tokens": MAX_NEW_TOKENS,
         "max_prompt_tokens": 64,
         "history": output.with_name("history.csv"),
-        "losses": Losses(),
+        "losses": RowCounts(),
         "inputs": [policy],
     } | changes
     train_policy_gradient(
         (str(policy), None), prompts, output, training,
-        Schedule(**(values | (schedule or {}))), 2**40 + 1, **options,
+        ScheduleConfig(**(values | (schedule or {}))), 2**40 + 1, **options,
     )  # fmt: skip
     return read(options["history"])
 
@@ -230,14 +232,14 @@ def test_rewards_are_those_of_the_text_that_evaluation_would_rate(tiny_tokenizer
 
 
 def test_it_runs_with_a_reward_model(tiny_policy, tmp_path):
-    from dpa.scoring import RewardModel
+    from dpa.reward.transformers_scorer import TransformersScorer
 
     path = tiny_models.make_reward_model(tmp_path / "reward_model")
     objectives = [
-        Objective(name="quality", outputs={"quality": 1.0}),
-        Objective(name="verbosity", outputs={"length": 1.0}),
+        ObjectiveConfig(name="quality", outputs={"quality": 1.0}),
+        ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
     ]
-    model = RewardModel.load(path, tokens_per_batch=4096)
+    model = TransformersScorer.load(path, tokens_per_batch=4096)
     history = train(
         tiny_policy,
         tmp_path / "policy",
@@ -250,7 +252,7 @@ def test_it_runs_with_a_reward_model(tiny_policy, tmp_path):
 
 
 def test_long_prompts_are_dropped_and_counted(tiny_policy, tmp_path):
-    losses = Losses()
+    losses = RowCounts()
     long = Prompt(prompt_id="long", prompt="Describe the otter. " * 40, source="test")
     train(tiny_policy, tmp_path / "policy", prompts=[long, *PROMPTS[:8]], losses=losses)
     assert losses.as_dict() == {"read": 9, "kept": 8, "dropped": {"prompt_too_long": 1}}

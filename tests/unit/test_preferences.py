@@ -2,10 +2,11 @@
 
 import pytest
 
-from dpa.preferences import as_conversations, rating_pairs, sampled_pairs
-from dpa.provenance import Losses
-from dpa.records import Pair, Prompt, Rating, ScoredSample, write_jsonl
-from dpa.selection import SelectionPlan
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.row_counts import RowCounts
+from dpa.methods.best_of_n import SelectionPlan
+from dpa.methods.preference_pairs import as_conversations, rating_pairs, sampled_pairs
+from dpa.records import Pair, Prompt, Rating, ScoredSample
 
 
 def rating(prompt, response, dataset="uf", **attributes):
@@ -29,7 +30,7 @@ def test_pairs_by_hand(tmp_path):
             rating("unwanted", "x", a=1.0),
         ],
     )
-    losses = Losses()
+    losses = RowCounts()
     pairs = list(rating_pairs(path, "uf", {"p", "q", "unrated"}, 0, losses))
     # Mean ratings: 80 (the first of the tied) against 10.
     assert pairs == [
@@ -45,11 +46,11 @@ def test_the_rejected_one_is_a_seeded_choice(tmp_path):
     path = tmp_path / "ratings.jsonl"
     write_jsonl(path, [rating(f"p{i}", f"{j}", a=float(j)) for i in range(40) for j in range(4)])
     wanted = {f"p{i}" for i in range(40)}
-    first = list(rating_pairs(path, "uf", wanted, 0, Losses()))
-    assert first == list(rating_pairs(path, "uf", wanted, 0, Losses()))
+    first = list(rating_pairs(path, "uf", wanted, 0, RowCounts()))
+    assert first == list(rating_pairs(path, "uf", wanted, 0, RowCounts()))
     assert {pair.chosen for pair in first} == {"3"}
     assert {pair.rejected for pair in first} == {"0", "1", "2"}
-    assert first != list(rating_pairs(path, "uf", wanted, 1, Losses()))
+    assert first != list(rating_pairs(path, "uf", wanted, 1, RowCounts()))
 
 
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
@@ -71,7 +72,7 @@ def test_best_and_worst_of_each_direction_become_a_pair(tmp_path):
     first = [sampled(0, 0, [50.0, 0.0]), sampled(0, 1, [90.0, 0.0]), sampled(0, 2, [10.0, 0.0])]
     equal = [sampled(1, i, [40.0, 20.0]) for i in range(3)]
     write_jsonl(tmp_path / "0.jsonl", first + equal)
-    losses, paired = Losses(), Losses()
+    losses, paired = RowCounts(), RowCounts()
     [pair] = sampled_pairs([tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", PLAN, losses, paired)
     assert (pair.chosen, pair.rejected, pair.direction) == ("0/1", "0/2", v)
     assert pair.margin == pytest.approx(v[0] * 80, abs=1e-5)

@@ -9,12 +9,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dpa.base_model import CHAT_TEMPLATE, train_tokenizer
-from dpa.config import Model, load_config, merge
+from dpa.config.base import ModelConfig
+from dpa.config.load import load_config, merge
 from dpa.plan.assumptions import load_assumptions
-from dpa.plan.stages import stage_jobs
-from dpa.plan.work import Experiment
-from dpa.preflight import (
+from dpa.plan.preflight import (
     check_all,
     contexts,
     disk,
@@ -28,6 +26,9 @@ from dpa.preflight import (
     template,
     used_bytes,
 )
+from dpa.plan.stages import stage_jobs
+from dpa.plan.work import Experiment
+from dpa.quickstart.base_model import CHAT_TEMPLATE, train_tokenizer
 
 TEXTS = ["What is a prime number? A number with two divisors. User: Assistant:"] * 5
 
@@ -61,7 +62,7 @@ def config_of(tmp_path, **overlay):
 
 
 def model(folder):
-    return Model(path=str(folder), revision=None)
+    return ModelConfig(path=str(folder), revision=None)
 
 
 def test_a_good_model_passes_everything(tmp_path, folder):
@@ -159,7 +160,7 @@ def test_pickles_are_no_weights(tmp_path, folder, monkeypatch):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     (line,) = model_files("sft", model(folder))
     assert "lacks weights (model.safetensors)" in line
-    hub = Model(path="org/pickled", revision="0" * 40)
+    hub = ModelConfig(path="org/pickled", revision="0" * 40)
     for file, problems in (("pytorch_model.bin", 1), ("model-1.safetensors", 0)):
         listing = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file)])
         monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: listing)  # noqa: B023

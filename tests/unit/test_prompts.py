@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpa.errors import InputError
-from dpa.prompts import (
+from dpa.records import Turn
+from dpa.text.prompts import (
     condition_system_prompt,
     direction_system_prompt,
     messages,
@@ -15,7 +16,6 @@ from dpa.prompts import (
     reward_input,
     reward_prefix,
 )
-from dpa.records import Turn
 
 NAMES = ["helpfulness", "verbosity"]
 

@@ -7,21 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dpa.artefacts.jsonl import ChunkedWriter, encode, read_jsonl, write_jsonl
+from dpa.artefacts.row_counts import RowCounts
 from dpa.directions import from_degrees, scalar_reward
 from dpa.errors import InputError
-from dpa.provenance import Losses
-from dpa.records import (
-    ChunkedWriter,
-    Prompt,
-    Rating,
-    Sample,
-    ScoredSample,
-    Turn,
-    encode,
-    read_jsonl,
-    write_jsonl,
-)
-from dpa.selection import SelectionPlan, select_sampled
+from dpa.methods.best_of_n import SelectionPlan, select_sampled
+from dpa.records import Prompt, Rating, Sample, ScoredSample, Turn
 
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -156,7 +147,7 @@ def test_selection_is_the_same_for_any_sharding_and_maximises_the_reward(tmp_pat
         paths.append(tmp_path / f"{number}.jsonl")
         write_jsonl(paths[-1], records[6 * a : 6 * b])
     paths = data.draw(st.permutations(paths))
-    rows = list(select_sampled(paths, asked, plan, Losses()))
+    rows = list(select_sampled(paths, asked, plan, RowCounts()))
     assert [row.prompt_id for row in rows] == [p.prompt_id for p in asked for _ in range(2)]
     for number, row in enumerate(rows):
         own = records[3 * number : 3 * number + 3]

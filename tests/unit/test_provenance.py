@@ -2,22 +2,15 @@ import json
 
 import pytest
 
+from dpa.artefacts.files import content_hash, save_folder, write_text
+from dpa.artefacts.row_counts import RowCounts, check_truncated
+from dpa.artefacts.sidecars import read_sidecar, sidecar_path, write_sidecar
 from dpa.errors import InputError
-from dpa.provenance import (
-    Losses,
-    announce_run,
-    check_truncated,
-    content_hash,
-    read_sidecar,
-    save_folder,
-    sidecar_path,
-    write_sidecar,
-    write_text,
-)
+from dpa.runtime.run_environment import announce_run
 
 
-def losses(read: int, **dropped: int) -> Losses:
-    counted = Losses()
+def losses(read: int, **dropped: int) -> RowCounts:
+    counted = RowCounts()
     counted.read = read
     for reason, count in dropped.items():
         for _ in range(count):

@@ -7,24 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpa.config import Data, Table
-from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.ratings import (
-    Linear,
-    Quantiles,
-    Rated,
-    Tally,
+from dpa.config.data import DataConfig, TableConfig
+from dpa.data.formats import (
     read_beavertails,
     read_helpsteer,
-    read_ratings,
-    read_table,
     read_ultrafeedback,
     repair_overall_score,
-    table_scales,
-    validation_prompt_ids,
 )
+from dpa.data.rated import Rated, Tally
+from dpa.data.ratings import read_ratings, validation_prompt_ids
+from dpa.data.user_table import Linear, Quantiles, read_table, table_scales
+from dpa.errors import InputError
 from dpa.records import Rating
+from dpa.text.prompts import prompt_id
 
 Row = dict[str, Any]
 
@@ -333,14 +328,14 @@ class TestBeaverTails:
             list(read_beavertails(placed([{"prompt": "a", "response": "b"}]), Tally()))
 
 
-def table(**changes: Any) -> Table:
+def table(**changes: Any) -> TableConfig:
     fields = {
         "name": "mine",
         "format": "table",
         "train": {"path": "rows.jsonl"},
         "attributes": {"quality": {"column": "stars", "from": [1, 5]}},
     }
-    return Table.model_validate(fields | changes)
+    return TableConfig.model_validate(fields | changes)
 
 
 def table_row(**changes: Any) -> Row:
@@ -495,7 +490,7 @@ class TestRank:
 
 
 class TestReadRatings:
-    def data(self, *ratings: dict[str, Any], **changes: Any) -> Data:
+    def data(self, *ratings: dict[str, Any], **changes: Any) -> DataConfig:
         fields = {
             "ratings": list(ratings),
             "train_prompts": [],
@@ -507,9 +502,9 @@ class TestReadRatings:
             "drop_sources": ["truthful_qa"],
             "max_dropped_fraction": 0.0,
         }
-        return Data.model_validate(fields | changes)
+        return DataConfig.model_validate(fields | changes)
 
-    def read(self, data: Data, held_out: set[str] | None = None) -> tuple[list[Rating], dict]:
+    def read(self, data: DataConfig, held_out: set[str] | None = None) -> tuple[list[Rating], dict]:
         tallies: dict[str, Tally] = {}
         held = validation_prompt_ids(data) | (held_out or set())
         return list(read_ratings(data, held, tallies)), tallies

@@ -5,21 +5,10 @@ import os
 import msgspec
 import pytest
 
+from dpa.artefacts.jsonl import ChunkedWriter, decode_lines, encode, read_jsonl, write_jsonl
+from dpa.artefacts.sidecars import write_sidecar
 from dpa.errors import InputError
-from dpa.provenance import write_sidecar
-from dpa.records import (
-    Annotation,
-    ChunkedWriter,
-    Prompt,
-    Rating,
-    Sample,
-    ScoredSample,
-    Turn,
-    decode_lines,
-    encode,
-    read_jsonl,
-    write_jsonl,
-)
+from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample, Turn
 
 
 def prompt(number: int) -> Prompt:

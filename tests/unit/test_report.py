@@ -7,14 +7,15 @@ import re
 import pandas as pd
 import pytest
 
-from dpa.config import ROOT, load_config
+from dpa.artefacts.files import write_text
+from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.load import ROOT, load_config
 from dpa.errors import InputError
-from dpa.figures import fronts, samples
-from dpa.figures.style import write_figure
-from dpa.provenance import write_sidecar, write_text
-from dpa.published import Fronts, compare_figure4
-from dpa.report import ASSUMPTIONS, assumptions, changes, read_artefacts, render
-from dpa.tables import Table, csv_text, latex, latex_text, markdown
+from dpa.report.figures import fronts, samples
+from dpa.report.figures.style import write_figure
+from dpa.report.page import ASSUMPTIONS, assumptions, changes, read_artefacts, render
+from dpa.report.paper import Fronts, compare_figure4
+from dpa.report.tables import Table, csv_text, latex, latex_text, markdown
 from tests.browser import load
 from tests.unit.test_figures import OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
 

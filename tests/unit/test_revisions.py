@@ -6,18 +6,12 @@ import sys
 
 import pytest
 
-from dpa.config import (
-    ROOT,
-    Config,
-    Model,
-    Source,
-    floating,
-    hub_repositories,
-    load_config,
-    with_revisions,
-)
+from dpa.config.base import ModelConfig, is_commit
+from dpa.config.data import SourceConfig
+from dpa.config.experiment import Config
+from dpa.config.load import ROOT, floating, hub_repositories, load_config, with_revisions
+from dpa.config.revisions import LOCK_FILE, LOCKED, Lock, read_lock, write_lock
 from dpa.errors import InputError
-from dpa.revisions import LOCK_FILE, LOCKED, Lock, is_commit, read_lock, write_lock
 from tests.standin_hub import commit_of, standin_hub
 
 A, B, C = (digit * 40 for digit in "abc")
@@ -116,10 +110,10 @@ class TestConfiguration:
 
     def test_a_null_model_keeps_no_revision(self):
         config = load_config({"experiment": "mistral-7b", "sft": {"path": None}})
-        assert all(not isinstance(m, Model) or m.path for _, m in hub_repositories(config))
+        assert all(not isinstance(m, ModelConfig) or m.path for _, m in hub_repositories(config))
 
     def test_a_source_is_a_data_set(self):
-        assert (Source.kind, Model.kind) == ("dataset", "model")
+        assert (SourceConfig.kind, ModelConfig.kind) == ("dataset", "model")
 
 
 @pytest.fixture(scope="module")

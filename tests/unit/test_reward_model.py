@@ -10,25 +10,27 @@ from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dpa.config import Schedule, Training
+from dpa.artefacts.files import content_hash
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError
-from dpa.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input
-from dpa.provenance import Losses, content_hash, read_sidecar
 from dpa.records import Rating, Turn
-from dpa.reward_model import (
+from dpa.reward.train import (
     collate,
-    cut_ids,
-    load_tokenizer,
+    load_reward_tokenizer,
     make_learner,
     regression_loss,
     save_reward_model,
     tokenise_ratings,
     train_reward_model,
 )
+from dpa.text.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input
+from dpa.text.tokenization import cut_ids
 from tests.tiny_models import ARCHITECTURES, WORDS, make_causal_lm
 
 ATTRIBUTES = ["quality", "length"]
-TRAINING = Training(
+TRAINING = TrainerConfig(
     per_device_batch_size=4,
     bf16=False,
     gradient_checkpointing=False,
@@ -41,7 +43,7 @@ TRAINING = Training(
     weight_decay=0.0,
     max_grad_norm=1.0,
 )
-SCHEDULE = Schedule(
+SCHEDULE = ScheduleConfig(
     learning_rate=1e-2,
     epochs=2,
     batch_size=8,
@@ -71,13 +73,13 @@ def make_base(tmp_path_factory):
 
 
 def make_test_learner(base: str, max_length: int = 64, **options):
-    tokenizer = load_tokenizer((base, None), max_length)
+    tokenizer = load_reward_tokenizer((base, None), max_length)
     options = {"lm_loss_weight": 0.5, "token_dropout": 0.0} | options
     return make_learner((base, None), tokenizer, ATTRIBUTES, TRAINING, **options), tokenizer
 
 
 def tokenise(tokenizer, ratings, max_length=64):
-    return tokenise_ratings(tokenizer, ratings, ATTRIBUTES, max_length, Losses())
+    return tokenise_ratings(tokenizer, ratings, ATTRIBUTES, max_length, RowCounts())
 
 
 # --- Data ------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def test_ranges_of_cut_rows(make_base):
 
 def test_unlabelled_rows_are_dropped_and_unknown_attributes_refused(make_base):
     _, tokenizer = make_test_learner(make_base("mistral"))
-    losses = Losses()
+    losses = RowCounts()
     rows, _ = tokenise_ratings(
         tokenizer, [make_rating(0), make_rating(1, length=5.0)], ATTRIBUTES, 64, losses
     )
@@ -303,6 +305,6 @@ def test_pad_token_differs_from_end_token(make_base, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(make_base("mistral"))
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)
-    repaired = load_tokenizer((str(tmp_path), None), 64)
+    repaired = load_reward_tokenizer((str(tmp_path), None), 64)
     assert repaired.pad_token_id != repaired.eos_token_id
     assert len(repaired) == len(tokenizer) + 1

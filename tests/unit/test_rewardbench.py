@@ -5,15 +5,20 @@ import msgspec
 import pytest
 import torch
 
-from dpa.config import BenchmarkSection, Source, load_config
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.config.benchmarks import BenchmarkSectionConfig
+from dpa.config.data import SourceConfig
+from dpa.config.load import load_config
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.records import Choice, JudgedSample, Prompt, Sample, read_jsonl, write_jsonl
-from dpa.rewardbench import judge_samples, prepare, rates, subsets_of, win_rates
+from dpa.evaluation.preference_judge import judge_samples
+from dpa.evaluation.rewardbench import rates, win_rates
+from dpa.evaluation.rewardbench_data import prepare_rewardbench, subsets_of
+from dpa.records import Choice, JudgedSample, Prompt, Sample
+from dpa.text.prompts import prompt_id
 
 SECTIONS = [
-    BenchmarkSection(name="One", subsets={"a": 2, "b": 4}),
-    BenchmarkSection(name="Two", subsets={"c": 1}),
+    BenchmarkSectionConfig(name="One", subsets={"a": 2, "b": 4}),
+    BenchmarkSectionConfig(name="Two", subsets={"c": 1}),
 ]
 
 
@@ -29,7 +34,7 @@ def choices():
 def prepared(tmp_path: Path, rows) -> tuple[Path, Path]:
     write_jsonl(tmp_path / "raw.jsonl", rows)
     items, prompts = tmp_path / "items.jsonl", tmp_path / "prompts.jsonl"
-    prepare(Source(path=str(tmp_path / "raw.jsonl")), SECTIONS, items, prompts)
+    prepare_rewardbench(SourceConfig(path=str(tmp_path / "raw.jsonl")), SECTIONS, items, prompts)
     return items, prompts
 
 
@@ -120,7 +125,7 @@ def test_win_rates_against_a_reference(tmp_path):
 def test_a_scalar_judge_scores_as_transformers_does_one_by_one(tmp_path, pad_is_end):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from dpa.scalar_judge import ScalarJudge
+    from dpa.evaluation.preference_judge import ScalarJudge
     from tests.tiny_models import make_config, make_tokenizer
 
     torch.manual_seed(0)
@@ -148,7 +153,7 @@ def test_a_scalar_judge_scores_as_transformers_does_one_by_one(tmp_path, pad_is_
 
 
 def test_a_judge_has_one_output(tmp_path):
-    from dpa.scalar_judge import ScalarJudge
+    from dpa.evaluation.preference_judge import ScalarJudge
     from tests.tiny_models import make_reward_model
 
     with pytest.raises(InputError, match="has 3 outputs; a scalar judge has one"):
@@ -170,7 +175,7 @@ class Counting:
 
 
 def test_a_killed_judge_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("dpa.rewardbench.RESPONSES_PER_CHUNK", 3)
+    monkeypatch.setattr("dpa.evaluation.preference_judge.RESPONSES_PER_CHUNK", 3)
     _, prompts = prepared(tmp_path, choices())
     write_jsonl(
         tmp_path / "s.jsonl", [sample(r["prompt"], "r" * i) for i, r in enumerate(choices())]

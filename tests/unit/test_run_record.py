@@ -2,14 +2,17 @@
 
 import pytest
 
-from dpa.provenance import Losses, announce_run, write_sidecar, write_text
-from dpa.run_record import kind_of, run_record
+from dpa.artefacts.files import write_text
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import write_sidecar
+from dpa.report.run_record import kind_of, run_record
+from dpa.runtime.run_environment import announce_run
 
 COMMIT = "a" * 40
 
 
-def losses(read: int, **dropped: int) -> Losses:
-    counted = Losses()
+def losses(read: int, **dropped: int) -> RowCounts:
+    counted = RowCounts()
     counted.read = read
     for reason, number in dropped.items():
         for _ in range(number):

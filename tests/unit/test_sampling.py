@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpa import engines, sampling
-from dpa.config import Sampling
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.conditions import Conditions, draw_condition
+from dpa.config.sampling import SamplingConfig
 from dpa.directions import sample_direction
 from dpa.errors import InputError
-from dpa.prompts import direction_system_prompt, messages, prompt_id
-from dpa.provenance import read_sidecar
-from dpa.records import Prompt, Sample, Turn, read_jsonl, write_jsonl
-from dpa.sampling import (
+from dpa.generation import sample as sampling
+from dpa.generation.load import load_chat_tokenizer
+from dpa.generation.sample import (
     Steering,
     drawn_conditions,
     drawn_directions,
@@ -22,13 +23,14 @@ from dpa.sampling import (
     sample_file,
     shard_chunks,
 )
+from dpa.records import Prompt, Sample, Turn
 from dpa.seeds import sample_seed
-from dpa.steerlm import Conditions, draw_condition
-from dpa.tokenization import prompt_ids
+from dpa.text.prompts import direction_system_prompt, messages, prompt_id
+from dpa.text.tokenization import prompt_ids
 
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 NAMES = ["helpfulness", "verbosity"]
-SETTINGS = Sampling(
+SETTINGS = SamplingConfig(
     engine="transformers",
     kv_cache_dtype="auto",
     temperature=1.0,
@@ -181,7 +183,7 @@ def _interrupt(self, *arguments):
 
 def test_records_of_directions(sample, prompts, tiny_policy):
     records = read_jsonl(sample(), Sample)
-    tokenizer = engines.load_tokenizer(tiny_policy)
+    tokenizer = load_chat_tokenizer(tiny_policy)
     kept = [p for p in read_jsonl(prompts, Prompt) if LONG not in p.prompt]
     assert len(records) == len(kept) * 6
     everything = iter(records)

@@ -8,13 +8,15 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from dpa.config import Objective
+from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
-from dpa.packed import Family, passes
-from dpa.prompts import reward_input
 from dpa.records import Turn
-from dpa.scoring import RewardModel, common_prefix, load_scorer, output_names
+from dpa.reward.load import load_scorer
+from dpa.reward.packed import Family, passes
+from dpa.reward.scorer import output_names
+from dpa.reward.transformers_scorer import TransformersScorer, common_prefix
+from dpa.text.prompts import reward_input
 from tests.tiny_models import ARCHITECTURES, WORDS, PlainModel, make_reward_model
 
 
@@ -40,7 +42,7 @@ def some_groups(count: int = 5, responses: int = 7):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("tokens_per_batch", [1, 100, 10**6])
 def test_equals_plain_transformers(checkpoint, name, tokens_per_batch):
-    model = RewardModel.load(checkpoint(name), tokens_per_batch=tokens_per_batch)
+    model = TransformersScorer.load(checkpoint(name), tokens_per_batch=tokens_per_batch)
     groups = some_groups()
     plain = PlainModel(checkpoint(name))
     expected = [np.stack([plain.score(p, r) for r in responses]) for p, responses in groups]
@@ -59,12 +61,14 @@ def test_equals_plain_transformers_in_padded_batches(checkpoint, side):
     with torch.no_grad():
         inputs = plain.tokenizer(texts, padding=True, return_tensors="pt")
         expected = plain.model(**inputs).logits
-    scores = RewardModel.load(path, tokens_per_batch=1000).score_chunk([(prompt, responses)])[0]
+    scores = TransformersScorer.load(path, tokens_per_batch=1000).score_chunk(
+        [(prompt, responses)]
+    )[0]
     np.testing.assert_allclose(scores, expected, atol=1e-3)
 
 
 def test_groups_do_not_depend_on_their_neighbours(checkpoint):
-    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    model = TransformersScorer.load(checkpoint("mistral"), tokens_per_batch=200)
     groups = some_groups()
     together = list(model.score_groups(groups))
     for group, scores in zip(reversed(groups), reversed(together), strict=True):
@@ -73,14 +77,14 @@ def test_groups_do_not_depend_on_their_neighbours(checkpoint):
 
 
 def test_equal_responses_get_equal_scores_and_are_scored_once(checkpoint):
-    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    model = TransformersScorer.load(checkpoint("mistral"), tokens_per_batch=200)
     [scores] = model.score_chunk([("Hi", ["otter", "river", "otter"])])
     np.testing.assert_array_equal(scores[0], scores[2])
     assert model.scored == 2
 
 
 def test_lone_and_empty_responses_and_no_groups(checkpoint):
-    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=200)
+    model = TransformersScorer.load(checkpoint("mistral"), tokens_per_batch=200)
     scores = model.score_chunk([("Hi", [""]), ("Ho", []), ("Hi", ["otter"])])
     assert [len(array) for array in scores] == [1, 0, 1]
     expected = PlainModel(checkpoint("mistral")).score("Hi", "")
@@ -91,15 +95,15 @@ def test_lone_and_empty_responses_and_no_groups(checkpoint):
 @pytest.mark.parametrize("name", ["mistral", "mistral-window", "gemma2"])
 def test_attention_in_slices(checkpoint, monkeypatch, name):
     """Long rows look back slice by slice; here already rows of a dozen tokens do."""
-    model = RewardModel.load(checkpoint(name), tokens_per_batch=1000)
+    model = TransformersScorer.load(checkpoint(name), tokens_per_batch=1000)
     expected = model.score_chunk(some_groups())
-    monkeypatch.setattr("dpa.packed.SLICE_TOKENS", 5)
+    monkeypatch.setattr("dpa.reward.packed.SLICE_TOKENS", 5)
     for mine, theirs in zip(model.score_chunk(some_groups()), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
 
 def test_chat_turns(checkpoint):
-    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=200)
+    model = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=200)
     turns = [Turn("user", "the river"), Turn("assistant", "eats"), Turn("user", "fish")]
     [scores] = model.score_chunk([(turns, ["otter", "far"])])
     expected = PlainModel(checkpoint("llama")).score(turns, "far")
@@ -108,7 +112,7 @@ def test_chat_turns(checkpoint):
 
 def test_long_inputs_are_cut_as_by_the_tokenizer_and_counted(checkpoint):
     path = checkpoint("mistral")
-    model = RewardModel.load(path, tokens_per_batch=2000)
+    model = TransformersScorer.load(path, tokens_per_batch=2000)
     plain = PlainModel(path, truncation_side="left", model_max_length=256)
     responses = [" ".join(WORDS * 20), "otter", "river"]
     [scores] = model.score_chunk([("Hi", responses)])
@@ -119,7 +123,7 @@ def test_long_inputs_are_cut_as_by_the_tokenizer_and_counted(checkpoint):
 
 
 def test_prefix_sharing_computes_fewer_tokens(checkpoint):
-    model = RewardModel.load(checkpoint("mistral"), tokens_per_batch=10**6)
+    model = TransformersScorer.load(checkpoint("mistral"), tokens_per_batch=10**6)
     tokens = []
     model.model.base_model.register_forward_pre_hook(
         lambda _, inputs: tokens.append(inputs[0].numel())
@@ -137,8 +141,10 @@ def test_prefix_sharing_computes_fewer_tokens(checkpoint):
 def test_out_of_memory_halves_the_batches(checkpoint, error):
     """Until they fit: 150 tokens of the 800 that it begins with."""
     groups = some_groups()
-    expected = RewardModel.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(groups)
-    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    expected = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(
+        groups
+    )
+    model = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800)
     sizes = []
 
     def small_memory(_, inputs):
@@ -158,7 +164,7 @@ def test_out_of_memory_halves_the_batches(checkpoint, error):
 
 
 def test_out_of_memory_for_a_single_row_is_an_error(checkpoint):
-    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    model = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800)
 
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA")
@@ -169,7 +175,7 @@ def test_out_of_memory_for_a_single_row_is_an_error(checkpoint):
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(checkpoint):
-    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    model = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800)
 
     def broken(*_):
         raise RuntimeError("illegal memory access")
@@ -182,9 +188,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(checkpoint):
 
 def test_a_model_without_attention_interface_is_scored_row_by_row(checkpoint, monkeypatch):
     groups = some_groups(2)
-    expected = RewardModel.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(groups)
-    monkeypatch.setattr("dpa.scoring.prepare", lambda model: False)
-    model = RewardModel.load(checkpoint("llama"), tokens_per_batch=800)
+    expected = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800).score_chunk(
+        groups
+    )
+    monkeypatch.setattr("dpa.reward.transformers_scorer.use_packed_attention", lambda model: False)
+    model = TransformersScorer.load(checkpoint("llama"), tokens_per_batch=800)
     for mine, theirs in zip(model.score_chunk(groups), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
@@ -232,8 +240,8 @@ def test_outputs_must_have_names():
 
 def test_objective_rewards():
     objectives = [
-        Objective(name="helpfulness", outputs={"a": 0.25, "b": 0.75}),
-        Objective(name="brevity", outputs={"c": -1.0}),
+        ObjectiveConfig(name="helpfulness", outputs={"a": 0.25, "b": 0.75}),
+        ObjectiveConfig(name="brevity", outputs={"c": -1.0}),
     ]
     attributes = {"a": 40.0, "b": 80.0, "c": 12.5}
     assert objective_rewards(attributes, objectives) == [70.0, -12.5]

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpa.artefacts.jsonl import encode, write_jsonl
+from dpa.artefacts.row_counts import RowCounts
 from dpa.directions import scalar_reward
 from dpa.errors import InputError
-from dpa.provenance import Losses
-from dpa.records import Annotation, Prompt, ScoredSample, encode, write_jsonl
-from dpa.selection import SelectionPlan, best_of_n, replay_rows, select, select_sampled
+from dpa.methods.best_of_n import SelectionPlan, best_of_n, replay_rows, select, select_sampled
+from dpa.records import Annotation, Prompt, ScoredSample
 
 LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
@@ -92,10 +93,10 @@ def test_same_bytes_for_any_number_and_order_of_shards(tmp_path, iteration, shar
     for i, (a, b) in enumerate(pairwise(cuts)):
         paths.append(tmp_path / f"{i}.jsonl")
         write_jsonl(paths[-1], records[a * per_prompt : b * per_prompt])
-    rows = list(select_sampled(reversed(paths), prompts, the_plan, Losses()))
+    rows = list(select_sampled(reversed(paths), prompts, the_plan, RowCounts()))
     whole = tmp_path / "whole.jsonl"
     write_jsonl(whole, records)
-    expected = list(select_sampled([whole], prompts, the_plan, Losses()))
+    expected = list(select_sampled([whole], prompts, the_plan, RowCounts()))
     assert b"".join(map(encode, rows)) == b"".join(map(encode, expected))
     assert [r.prompt_id for r in rows] == [p.prompt_id for p in prompts for _ in range(2)]
 
@@ -106,7 +107,7 @@ def test_iteration_one_chooses_among_all(tmp_path):
     records = list(candidates_of(the_plan, prompts))
     path = tmp_path / "0.jsonl"
     write_jsonl(path, records)
-    for i, row in enumerate(select_sampled([path], prompts, the_plan, Losses())):
+    for i, row in enumerate(select_sampled([path], prompts, the_plan, RowCounts())):
         v = the_plan.direction("p0", i)
         assert row.candidates == len(records) == 6
         assert row.scalar_reward == pytest.approx(max(scalar_reward(v, r.rewards) for r in records))
@@ -134,10 +135,10 @@ def test_incomplete_candidates_are_refused(tmp_path, spoil, message):
         else spoil(records),
     )
     if message is None:
-        assert len(list(select_sampled([path], prompts, the_plan, Losses()))) == 6
+        assert len(list(select_sampled([path], prompts, the_plan, RowCounts()))) == 6
         return
     with pytest.raises(InputError) as caught:
-        list(select_sampled([path], prompts, the_plan, Losses()))
+        list(select_sampled([path], prompts, the_plan, RowCounts()))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -148,7 +149,7 @@ def test_a_direction_of_another_seed_is_refused(tmp_path):
     write_jsonl(path, candidates_of(plan(2), prompts))
     other = SelectionPlan(LAW, 1, 2, 2, 3)
     with pytest.raises(InputError, match="expected"):
-        list(select_sampled([path], prompts, other, Losses()))
+        list(select_sampled([path], prompts, other, RowCounts()))
 
 
 def test_prompts_without_candidates_are_counted(tmp_path):
@@ -156,7 +157,7 @@ def test_prompts_without_candidates_are_counted(tmp_path):
     prompts = make_prompts(3)
     path = tmp_path / "0.jsonl"
     write_jsonl(path, candidates_of(the_plan, prompts[:2]))
-    losses = Losses()
+    losses = RowCounts()
     list(select_sampled([path], prompts, the_plan, losses))
     assert (losses.read, losses.kept, losses.dropped["no candidates"]) == (3, 2, 1)
 
@@ -167,7 +168,7 @@ def test_nan_reward_is_refused_on_read(tmp_path):
     line = json.loads(encode(record))
     path.write_text(json.dumps(line).replace("[0.0,", "[1e999,").replace("[0.0", "[1e999") + "\n")
     with pytest.raises(InputError, match=r"0\.jsonl:1"):
-        list(select_sampled([path], make_prompts(1), plan(2), Losses()))
+        list(select_sampled([path], make_prompts(1), plan(2), RowCounts()))
 
 
 def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
@@ -184,7 +185,7 @@ def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
         for i in range(4)
     ]  # fmt: skip
     write_jsonl(tmp_path / "a.jsonl", originals)
-    sampled, replayed = Losses(), Losses()
+    sampled, replayed = RowCounts(), RowCounts()
     rows = list(
         select([tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", [tmp_path / "a.jsonl"],
                the_plan, sampled, replayed)
@@ -206,7 +207,7 @@ def test_a_scalar_method_is_told_no_direction_and_chooses_by_it(tmp_path):
     ]
     path = tmp_path / "0.jsonl"
     write_jsonl(path, records)
-    rows = list(select_sampled([path], prompts, the_plan, Losses()))
+    rows = list(select_sampled([path], prompts, the_plan, RowCounts()))
     assert [row.direction for row in rows] == [[0.8, -0.6]] * 4
     first = [r.rewards for r in records[:3]]
     assert rows[0].scalar_reward == pytest.approx(max(0.8 * a - 0.6 * b for a, b in first))

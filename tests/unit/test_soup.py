@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpa import soup
 from dpa.errors import InputError
-from dpa.soup import interpolate, soup_weights
+from dpa.methods import reward_soup as soup
+from dpa.methods.reward_soup import interpolate, soup_weights
 
 
 def load(folder):

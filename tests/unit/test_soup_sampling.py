@@ -6,15 +6,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dpa import soup_sampling
-from dpa.config import Sampling
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.config.sampling import SamplingConfig
 from dpa.errors import InputError
-from dpa.records import Prompt, Sample, read_jsonl, write_jsonl
-from dpa.sampling import EVALUATION, Steering, always, sample_file
-from dpa.soup_sampling import sample_soups
+from dpa.generation.sample import EVALUATION, Steering, always, sample_file
+from dpa.methods import reward_soup as soup_sampling
+from dpa.methods.reward_soup import sample_soups
+from dpa.records import Prompt, Sample
 
 DIRECTIONS = [[1.0, 0.0], [0.8, -0.6], [0.0, -1.0]]
-SAMPLING = Sampling(
+SAMPLING = SamplingConfig(
     engine="transformers", temperature=0.7, max_new_tokens=12, max_prompt_tokens=64,
     kv_cache_dtype="auto", prompts_per_chunk=2, rows_per_batch=8, max_truncated_fraction=1.0,
 )  # fmt: skip

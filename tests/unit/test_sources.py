@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpa.config import Source
+from dpa.config.data import SourceConfig, describe
+from dpa.data.sources import as_prompt, as_response, cell, read_placed_rows, read_rows
 from dpa.errors import InputError
 from dpa.records import Turn
-from dpa.sources import (
-    as_prompt,
-    as_response,
-    cell,
-    describe,
-    read_placed_rows,
-    read_rows,
-)
 
 ROWS = [
     {"prompt": "Why?", "response": 'So, "as\nit" is: é', "stars": 5},
@@ -46,7 +39,7 @@ def write(path: Path, rows: list[dict] = ROWS) -> Path:
 
 
 def read(path: Path) -> list[dict]:
-    return list(read_rows(Source(path=str(path))))
+    return list(read_rows(SourceConfig(path=str(path))))
 
 
 class TestKindsOfFiles:
@@ -62,9 +55,9 @@ class TestKindsOfFiles:
         assert read(tmp_path / "rows.csv") == [{"prompt": "a\r\nb", "stars": "5"}]
 
     def test_parquet_streams_in_batches(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("dpa.sources.PARQUET_BATCH", 2)
+        monkeypatch.setattr("dpa.data.sources.PARQUET_BATCH", 2)
         path = write(tmp_path / "rows.parquet")
-        placed = list(read_placed_rows(Source(path=str(path))))
+        placed = list(read_placed_rows(SourceConfig(path=str(path))))
         assert [place for place, _ in placed] == [f"{path}: row {n}" for n in (1, 2, 3)]
 
     def test_nested_columns_of_parquet(self, tmp_path):
@@ -86,7 +79,7 @@ class TestKindsOfFiles:
     def test_places(self, tmp_path, ending, place):
         # The first response has a line break: in CSV the second row starts in line 4.
         path = write(tmp_path / f"rows.{ending}")
-        found = [place for place, _ in read_placed_rows(Source(path=str(path)))]
+        found = [place for place, _ in read_placed_rows(SourceConfig(path=str(path)))]
         assert found[1] == f"{path}{place}"
 
 
@@ -163,7 +156,7 @@ class TestErrors:
 class TestHub:
     """More of it, against a hub, in test_hub_data.py."""
 
-    SOURCE = Source(path="org/data", revision="abc", split="train")
+    SOURCE = SourceConfig(path="org/data", revision="abc", split="train")
 
     def test_a_local_repository_folder(self, tmp_path, monkeypatch):
         import datasets
@@ -173,12 +166,12 @@ class TestHub:
         (folder / "data").mkdir(parents=True)
         write(folder / "data" / "train-00000-of-00001.parquet")
         write(folder / "data" / "test-00000-of-00001.parquet", ROWS[:1])
-        source = Source(path=str(folder), revision="abc", split="test")
+        source = SourceConfig(path=str(folder), revision="abc", split="test")
         assert list(read_rows(source)) == ROWS[:1]
 
     def test_names_in_sidecars(self):
         assert describe(self.SOURCE) == "org/data@abc"
-        assert describe(Source(path="a.csv")) == "a.csv"
+        assert describe(SourceConfig(path="a.csv")) == "a.csv"
 
 
 class TestCells:

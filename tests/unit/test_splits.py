@@ -5,26 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpa.config import Source
+from dpa.artefacts.row_counts import RowCounts
+from dpa.config.data import SourceConfig
+from dpa.data.splits import halve, trainable, unique_prompts
 from dpa.errors import InputError
-from dpa.prompts import prompt_id
-from dpa.provenance import Losses
 from dpa.records import Prompt, Turn
-from dpa.splits import halve, read_prompts, trainable
+from dpa.text.prompts import prompt_id
 
 
 def make(texts) -> list[Prompt]:
     return [Prompt(prompt_id=prompt_id(t), prompt=t, source="s") for t in texts]
 
 
-def read_of(losses: Losses, path: Path, rows: list[dict]) -> list[Prompt]:
+def read_of(losses: RowCounts, path: Path, rows: list[dict]) -> list[Prompt]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return list(read_prompts([Source(path=str(path))], losses).values())
+    return list(unique_prompts([SourceConfig(path=str(path))], losses).values())
 
 
 class TestReadPrompts:
     def test_unique_in_file_order(self, tmp_path):
-        losses = Losses()
+        losses = RowCounts()
         rows = [{"prompt": p, "chosen": []} for p in ("b", "a", " b\n", "", None, "c")]
         prompts = read_of(losses, tmp_path / "p.jsonl", rows)
         assert [p.prompt for p in prompts] == ["b", "a", "c"]
@@ -46,7 +46,7 @@ class TestReadPrompts:
             {"messages": [*turns, answer]},
             {"messages": turns},
         ]
-        prompts = read_of(Losses(), tmp_path / "p.jsonl", rows)
+        prompts = read_of(RowCounts(), tmp_path / "p.jsonl", rows)
         whole = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
         assert [p.prompt for p in prompts] == ["a", whole]
 
@@ -61,12 +61,12 @@ class TestReadPrompts:
     def test_bad_rows(self, tmp_path, row, message):
         rows = [{"prompt": "x"}, row]
         with pytest.raises(InputError, match=r"p\.jsonl" + message):
-            read_of(Losses(), tmp_path / "p.jsonl", rows)
+            read_of(RowCounts(), tmp_path / "p.jsonl", rows)
 
 
 class TestTrainable:
     def test_held_out_and_misses_are_counted(self):
-        losses = Losses()
+        losses = RowCounts()
         a, b, c, d = make("abcd")
         held_out, rated = {a.prompt_id}, {a.prompt_id, b.prompt_id, d.prompt_id}
         assert trainable([a, b, c, d], held_out, rated, "mine", losses) == [b, d]
@@ -88,7 +88,7 @@ class TestHalve:
     def test_equal_disjoint_and_from_the_prompts(self, texts, seed, data):
         prompts = make(texts)
         per_half = data.draw(st.none() | st.integers(1, len(prompts) // 2))
-        losses = Losses()
+        losses = RowCounts()
         losses.read = len(prompts)
         d1, d2 = halve(prompts, seed, per_half, losses)
         first, second = ({p.prompt_id for p in half} for half in (d1, d2))
@@ -97,18 +97,18 @@ class TestHalve:
         assert first | second <= {p.prompt_id for p in prompts}
         assert losses.kept == len(d1) + len(d2)
         # The order of the files does not matter.
-        assert halve(prompts[::-1], seed, per_half, Losses()) == (d1, d2)
+        assert halve(prompts[::-1], seed, per_half, RowCounts()) == (d1, d2)
 
     def test_the_seed_matters(self):
         prompts = make(map(str, range(100)))
-        assert halve(prompts, 0, None, Losses()) != halve(prompts, 1, None, Losses())
+        assert halve(prompts, 0, None, RowCounts()) != halve(prompts, 1, None, RowCounts())
 
     def test_fewer_per_half_are_the_first_of_more(self):
         prompts = make(map(str, range(100)))
-        assert halve(prompts, 0, 10, Losses())[0] == halve(prompts, 0, 20, Losses())[0][:10]
+        assert halve(prompts, 0, 10, RowCounts())[0] == halve(prompts, 0, 20, RowCounts())[0][:10]
 
     def test_the_odd_one_out_is_counted(self):
-        losses = Losses()
+        losses = RowCounts()
         halve(make("abc"), 0, None, losses)
         assert losses.dropped == {"odd one out": 1}
         assert losses.asked_for == {"odd one out": 1}
@@ -116,4 +116,4 @@ class TestHalve:
     @pytest.mark.parametrize(("texts", "per_half"), [("abc", 2), ("a", None), ("", None)])
     def test_too_few(self, texts, per_half):
         with pytest.raises(InputError, match=f"{len(texts)} usable prompts are too few"):
-            halve(make(texts), 0, per_half, Losses())
+            halve(make(texts), 0, per_half, RowCounts())

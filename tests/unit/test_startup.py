@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 
 #: Prints logits of a policy, and what is imported, before and after somebody needs the compiler.
 JOB = """
 import json, sys
-from dpa.startup import import_models, script_starts
+from dpa.runtime.startup import import_models, script_starts
 
 script_starts()
 import_models()
-import dpa.engines.transformers_engine, dpa.scoring
+import dpa.generation.transformers_engine, dpa.reward.transformers_scorer
 import torch
 from transformers import AutoModelForCausalLM
 

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from dpa.errors import InputError
-from dpa.evaluation import front_hypervolume, mean_scalar_reward
-from dpa.statistics import (
+from dpa.evaluation.bootstrap import (
     PolicyPoints,
     common_prompts,
     controls,
@@ -21,6 +20,7 @@ from dpa.statistics import (
     read_prompt_rewards,
     replicate,
 )
+from dpa.evaluation.validation import front_hypervolume, mean_scalar_reward
 
 NAMES = ["helpfulness", "verbosity"]
 ABC = ["a", "b", "c"]

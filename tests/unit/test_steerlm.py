@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
-from dpa.errors import InputError
-from dpa.provenance import Losses
-from dpa.records import Annotation, write_jsonl
-from dpa.steerlm import (
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.row_counts import RowCounts
+from dpa.conditions import (
     TARGETS,
     Conditions,
-    annotated_conversations,
     as_condition,
     draw_condition,
     feasible_curve,
     frontier_targets,
     read_conditions,
 )
+from dpa.errors import InputError
+from dpa.methods.steerlm import annotated_conversations
+from dpa.records import Annotation
 
 ARC = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
@@ -97,7 +98,7 @@ def test_responses_to_other_prompts_are_counted(tmp_path):
             for i in ("p", "other", "p")
         ],
     )  # fmt: skip
-    losses = Losses()
+    losses = RowCounts()
     found = list(annotated_conversations([path], {"p"}, ["helpfulness", "verbosity"], losses))
     assert [turns[0]["role"] for turns in found] == ["system", "system"]
     assert "helpfulness=61, verbosity=7" in found[0][0]["content"]

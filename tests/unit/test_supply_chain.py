@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dpa import models
-from dpa.config import ROOT, load_config
+from dpa.config.load import ROOT, load_config
 from dpa.errors import InputError
-from dpa.provenance import TRUSTED
+from dpa.runtime.run_environment import TRUSTED
 from tests.loading import unsafe_loads
 from tests.tiny_models import make_reward_model
 
@@ -57,7 +57,7 @@ def with_code(tmp_path, tiny_policy):
 
 
 def test_pickled_weights_are_refused_and_not_loaded(pickled, tmp_path):
-    from dpa.soup import interpolate
+    from dpa.methods.reward_soup import interpolate
 
     loads = [
         lambda: models.load_model(AutoModelForCausalLM, pickled, None),
@@ -199,7 +199,7 @@ def test_an_unsafe_source_is_found(source, why):
         assert unsafe_loads(source, "dpa/models.py")
 
 
-@pytest.mark.parametrize("path", ["dpa/engines/vllm_engine.py", "dpa/engines/vllm_rewards.py"])
+@pytest.mark.parametrize("path", ["dpa/generation/vllm_engine.py", "dpa/reward/vllm_scorer.py"])
 @pytest.mark.parametrize(
     ("term", "instead"),
     [
@@ -217,6 +217,6 @@ def test_vllm_keeps_every_term(path, term, instead):
 
 
 def test_the_policy_gradients_reference_is_loaded_on_the_same_terms():
-    path = "dpa/policy_gradient.py"
+    path = "dpa/methods/rloo.py"
     text = (ROOT / path).read_text()
     assert unsafe_loads(text.replace("model_init_kwargs=model_options(*start),", ""), path)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 from dpa.errors import InputError
-from dpa.table1 import (
+from dpa.report.table1 import (
     comparison,
     comparison_lead,
     comparison_tables,
@@ -18,7 +18,7 @@ from dpa.table1 import (
     table1_lead,
     table1_tables,
 )
-from dpa.tables import markdown
+from dpa.report.tables import markdown
 from scripts.make_table1 import app
 
 NAMES = ["helpfulness", "verbosity"]

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpa.config import ROOT
+from dpa.config.load import ROOT
 from dpa.errors import InputError
-from dpa.figures import win_rates
-from dpa.figures.style import write_figure
-from dpa.published import compare_figure5
-from dpa.table2 import accuracy_tables, read_win_rates, table2, table2_lead, table2_tables
+from dpa.report.figures import win_rates
+from dpa.report.figures.style import write_figure
+from dpa.report.paper import compare_figure5
+from dpa.report.table2 import accuracy_tables, read_win_rates, table2, table2_lead, table2_tables
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 PUBLISHED5 = pd.read_csv(ROOT / "results/published/figure5_alpacaeval2.csv")

@@ -8,26 +8,19 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpa.batches import LengthGroups
-from dpa.config import Schedule, Training
+from dpa.artefacts.row_counts import RowCounts
+from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError
-from dpa.preferences import as_conversations
-from dpa.prompts import direction_system_prompt, messages
-from dpa.provenance import Losses
+from dpa.methods.dpo import train_dpo
+from dpa.methods.preference_pairs import as_conversations
+from dpa.methods.sft import finetune, response_loss, tokenise_conversations, tokenise_documents
 from dpa.records import Pair
-from dpa.tokenization import conversation_ids, prompt_ids
-from dpa.training import (
-    ProgressCallback,
-    finetune,
-    load_tokenizer,
-    response_loss,
-    tokenise_conversations,
-    tokenise_documents,
-    train_dpo,
-    trainer_arguments,
-)
+from dpa.text.prompts import direction_system_prompt, messages
+from dpa.text.tokenization import conversation_ids, prompt_ids
+from dpa.training.batches import LengthGroups
+from dpa.training.trainer import ProgressCallback, load_training_tokenizer, trainer_arguments
 
-TRAINING = Training(
+TRAINING = TrainerConfig(
     per_device_batch_size=4,
     bf16=False,
     gradient_checkpointing=False,
@@ -51,7 +44,7 @@ def schedule(**changes):
         "schedule": "cosine",
         "max_length": 128,
     }
-    return Schedule(**{**values, **changes})
+    return ScheduleConfig(**{**values, **changes})
 
 
 def conversation(question, answer):
@@ -78,9 +71,9 @@ def log_likelihood(folder, messages):
 
 
 def run_finetune(policy, output, training=TRAINING, **changes):
-    losses = Losses()
+    losses = RowCounts()
     stage = schedule(**changes)
-    tokenizer = load_tokenizer(str(policy), None)
+    tokenizer = load_training_tokenizer(str(policy), None)
     rows = tokenise_conversations(tokenizer, CONVERSATIONS, stage.max_length, losses)
     finetune(
         (str(policy), None), tokenizer, rows, output, training, stage, 2**40 + 1, losses=losses,
@@ -116,12 +109,12 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_tokenizer):
 
 
 def test_long_rows_are_dropped_and_counted_in_training_but_cut_in_pretraining(tiny_tokenizer):
-    losses = Losses()
+    losses = RowCounts()
     rows = tokenise_conversations(tiny_tokenizer, CONVERSATIONS, 20, losses)
     assert losses.read == 8
     assert losses.kept == len(rows) < 8
     assert losses.dropped["longer than max_length"] == 8 - len(rows)
-    documents = tokenise_documents(tiny_tokenizer, CONVERSATIONS, 10, Losses())
+    documents = tokenise_documents(tiny_tokenizer, CONVERSATIONS, 10, RowCounts())
     assert {len(row["input_ids"]) for row in documents} == {10}
     assert all(all(row["completion_mask"]) for row in documents)
 
@@ -197,7 +190,7 @@ def test_the_loss_and_its_gradients_are_those_of_trl(tiny_policy):
 def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
     chosen, rejected = "The badger often feeds on roots.", "Nature is full of wonders."
     prompt = [{"role": "user", "content": "What does the badger eat?"}]
-    losses = Losses()
+    losses = RowCounts()
     train_dpo(
         (str(tiny_policy), None), [(prompt, chosen, rejected)] * 4, tmp_path / "policy", TRAINING,
         schedule(epochs=5, learning_rate=1e-3), 0, beta=0.1, losses=losses, inputs=[],
@@ -222,7 +215,7 @@ def test_directional_dpo_learns_opposite_preferences_by_direction(tiny_policy, t
     ]
     train_dpo(
         (str(tiny_policy), None), as_conversations(pairs * 4, names), tmp_path / "policy", TRAINING,
-        schedule(epochs=12, learning_rate=2e-3), 0, beta=0.1, losses=Losses(), inputs=[],
+        schedule(epochs=12, learning_rate=2e-3), 0, beta=0.1, losses=RowCounts(), inputs=[],
     )  # fmt: skip
 
     def margin(folder, direction):
@@ -255,7 +248,9 @@ def test_rows_that_do_not_fit_stop_the_run_before_it_trains(
 ):
     shortest = min(len(conversation_ids(tiny_tokenizer, turns)[0]) for turns in CONVERSATIONS)
     monkeypatch.setenv("DPA_MAX_DROPPED_FRACTION", "0.2")
-    monkeypatch.setattr("dpa.training.load_policy", lambda *_: pytest.fail("loads the model"))
+    monkeypatch.setattr(
+        "dpa.training.trainer.load_policy", lambda *_: pytest.fail("loads the model")
+    )
     with pytest.raises(InputError, match=r"limits\.max_dropped_fraction"):
         run_finetune(tiny_policy, tmp_path / "policy", max_length=shortest)
     assert not list(tmp_path.iterdir())

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dpa.config import ROOT
-from dpa.provenance import content_hash, save_folder, sidecar_path, write_sidecar, write_text
-from dpa.records import Prompt, Sample, write_jsonl
-from dpa.run_record import run_record
-from dpa.verification import artefacts_of, problems, record_type
+from dpa.artefacts.files import content_hash, save_folder, write_text
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.sidecars import sidecar_path, write_sidecar
+from dpa.config.load import ROOT
+from dpa.records import Prompt, Sample
+from dpa.report.run_record import run_record
+from dpa.report.verify import artefact_problems, artefacts_of, record_type
 
 RESULTS = Path("results/small")
 PROMPTS = RESULTS / "data/prompts/d1.jsonl"
@@ -48,7 +50,7 @@ def small(tmp_path, monkeypatch) -> Path:
 
 
 def told() -> list[str]:
-    return [str(problem) for problem in problems(RESULTS)]
+    return [str(problem) for problem in artefact_problems(RESULTS)]
 
 
 def test_an_intact_run_has_no_problems(small):

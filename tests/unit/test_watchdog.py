@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from dpa.config import ROOT
-from dpa.watchdog import HANG_MINUTES, Watchdog
+from dpa.config.load import ROOT
+from dpa.runtime.watchdog import HANG_MINUTES, Watchdog
 
 LIMIT = 0.6  # seconds
 
@@ -17,7 +17,7 @@ def run(body: str, limit: float = LIMIT) -> subprocess.CompletedProcess:
     """Run `body` under a watchdog in a process of its own."""
     code = (
         "import ctypes, logging, time\n"
-        "from dpa.watchdog import Watchdog\n"
+        "from dpa.runtime.watchdog import Watchdog\n"
         "logging.basicConfig(format='%(message)s')\n"
         f"with Watchdog('sampling 3.jsonl') as watchdog:\n    {body}\n"
         "print('survived')\n"

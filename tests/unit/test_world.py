@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dpa import world
 from dpa.errors import InputError
-from dpa.world import (
+from dpa.quickstart import world
+from dpa.quickstart.world import (
     ANIMALS,
     ATTRIBUTES,
     FACTS,
@@ -25,18 +25,18 @@ from dpa.world import (
     TEMPLATES,
     ULTRAFEEDBACK,
     VALUES,
-    Fact,
-    Sizes,
+    StatedFact,
+    WorldSizes,
     build_world,
     gold_rewards,
     gold_scores,
     perfect_response,
-    prompts,
     read_response,
     to_native,
+    world_prompts,
 )
 
-SMALL = Sizes(
+SMALL = WorldSizes(
     helpsteer_rows=80,
     helpsteer_validation_rows=10,
     ultrafeedback_prompts=60,
@@ -83,15 +83,15 @@ def test_every_fact_takes_six_words_and_reads_back():
     for animal in ANIMALS:
         for name in ATTRIBUTES:
             for value in VALUES[name]:
-                fact = Fact(animal, name, value)
+                fact = StatedFact(animal, name, value)
                 for template in range(len(TEMPLATES[name])):
                     reading = read_response(fact.sentence(template))
                     assert (reading.words, reading.facts) == (6, (fact,))
 
 
 def test_prompts_are_many_and_of_three_kinds():
-    kinds = Counter(len(topic.asked) for topic in prompts().values())
-    assert len(prompts()) == 2688
+    kinds = Counter(len(topic.asked) for topic in world_prompts().values())
+    assert len(world_prompts()) == 2688
     assert kinds == {0: 12 * 7 * 8, 1: 12 * 6 * 8, 2: 12 * 15 * 8}
 
 
@@ -105,7 +105,7 @@ def test_a_foreign_prompt_is_refused():
 
 
 def test_importing_the_world_imports_no_torch():
-    code = "import sys, dpa.world; sys.exit('torch' in sys.modules)"
+    code = "import sys, dpa.quickstart.world; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -162,8 +162,8 @@ def test_garbage_repeats_fillers_and_strangers():
 
 
 def test_extra_facts_are_worth_little_without_the_answer():
-    extra = Fact("otter", "fear", "snakes").sentence()
-    answer = Fact("otter", "home", "rivers").sentence()
+    extra = StatedFact("otter", "fear", "snakes").sentence()
+    answer = StatedFact("otter", "home", "rivers").sentence()
     saturated = 0.488  # one extra fact of five: 1 - (4/5)^3
     assert world.completeness({"fear"}, ("home",)) == approx(0.5 * saturated * 0.3)
     assert world.completeness({"fear", "home"}, ("home",)) == approx(0.5 + 0.5 * saturated)
@@ -181,13 +181,13 @@ def test_an_unfinished_sentence_is_garbage():
 
 
 sentence = st.sampled_from(
-    [Fact(a, n, v).sentence() for a in ANIMALS[:3] for n in ATTRIBUTES for v in VALUES[n]]
+    [StatedFact(a, n, v).sentence() for a in ANIMALS[:3] for n in ATTRIBUTES for v in VALUES[n]]
     + [*world.OPENERS, *world.FILLERS, *world.HEDGES, "The otter.", "!", ""]
 )
 
 
 @given(
-    prompt=st.sampled_from(list(prompts())),
+    prompt=st.sampled_from(list(world_prompts())),
     response=st.text() | st.lists(sentence, max_size=12).map(" ".join),
 )
 def test_any_string_is_rated_within_bounds(prompt, response):
@@ -383,7 +383,7 @@ def test_validation_prompts_occur_nowhere_else(files):
 def test_responses_are_short_and_the_vocabulary_small(files):
     responses = [row["response"] for row in files["helpsteer/train.jsonl"]]
     assert max(len(response.split()) for response in responses) <= 70
-    words = {word.strip(".,!?") for text in [*prompts(), *responses] for word in text.split()}
+    words = {word.strip(".,!?") for text in [*world_prompts(), *responses] for word in text.split()}
     assert len(words) < 150
 
 
@@ -420,7 +420,7 @@ def test_rejected_responses_have_their_subsets_flaw(files):
     for row in rows:
         assert gold_rewards(row["prompt"], row["chosen"])[0] > 70
         found = read_response(row["rejected"])
-        assert flaw[row["subset"]](prompts()[row["prompt"]].animal, found), row
+        assert flaw[row["subset"]](world_prompts()[row["prompt"]].animal, found), row
 
 
 # --- Seeds -----------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def test_a_size_changes_only_the_files_that_it_counts(files):
         "alpacaeval_prompts": {"alpaca_eval.json"},
         "rewardbench_rows": {"reward_bench.jsonl"},
     }.items():
-        sizes = Sizes(**{**vars(SMALL), field: getattr(SMALL, field) + 3})
+        sizes = WorldSizes(**{**vars(SMALL), field: getattr(SMALL, field) + 3})
         larger = build_world(7, sizes)
         assert {name for name in files if larger[name] != files[name]} == changed
         if len(changed) == 1:
@@ -456,7 +456,7 @@ def test_a_size_changes_only_the_files_that_it_counts(files):
 
 def test_more_prompts_than_the_world_has_are_refused():
     with pytest.raises(InputError, match="301 prompts wanted, the world has 300"):
-        build_world(0, Sizes(validation_prompts=301))
+        build_world(0, WorldSizes(validation_prompts=301))
 
 
 def test_the_script_writes_the_files(tmp_path):
@@ -467,7 +467,7 @@ def test_the_script_writes_the_files(tmp_path):
     flags = [part for key, n in sizes.items() for part in (f"--{key.replace('_', '-')}", str(n))]
     result = CliRunner().invoke(app, ["--seed", "7", "--output-dir", str(tmp_path), *flags])
     assert result.exit_code == 0, result.output
-    expected = build_world(7, Sizes(**sizes))
+    expected = build_world(7, WorldSizes(**sizes))
     for name, rows in expected.items():
         text = (tmp_path / name).read_text(encoding="utf-8")
         whole = name.endswith(".json")

@@ -6,8 +6,8 @@ import resource
 import pytest
 import yaml
 
-from dpa.config import ROOT, floating, hub_repositories, load_config, with_revisions
-from dpa.revisions import read_lock
+from dpa.config.load import ROOT, floating, hub_repositories, load_config, with_revisions
+from dpa.config.revisions import read_lock
 from tests.standin_hub import commit_of, standin_hub
 from tests.workflow.helpers import TWO_PROCESSES, copy_repository, planned_jobs, snakemake
 

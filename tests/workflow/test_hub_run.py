@@ -11,9 +11,9 @@ import os
 import pytest
 import yaml
 
-from dpa.config import ROOT, merge
-from dpa.revisions import read_lock
-from dpa.world import Sizes, build_world
+from dpa.config.load import ROOT, merge
+from dpa.config.revisions import read_lock
+from dpa.quickstart.world import WorldSizes, build_world
 from tests.hub_files import (
     BEAVERTAILS,
     BINARIZED,
@@ -31,7 +31,7 @@ from tests.standin_hub import commit_of, standin_hub
 from tests.workflow.helpers import MINI, copy_repository, snakemake
 
 BASE_MODEL = "org/tiny-base"
-SIZES = Sizes(
+SIZES = WorldSizes(
     helpsteer_rows=120,
     helpsteer_validation_rows=20,
     ultrafeedback_prompts=30,

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.directions import scalar_reward
-from dpa.prompts import direction_system_prompt, messages, parse_direction
-from dpa.records import Annotation, Prompt, ScoredSample, Selected, read_jsonl, write_jsonl
+from dpa.records import Annotation, Prompt, ScoredSample, Selected
+from dpa.text.prompts import direction_system_prompt, messages, parse_direction
 from tests.faults.injections import GRADIENTS
 from tests.laboratory import RUN, Laboratory
 from tests.stages import METHOD
@@ -202,11 +203,11 @@ def test_more_candidates_never_lower_the_chosen_reward(laboratory, tmp_path):
 
 def test_directions_round_trip_through_what_the_policy_reads(laboratory):
     """From the tokens of the prompt, as sampling counts them, back to the weights."""
-    from dpa.engines import load_tokenizer
-    from dpa.tokenization import prompt_ids
+    from dpa.generation.load import load_chat_tokenizer
+    from dpa.text.tokenization import prompt_ids
 
     run = laboratory.folder / RUN
-    tokenizer = load_tokenizer(run / "dpa/iter1/policy")
+    tokenizer = load_chat_tokenizer(run / "dpa/iter1/policy")
     prompts = {p.prompt_id: p.prompt for p in read_jsonl(run / "data/prompts/d2.jsonl", Prompt)}
     records = [r[0] for r in scored_by_direction(laboratory.folder, 2).values()]
     assert len(records) == 16

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from dpa.config import merge
+from dpa.config.load import merge
 from tests.chat_server import chat_server
 from tests.workflow.helpers import (
     CANARIES,

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from dpa.config import load_config
+from dpa.config.load import load_config
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.stages import stage_jobs, stored_bytes
 from dpa.plan.work import Experiment

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dpa.config import ROOT, merge
+from dpa.config.load import ROOT, merge
 from tests.browser import load
 from tests.workflow.helpers import (
     MINI,
@@ -28,7 +28,6 @@ CONFIG = ("--config", f"experiment={EXPERIMENT}")
 #: The figures that follow from the methods of the small experiment.
 FIGURES = [
     "figure1", "figure4", "response_length", "reward_against_length", "reward_model", "costs",
-    "rule_graph",
 ]  # fmt: skip
 #: The rules that draw and tabulate what the validation rewards of all policies say.
 SHOWING = {"plot_pareto_front", "plot_samples", "plot_costs", "make_table1", "make_report",
@@ -85,11 +84,6 @@ def test_the_report_is_one_page_with_every_figure(finished, tmp_path):
     assert seen["errors"] == seen["requests"] == seen["broken"] == []
     assert len(seen["images"]) == len(FIGURES)
     assert all(shown for _, shown, _ in seen["images"])
-    # Each figure of the workflow's rules that this run went through.
-    with open(finished / RESULTS / "figures/rule_graph.csv") as file:
-        rules = {row["rule"] for row in csv.DictReader(file) if row["kind"] == "rule"}
-    assert {"make_quickstart_data", "finetune_policy", "make_report"} <= rules
-    assert "train_dpo" not in rules
 
 
 def test_selected_data_is_complete_and_accounted_for(finished):
@@ -165,15 +159,12 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
         ("uncertainty: bars", {"plot_pareto_front"}),
         ("published: true", {"plot_pareto_front"}),
         ("prompts: [2]", {"plot_samples"}),
-        ("dpi: 90", {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model",
-                     "plot_rule_graph"}),
+        ("dpi: 90", {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model"}),
     ],
 )  # fmt: skip
 def test_a_plotting_option_redraws_and_nothing_else(finished, option, redrawn):
     jobs = planned_jobs(finished, *CONFIG, f"figures={{{option}}}")
-    # The command line is part of what the rule graph is drawn from.
-    always = {"plot_rule_graph", "make_report", "collect_provenance", "all"}
-    assert {*jobs, "plot_rule_graph"} == {*redrawn, *always}
+    assert set(jobs) == {*redrawn, "make_report", "collect_provenance", "all"}
 
 
 def test_more_iterations_extend_the_run(finished):
@@ -189,7 +180,6 @@ def test_more_iterations_extend_the_run(finished):
         "plot_pareto_front": 1,
         "plot_samples": 1,
         "plot_costs": 1,
-        "plot_rule_graph": 1,
         "make_report": 1,
         "collect_provenance": 1,
         "all": 1,
@@ -200,7 +190,7 @@ def test_more_iterations_extend_the_run(finished):
 def test_evaluation_settings_do_not_retrain(finished, setting):
     jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
-        "evaluate_policy", "collect_validation_rewards", "plot_rule_graph", "all", *SHOWING
+        "evaluate_policy", "collect_validation_rewards", "all", *SHOWING
     }  # fmt: skip
 
 
@@ -222,8 +212,8 @@ def test_a_changed_setting_reruns_what_it_is_for(finished, setting, first, spare
     ("edited", "rerun", "spared"),
     [
         ("scripts/plot_pareto_front.py", "plot_pareto_front", "evaluate_policy"),
-        ("dpa/selection.py", "select_responses", "train_reward_model"),
-        ("dpa/metrics.py", "plot_pareto_front", "evaluate_policy"),
+        ("dpa/methods/best_of_n.py", "select_responses", "train_reward_model"),
+        ("dpa/evaluation/metrics.py", "plot_pareto_front", "evaluate_policy"),
     ],
 )
 def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):

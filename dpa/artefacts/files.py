@@ -1,0 +1,75 @@
+"""Files and folders that appear complete or not at all, and hashes of their content."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from dpa.errors import writing
+
+#: Snakemake's mark in a folder that it knows as an output: no content.
+TIMESTAMP = ".snakemake_timestamp"
+
+
+#: Bytes that are read at a time.
+BLOCK = 1 << 20
+
+
+def content_hash(path: Path) -> str | None:
+    """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none.
+
+    The mark that Snakemake leaves in a folder is not counted: it comes behind the sidecar.
+    """
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != TIMESTAMP):
+            digest.update(f"{file.relative_to(path)} {content_hash(file)}\n".encode())
+        return digest.hexdigest()
+    if not path.is_file():
+        return None
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def hash_and_lines(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file, and how many lines it has, in one reading."""
+    digest, lines = hashlib.sha256(), 0
+    with open(path, "rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+            lines += block.count(b"\n")
+    return digest.hexdigest(), lines
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic(path: Path):
+    """A temporary path beside `path`, moved into place when the block succeeds."""
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def save_folder(path: Path, save: Callable[[Path], None]) -> None:
+    """Let `save` fill a folder, and move it into place when it is complete."""
+    import shutil
+
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save(partial)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)

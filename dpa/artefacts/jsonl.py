@@ -1,0 +1,224 @@
+"""JSONL files: validated on write and on read, written atomically or chunk by chunk.
+
+Reading and writing stream: a file of millions of records needs the memory of one.
+"""
+
+import fcntl
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from dpa.artefacts.sidecars import read_sidecar, sidecar_path
+from dpa.errors import InputError, writing
+
+R = TypeVar("R")
+
+
+def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
+    """Refuse NaN and infinite scores, which would win or lose every comparison silently."""
+    if not all(map(math.isfinite, rewards)) or not all(map(math.isfinite, attributes.values())):
+        raise ValueError(f"NaN or infinite reward in {attributes or rewards}")
+
+
+def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator[R]:
+    """Decode and validate a JSONL file line by line (`type` may be `dict` for foreign files).
+
+    Files ending in .gz are decompressed. Raises InputError naming the file and the line, and when
+    the file has a sidecar that counts other than as many records: some were lost. With `counted`
+    off, the caller looks at the sidecar.
+    """
+    decoder = msgspec.json.Decoder(type)
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            number = 0
+            for number, line in enumerate(file, 1):
+                try:
+                    record = decoder.decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
+                yield record
+        if counted:
+            _check_count(path, number)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_count(path: Path, found: int) -> None:
+    if not sidecar_path(path).exists():
+        return
+    told = read_sidecar(path)
+    if not isinstance(told, dict):  # not one of ours
+        return
+    expected = told.get("records", found)
+    if expected != found:
+        raise InputError(
+            f"{path}: has {found} records, but its sidecar counts {expected}: some were lost or "
+            "added since it was written; delete the file and rerun, or only its sidecar if you "
+            "edited it"
+        )
+
+
+def _advice(path: Path, line: bytes) -> str:
+    """What is probably wrong with a line that does not decode, or what to do about it."""
+    if not line.strip():
+        return " (the line is blank: delete it)"
+    if b"NaN" in line or b"Infinity" in line:
+        return " (JSON has no NaN or Infinity: write null)"
+    if not line.endswith(b"\n"):
+        return " (the line is cut off: make the file again)"
+    if sidecar_path(path).exists():
+        return "; a rule made this file: delete it and rerun"
+    return "; correct the line or leave it out"
+
+
+def read_jsonl(path: Path, type: type[R]) -> list[R]:
+    """All records of a file, validated. Raises InputError naming the file and the line."""
+    return list(decode_lines(path, type))
+
+
+def encode(record: Any) -> bytes:
+    """One JSONL line, newline included, validated against the record's type.
+
+    Raises ValueError for values that the type forbids, NaN (JSON has none) among them.
+    """
+    line = msgspec.json.encode(record)
+    if isinstance(record, dict):
+        check_finite([v for v in record.values() if isinstance(v, float)], {})
+    else:
+        try:
+            # msgspec checks types and ranges only when it decodes; NaN has become null by now.
+            msgspec.json.decode(line, type=type(record))
+        except msgspec.ValidationError as error:
+            raise ValueError(f"invalid {type(record).__name__}: {error} in {line!r:.200}") from None
+    return line + b"\n"
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> int:
+    """Write records atomically (the file appears complete or not at all); returns their number."""
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    try:
+        with writing(path), _opened_alone(path, partial) as file:
+            file.truncate(0)
+            for record in records:
+                file.write(encode(record))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(partial, path)
+    except BaseException as error:
+        if not isinstance(error, InUse):
+            partial.unlink(missing_ok=True)
+        raise
+    return count
+
+
+class InUse(InputError):
+    """Another process is writing the file."""
+
+
+def _opened_alone(path: Path, partial: Path) -> BinaryIO:
+    """The partial file of `path`, opened to append, and locked until it is closed.
+
+    A process that dies gives its lock back. Raises InUse when another one is writing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(partial, "ab+")  # noqa: SIM115 (the caller closes it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InUse(
+                f"{path}: another process is writing it; let it finish or end it, then rerun"
+            ) from None
+        except OSError:
+            return file  # a file system without locks
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # its writer has just moved it into place
+
+
+class ChunkedWriter:
+    """A JSONL file written chunk by chunk that survives a kill.
+
+    Chunks are appended to `<path>.partial` and synced; a rerun with the same `fingerprint`
+    (whatever determines the content: parameters and input hashes) keeps the complete chunks and
+    continues behind them; any other partial file is discarded. `finish` renames the file
+    into place. Raises InUse when another process is writing the same file.
+    """
+
+    def __init__(
+        self, path: Path, type: type[msgspec.Struct], chunk_sizes: list[int], fingerprint: str
+    ):
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.owner = path.with_name(path.name + ".partial.for")
+        self.chunk_sizes = chunk_sizes
+        end = 0
+        self.done = 0
+        with writing(path):
+            ours = self.owner.exists() and self.owner.read_text() == fingerprint
+            if ours and path.exists() and not self.partial.exists():
+                os.replace(path, self.partial)  # complete, but killed before its sidecar was
+            self.file = _opened_alone(path, self.partial)
+            if ours:
+                self.done, end = self._complete_chunks(type)
+            else:
+                self.file.truncate(0)
+                self.owner.write_text(fingerprint)
+            self.file.truncate(end)
+
+    def _complete_chunks(self, type: type[msgspec.Struct]) -> tuple[int, int]:
+        """(number of complete chunks, byte offset of their end) in the partial file."""
+        decoder = msgspec.json.Decoder(type)
+        offset = end = chunks = records = 0
+        with open(self.partial, "rb") as file:
+            for line in file:
+                if chunks == len(self.chunk_sizes) or not line.endswith(b"\n"):
+                    break
+                try:
+                    decoder.decode(line)
+                except msgspec.MsgspecError:
+                    break
+                offset += len(line)
+                records += 1
+                if records == self.chunk_sizes[chunks]:
+                    chunks, records, end = chunks + 1, 0, offset
+        return chunks, end
+
+    def write(self, records: list[Any]) -> None:
+        """Append the next chunk, durable when the call returns."""
+        if len(records) != self.chunk_sizes[self.done]:
+            raise ValueError(
+                f"{self.path}: chunk {self.done} has {len(records)} records, "
+                f"expected {self.chunk_sizes[self.done]}"
+            )
+        with writing(self.path):
+            self.file.write(b"".join(map(encode, records)))
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        self.done += 1
+
+    def finish(self, sidecar: Callable[[], None] = lambda: None) -> None:
+        """Rename the complete file into place, and have its sidecar written.
+
+        Whoever is killed between the two finds the file complete the next time.
+        """
+        if self.done != len(self.chunk_sizes):
+            raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")
+        os.replace(self.partial, self.path)
+        sidecar()
+        self.owner.unlink(missing_ok=True)
+        self.file.close()

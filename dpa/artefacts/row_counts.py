@@ -1,0 +1,71 @@
+"""Rows read, kept and dropped by reason, and the shares beyond which a stage stops."""
+
+from collections import Counter
+
+from dpa.errors import InputError
+from dpa.runtime.run_environment import limit_of
+
+
+def check_dropped(losses: "RowCounts", what: str) -> None:
+    """Raise InputError when a stage drops more rows than the run's limit allows.
+
+    write_sidecar does it too; a stage that is about to do something long does it before.
+    """
+    losses.check(limit_of("max_dropped_fraction"), what, "limits.max_dropped_fraction")
+
+
+def check_truncated(cut: int, texts: int, what: str) -> None:
+    """Raise InputError when a stage cuts more texts than the run's limit allows."""
+    limit = limit_of("max_truncated_fraction")
+    if cut > limit * texts:
+        raise InputError(
+            f"{what}: {cut} of {texts} texts were cut to what the model holds, more than the "
+            f"allowed share {limit}; use a model or a max_length that holds more, or raise "
+            "limits.max_truncated_fraction"
+        )
+
+
+class RowCounts:
+    """Rows read, kept and dropped by reason: no row goes missing without a name for it."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.dropped: Counter[str] = Counter()
+        self.asked_for: Counter[str] = Counter()
+
+    @classmethod
+    def none(cls, rows: int) -> "RowCounts":
+        """So many rows read, and all of them kept."""
+        losses = cls()
+        losses.read = rows
+        return losses
+
+    @property
+    def kept(self) -> int:
+        return self.read - self.dropped.total()
+
+    def drop(self, reason: str, asked_for: bool = False, rows: int = 1) -> None:
+        """Count dropped rows; `asked_for` if they are meant to be (a filter)."""
+        if not rows:
+            return
+        self.dropped[reason] += rows
+        if asked_for:
+            self.asked_for[reason] += rows
+
+    def check(self, limit: float, what: str, key: str = "data.max_dropped_fraction") -> None:
+        """Raise InputError when a larger share than `limit` was dropped without being asked for."""
+        lost = self.dropped - self.asked_for
+        rows = self.read - self.asked_for.total()
+        if lost.total() > limit * rows:
+            raise InputError(
+                f"{what}: dropped {lost.total()} of {rows} rows "
+                f"({dict(lost)}), more than the allowed share {limit}; "
+                f"repair the data or raise {key}"
+            )
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
+        return f"read {self.read}, kept {self.kept}" + (f", dropped {reasons}" if reasons else "")
+
+    def as_dict(self) -> dict:
+        return {"read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}

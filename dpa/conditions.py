@@ -1,0 +1,93 @@
+"""SteerLM's conditions: which ratings to ask for (paper, section 3.1 and 3.2).
+
+SteerLM is SFT on annotated responses with the rewards as whole numbers in the system prompt. What
+it can be asked for must be read off the data: a condition far from it is infeasible.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from dpa.directions import sample_direction
+from dpa.errors import InputError
+from dpa.seeds import derive_seed
+
+#: Directions for which iteration 1's targets are worked out.
+TARGETS = 64
+
+
+class Conditions(msgspec.Struct, forbid_unknown_fields=True):
+    """`targets`: mean rewards of the best responses by a direction; `curve`: evaluation points."""
+
+    targets: list[list[float]]
+    curve: list[list[int]]
+
+
+def read_conditions(path: Path) -> Conditions:
+    """Conditions from their file. Raises InputError when it is missing or malformed."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Conditions)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{path}: {error}; rerun compute_conditions") from None
+    if not (found.targets and found.curve and all([*found.targets, *found.curve])):
+        raise InputError(f"{path}: no conditions; rerun compute_conditions")
+    return found
+
+
+def as_condition(values: Iterable[float]) -> list[int]:
+    """Rewards as the whole numbers that a system prompt holds, clipped to 0..100."""
+    return [int(min(100, max(0, round(value)))) for value in values]
+
+
+def frontier_targets(rewards: np.ndarray, law: dict, seed: int, top_fraction: float) -> np.ndarray:
+    """(TARGETS, k) mean rewards of the top share of responses by v.r, for directions of the law.
+
+    `rewards` is (responses, k).
+    """
+    best = max(1, round(top_fraction * len(rewards)))
+    directions = np.array(
+        [sample_direction(law, seed, 0, "steerlm-target", i) for i in range(TARGETS)]
+    )
+    scores = directions @ rewards.T
+    chosen = np.argpartition(-scores, best - 1, axis=1)[:, :best]
+    return rewards[chosen].mean(axis=1)
+
+
+def feasible_curve(rewards: np.ndarray, points: int) -> list[list[int]]:
+    """Conditions on the evaluated curve: verbosity values, each with the highest helpfulness found.
+
+    Verbosity runs evenly between the 5th and 95th percentile of the data; "found with it" means
+    within half a step (paper, section 3.2; the five values are ours). `rewards` is (responses, k)
+    with helpfulness first and verbosity second; further objectives take their value in the response
+    found.
+    """
+    low, high = np.percentile(rewards[:, 1], [5, 95])
+    step = (high - low) / max(points - 1, 1)
+    curve = []
+    for verbosity in np.linspace(low, high, points):
+        distance = np.abs(rewards[:, 1] - verbosity)
+        # In a gap of the data wider than a step, the nearest responses stand in.
+        near = rewards[distance <= max(step / 2, 0.5, distance.min())]
+        found = near[near[:, 0].argmax()].copy()
+        found[1] = verbosity
+        curve.append(as_condition(found))
+    return curve
+
+
+def draw_condition(
+    conditions: Conditions,
+    seed: int,
+    prompt_id: str,
+    sample: int,
+    noise: float,
+    uniform_share: float,
+) -> list[int]:
+    """The condition of a sample of iteration 1: a target plus noise, or uniform over 0..100."""
+    generator = np.random.default_rng(derive_seed(seed, "condition", prompt_id, sample))
+    objectives = len(conditions.targets[0])
+    if generator.random() < uniform_share:
+        return as_condition(generator.uniform(0, 100, objectives))
+    target = np.array(conditions.targets[generator.integers(len(conditions.targets))])
+    return as_condition(target + generator.normal(0, noise, objectives))

@@ -1,0 +1,225 @@
+"""The configuration: types and constraints here, defaults and descriptions in config.yaml.
+
+Light on purpose (no torch): it is the first thing that every run does, and it fails before any job.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dpa.config.base import ModelConfig, Section, is_commit
+from dpa.config.data import ColumnConfig, RatingsConfig, SourceConfig, TableConfig, WorldConfig
+from dpa.config.experiment import Config
+from dpa.config.revisions import BRANCH, LOCK_FILE, LOCKED, Lock, read_lock
+from dpa.config.steering import ObjectiveConfig
+from dpa.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def merge(base: dict, overlay: dict) -> dict:
+    """`overlay` laid over `base`: sections merge key by key, everything else is replaced.
+
+    A section that names another `law` is replaced as a whole.
+    """
+    merged = dict(base)
+    # Another kind of law has other keys.
+    if "law" in overlay and overlay["law"] != base.get("law"):
+        return overlay
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """A safe YAML loader that refuses a key given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML mapping. Raises InputError naming the file (and the line, when it does not parse)."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml")))
+        raise InputError(f"{path}: no such file (known experiments: {known})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of keys at the top level")
+    return content
+
+
+def read_experiment(path: Path, extending: tuple[Path, ...] = ()) -> dict:
+    """An experiment's overlay, laid over that of the experiment it `extends`, if any."""
+    if path.resolve() in extending:
+        raise InputError(f"{path}: extends itself; let `extends` name another experiment")
+    overlay = read_yaml(path)
+    extended = overlay.pop("extends", None)
+    if extended is None:
+        return overlay
+    base = ROOT / "experiments" / f"{extended}.yaml"
+    return merge(read_experiment(base, (*extending, path.resolve())), overlay)
+
+
+def load_config(overrides: dict[str, Any] | None = None) -> Config:
+    """config.yaml, overlaid by the experiment's file, overlaid by `overrides` (--config).
+
+    Strings in `overrides` are coerced to the key's type. Raises InputError listing every wrong key
+    with its path and the remedy.
+    """
+    overrides = dict(overrides or {})
+    base = read_yaml(ROOT / "config.yaml")
+    experiment = str(overrides.pop("experiment", base["experiment"]))
+    if experiment.endswith((".yaml", ".yml")):
+        path, experiment = Path(experiment), Path(experiment).stem
+    else:
+        path = ROOT / "experiments" / f"{experiment}.yaml"
+    values = merge(merge(base, read_experiment(path)), overrides)
+    values["experiment"] = experiment
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(explain(error, path)) from None
+    return with_revisions(config, read_lock(ROOT / LOCK_FILE))
+
+
+def with_revisions(config: Config, lock: Lock) -> Config:
+    """The configuration with the lock's commits in the place of `locked`.
+
+    What the lock lacks stays `locked`, or becomes the main branch if the configuration allows that.
+    """
+    unlocked = BRANCH if config.allow_floating else LOCKED
+
+    def fill(found: SourceConfig | ModelConfig) -> Section:
+        if found.revision != LOCKED or found.path is None:
+            return found
+        commit = lock.commits(found.kind).get(found.path, unlocked)
+        return found.model_copy(update={"revision": commit})
+
+    return _rebuilt(config, fill)
+
+
+def hub_repositories(config: Config) -> Iterator[tuple[str, SourceConfig | ModelConfig]]:
+    """(key, model or data set) of everything that the configuration names by path.
+
+    Benchmarks of policies are left out where there are no prompts to train policies on.
+    """
+    unused = () if config.data.train_prompts else ("alpacaeval", "rewardbench")
+
+    def walk(value: Any, key: str) -> Iterator[tuple[str, SourceConfig | ModelConfig]]:
+        if isinstance(value, SourceConfig | ModelConfig) and value.path is not None:
+            yield key, value
+        if isinstance(value, Section):
+            for name in type(value).model_fields:
+                if name not in unused:
+                    yield from walk(getattr(value, name), f"{key}.{name}".lstrip("."))
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                yield from walk(item, f"{key}.{number}")
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from walk(item, f"{key}.{name}")
+
+    return walk(config, "")
+
+
+def floating(config: Config) -> str | None:
+    """What keeps a run from knowing which commits it uses, in one line; None when it knows."""
+    unlocked: dict[str, None] = {}
+    problems = []
+    for key, found in hub_repositories(config):
+        if found.revision == LOCKED:
+            unlocked[str(found.path)] = None
+        elif found.revision is not None:
+            if not is_commit(found.revision) and not config.allow_floating:
+                problems.append(f"{key}.revision: {found.revision!r} is no commit of 40 digits")
+        elif found.kind == "model" and not Path(str(found.path)).exists():
+            problems.append(f"{key}.path: no folder {found.path} here, and no revision of a hub id")
+    if unlocked:
+        problems.insert(0, f"not in {LOCK_FILE}: {', '.join(unlocked)}")
+    return "; ".join(problems) or None
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with `change` applied to every model and data set in it."""
+    if isinstance(value, Section):
+        fields = {name: _rebuilt(getattr(value, name), change) for name in type(value).model_fields}
+        value = value.model_copy(update=fields)
+        return change(value) if isinstance(value, SourceConfig | ModelConfig) else value
+    if isinstance(value, list):
+        return [_rebuilt(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: _rebuilt(item, change) for name, item in value.items()}
+    return value
+
+
+def config_hash(config: Config) -> str:
+    """Identifies a configuration, 16 hexadecimal digits."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+
+
+def explain(error: ValidationError, path: Path) -> str:
+    """One line per wrong key: its path, what is wrong, what to do."""
+    lines = []
+    for item in error.errors():
+        # Of a key that takes one value or a list of them, say what is wrong with what was given.
+        branches = [p for p in item["loc"] if str(p).startswith(("constrained-", "list["))]
+        if branches and item["type"] == (
+            "int_type" if isinstance(item["input"], list) else "list_type"
+        ):
+            continue
+        key = ".".join(str(part) for part in item["loc"] if part not in branches)
+        if item["type"] == "extra_forbidden":
+            advice = f"unknown key{_nearest(item['loc'])}; see docs/configuration.md"
+        elif item["type"] == "missing":
+            advice = "missing; see docs/configuration.md"
+        else:
+            advice = item["msg"].removeprefix("Value error, ")
+            if not isinstance(item["input"], dict | BaseModel):
+                advice += f" (got {item['input']!r:.80})"
+        # What contradicts across sections has no key of its own: its message names the keys.
+        lines.append(f"  {key}: {advice}" if key else f"  {advice}")
+    return f"bad configuration (config.yaml < {os.path.relpath(path)} < --config):\n" + "\n".join(
+        lines
+    )
+
+
+def _nearest(location: tuple) -> str:
+    """A guess at what a misspelt key was meant to be."""
+    import difflib
+
+    section: Any = read_yaml(ROOT / "config.yaml")
+    for part in location[:-1]:
+        section = section.get(part) if isinstance(section, dict) else None
+    items: tuple[type[Section], ...] = (
+        ObjectiveConfig,
+        SourceConfig,
+        ColumnConfig,
+        RatingsConfig,
+        TableConfig,
+        WorldConfig,
+    )
+    known = (
+        [str(key) for key in section]
+        if isinstance(section, dict)
+        else [field.alias or name for item in items for name, field in item.model_fields.items()]
+    )
+    match = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f", did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,83 @@
+"""What users steer, and from where directions are drawn."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from dpa.config.base import Section
+from dpa.directions import check_direction
+from dpa.errors import InputError
+
+
+class ObjectiveConfig(Section):
+    """One thing that users steer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]
+    """Its name in the system prompt."""
+    outputs: Annotated[dict[str, float], Field(min_length=1)]
+    """Reward-model output -> weight; the weighted sum is the objective's reward (0-100)."""
+
+
+class ArcConfig(Section):
+    """Directions (cos a, sin a) with a uniform between two angles."""
+
+    law: Literal["arc"]
+    from_degrees: Annotated[float, Field(ge=-90, le=0)]
+    to_degrees: Annotated[float, Field(ge=-90, le=90)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ArcConfig":
+        if self.from_degrees >= self.to_degrees:
+            raise ValueError("from_degrees must be below to_degrees")
+        return self
+
+
+class WedgeConfig(Section):
+    """Three objectives: v1 > v3 >= 0 and v2 <= 0 (appendix A), both angles uniform."""
+
+    law: Literal["wedge"]
+    """This law."""
+    from_degrees: Annotated[float, Field(ge=-90, lt=0)]
+    """The lowest angle of the second objective; it goes up to 0."""
+    to_degrees: Annotated[float, Field(gt=0, le=45)]
+    """The highest angle of the third objective; it goes down to 0."""
+
+
+class DirichletConfig(Section):
+    """Any number of objectives: squared weights are Dirichlet."""
+
+    law: Literal["dirichlet"]
+    """This law."""
+    signs: Annotated[list[Literal[-1, 1]], Field(min_length=2)]
+    """Sign of each objective's weight."""
+    concentration: Annotated[float, Field(gt=0)]
+    """1 is uniform over trade-offs; larger values gather around equal weights."""
+
+
+class FixedConfig(Section):
+    """One direction only: what a scalar method optimises, and is not told."""
+
+    law: Literal["fixed"]
+    direction: Annotated[list[float], Field(min_length=1)]
+    """Unit vector, one weight per objective."""
+
+    @model_validator(mode="after")
+    def _unit(self) -> "FixedConfig":
+        try:
+            check_direction(self.direction, len(self.direction))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+#: What `directions` may be; scripts also take Fixed.
+DirectionsConfig = Annotated[ArcConfig | WedgeConfig | DirichletConfig, Field(discriminator="law")]
+
+
+Distribution: TypeAdapter = TypeAdapter(
+    Annotated[ArcConfig | WedgeConfig | DirichletConfig | FixedConfig, Field(discriminator="law")]
+)
+
+
+#: An evaluation grid: that many directions over the law's support, or a list of them.
+Grid = Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]

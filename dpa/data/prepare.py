@@ -1,0 +1,92 @@
+"""From raw data to the pipeline's inputs: ratings.jsonl and the three prompt files."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dpa.artefacts.files import atomic
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.data import DataConfig, describe
+from dpa.data.rated import Tally
+from dpa.data.ratings import read_ratings, validation_prompt_ids
+from dpa.data.splits import halve, trainable, unique_prompts
+from dpa.records import Prompt, Rating
+from dpa.runtime.log import log
+
+
+def prepare_data(
+    data: DataConfig, seed: int, ratings: Path, d1: Path, d2: Path, validation: Path
+) -> None:
+    """Write ratings and prompts with their sidecars, and log what was kept and dropped.
+
+    Held out are the validation prompts and the prompts of the ratings' own validation files: their
+    ratings are for validation, and they are in neither D1 nor D2. Raises InputError for bad rows,
+    and when more than `data.max_dropped_fraction` of a file is lost.
+    """
+    held, train = RowCounts(), RowCounts()
+    validation_prompts = unique_prompts(data.validation_prompts, held)
+    train_prompts = unique_prompts(data.train_prompts, train)
+    held_out = validation_prompts.keys() | validation_prompt_ids(data)
+
+    tallies: dict[str, Tally] = {}
+    rated: set[str] = set()
+    original = data.original_responses
+    halves: tuple[list[Prompt], list[Prompt]] = ([], [])
+    # Ratings are in place once it is known that the prompts are in order, too.
+    with atomic(ratings) as partial:
+        write_jsonl(partial, _remember(read_ratings(data, held_out, tallies), original, rated))
+        if data.train_prompts:
+            kept = trainable(train_prompts.values(), held_out, rated, original, train)
+            train.check(data.max_dropped_fraction, "data.train_prompts")
+            halves = halve(kept, seed, data.prompts_per_half, train)
+            held.check(data.max_dropped_fraction, "data.validation_prompts")
+        assert held_out.isdisjoint(prompt.prompt_id for half in halves for prompt in half)
+
+    rating_files = [s for r in data.ratings for s in (r.train, r.validation) if s is not None]
+    write_sidecar(
+        ratings,
+        map(describe, [*rating_files, *data.validation_prompts]),
+        _total(tallies.values()),
+        rows=sum(tally.losses.kept for tally in tallies.values()),
+        data_sets={name: tally.as_dict() for name, tally in tallies.items()},
+    )
+    prompt_files = [*data.train_prompts, *data.validation_prompts]
+    prompt_inputs: list[Path | str] = [*map(describe, prompt_files), ratings]
+    for path, prompts in zip((d1, d2), halves, strict=True):
+        write_jsonl(path, prompts)
+        counted: dict[str, Any] = {} if path == d1 else {"counted_in": d1.name}
+        write_sidecar(path, prompt_inputs, train, prompts=len(prompts), **counted)
+    unrated = len(validation_prompts.keys() - rated)
+    write_jsonl(validation, validation_prompts.values())
+    write_sidecar(
+        validation,
+        [*map(describe, data.validation_prompts), ratings],
+        held,
+        prompts=len(validation_prompts),
+        without_rated_response=unrated,
+    )
+
+    for name, tally in tallies.items():
+        log.info("ratings %s: %s", name, tally)
+    if data.train_prompts:
+        log.info("D1 and D2: %d prompts each; train_prompts: %s", len(halves[0]), train)
+        log.info("validation prompts: %s; %d without a response in %s", held, unrated, original)
+
+
+def _remember(ratings: Iterable[Rating], data_set: str, rated: set[str]) -> Iterator[Rating]:
+    """The ratings, while the prompts of one data set are noted."""
+    for rating in ratings:
+        if rating.dataset == data_set:
+            rated.add(rating.prompt_id)
+        yield rating
+
+
+def _total(tallies: Iterable[Tally]) -> RowCounts:
+    total = RowCounts()
+    for tally in tallies:
+        total.read += tally.losses.read
+        total.dropped += tally.losses.dropped
+        total.asked_for += tally.losses.asked_for
+    return total

@@ -1,0 +1,216 @@
+"""Rows of raw data: local JSONL, JSON, CSV and parquet files, folders of them, hub data sets.
+
+Every row comes with its place ("file:line"), so that whoever maps it can say where it went wrong.
+Reading streams, JSON excepted (a list has no lines).
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dpa.artefacts.jsonl import decode_lines
+from dpa.config.data import SourceConfig
+from dpa.data.hub import PlacedRow, Row, hub_rows
+from dpa.errors import InputError
+from dpa.records import Turn
+from dpa.text.prompts import Conversation
+
+#: Rows of a parquet file that are in memory at a time.
+PARQUET_BATCH = 256
+
+
+def read_rows(source: SourceConfig) -> Iterator[Row]:
+    """The rows of a source, in file order. Raises InputError as `read_placed_rows` does."""
+    for _, row in read_placed_rows(source):
+        yield row
+
+
+def read_placed_rows(source: SourceConfig) -> Iterator[PlacedRow]:
+    """(place, row) of a source, in file order; a folder's files in the order of their names.
+
+    A place is `file:line` (JSONL, CSV) or `file: row n`. Raises InputError naming the place and the
+    remedy when there is no such file or data set, a row does not parse, or there are no rows.
+    """
+    rows = _local_rows(Path(source.path)) if source.revision is None else hub_rows(source)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{source.path}: no rows; give a file with data or remove it")
+    yield first
+    yield from rows
+
+
+def cell(row: Row, column: str, place: str) -> Any:
+    """The row's value in a column. Raises InputError naming the columns found if there is none."""
+    if not isinstance(row, dict):
+        raise InputError(f"{place}: expected an object with {column!r}, found {row!r:.80}")
+    if column not in row:
+        raise missing_column(place, column, row)
+    return row[column]
+
+
+def missing_column(place: str, column: str, found: Iterable[str]) -> InputError:
+    """The error for a column that is not there."""
+    return InputError(f"{place}: no column {column!r}; columns found: {', '.join(found) or 'none'}")
+
+
+def as_prompt(value: Any, column: str, place: str) -> Conversation | None:
+    """A prompt from a cell: a string, or a list of {role, content} turns that the user ends.
+
+    A lone user turn becomes a string, so that it is the same prompt as the string. None when the
+    prompt is empty. Raises InputError for anything else.
+    """
+    if value is None or isinstance(value, str):
+        return value if value and value.strip() else None
+    try:
+        turns = msgspec.convert(value, list[Turn])
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{place}: column {column!r} is neither a string nor a list of "
+            f"{{role, content}} turns: {error}"
+        ) from None
+    if turns and turns[-1].role != "user":
+        raise InputError(
+            f"{place}: column {column!r} ends with a turn of the {turns[-1].role}; "
+            "a prompt ends with the user's"
+        )
+    if not turns or not turns[-1].content.strip():
+        return None
+    return turns[0].content if len(turns) == 1 else turns
+
+
+def as_response(value: Any, column: str, place: str) -> str | None:
+    """A response from a cell; None when it is empty. Raises InputError unless it is a string."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{place}: column {column!r} is a {type(value).__name__}, not a string")
+    return value if value and value.strip() else None
+
+
+def _local_rows(path: Path) -> Iterator[PlacedRow]:
+    for file in _files(path):
+        reader = _reader(file)
+        if reader is None:
+            raise InputError(f"{file}: unknown kind of file; known: {', '.join(READERS)}")
+        yield from reader(file)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        # Our own sidecars lie beside the data that we generate.
+        files = sorted(
+            file
+            for file in path.iterdir()
+            if _reader(file) and not file.name.endswith(".meta.json")
+        )
+        if not files:
+            raise InputError(f"{path}: no file of a known kind here; known: {', '.join(READERS)}")
+        return files
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file; paths are relative to the working directory "
+            f"({Path.cwd()}), and a hub data set needs both revision and split"
+        )
+    return [path]
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[PlacedRow]] | None:
+    return next((read for end, read in READERS.items() if path.name.endswith(end)), None)
+
+
+def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
+    for line, row in enumerate(decode_lines(path, dict), 1):
+        yield f"{path}:{line}", row
+
+
+def _read_json(path: Path) -> Iterator[PlacedRow]:
+    try:
+        rows = msgspec.json.decode(path.read_bytes(), type=list[dict])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a list of objects: {error}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", row
+
+
+def _read_csv(path: Path) -> Iterator[PlacedRow]:
+    import csv
+
+    csv.field_size_limit(sys.maxsize)  # responses are longer than the default 128 KiB
+    with open(path, "rb") as file:
+        # Decoded line by line: a file opened as text does not know in which line it failed.
+        lines = csv.reader(_decoded(path, file), strict=True)
+        start = 1
+        header: list[str] | None = None
+        try:
+            for fields in lines:
+                place, start = f"{path}:{start}", lines.line_num + 1
+                if not fields:
+                    continue
+                if header is None:
+                    header = _header(fields, place)
+                elif len(fields) != len(header):
+                    raise InputError(
+                        f"{place}: {len(fields)} fields, the header has {len(header)}; "
+                        "quote fields that contain commas or line breaks"
+                    )
+                else:
+                    yield place, dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            raise InputError(f"{path}:{start}: {error}") from None
+
+
+def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not UTF-8 ({error}); convert the file") from None
+
+
+def _header(fields: list[str], place: str) -> list[str]:
+    if twice := sorted({name for name in fields if fields.count(name) > 1}):
+        raise InputError(f"{place}: the header has {twice} more than once; rename the columns")
+    return fields
+
+
+def _read_parquet(path: Path) -> Iterator[PlacedRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable parquet file: {error}") from None
+
+
+#: End of a file's name -> its reader.
+READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def read_messages(source: SourceConfig) -> Iterator[list[dict[str, str]]]:
+    """Conversations of a source with a `messages` column, as plain {role, content} dictionaries.
+
+    Raises InputError naming the row when the column is missing or is not a list of turns.
+    """
+    for place, row in read_placed_rows(source):
+        messages = cell(row, "messages", place)
+        try:
+            yield [
+                {"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages
+            ]
+        except (TypeError, KeyError):
+            raise InputError(
+                f"{place}: messages must be a list of {{role, content}}, found {messages!r:.80}"
+            ) from None

@@ -1,0 +1,219 @@
+"""How sure the numbers about fronts are: a paired bootstrap over prompts, and seeds. No torch.
+
+Prompts are drawn with replacement, the same ones for every method, so that a difference of two
+methods is judged on equal prompts. Every statistic maps the replicates of one or two fronts,
+(replicates, points, k), to one number per replicate; replicate 0 is the sample itself:
+
+    counts = draw_prompts(len(prompts), seed)
+    dpa = replicate(counts, policy_points(table, "dpa", 3, objectives, "r", prompts).rewards)
+    interval(hypervolumes(dpa, reference))
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dpa.errors import InputError
+from dpa.evaluation.metrics import hypervolume
+
+#: Bootstrap replicates behind an interval.
+REPLICATES = 1000
+#: Percent of the replicates that lie in an interval.
+LEVEL = 95.0
+#: Points of 0-100 by which a reward may miss the condition that asked for it.
+TOLERANCE = 10.0
+
+NAN = float("nan")
+
+
+class Interval(NamedTuple):
+    """A number with the ends of its interval; NaN where it is undefined."""
+
+    value: float
+    low: float = NAN
+    high: float = NAN
+
+
+class PolicyPoints(NamedTuple):
+    """A policy's mean rewards for each prompt, (prompts, points, k), and what it was asked for.
+
+    `directions` or `conditions`, (points, k), are None where the policy was not asked for any; both
+    are None where it cannot be steered.
+    """
+
+    rewards: np.ndarray
+    directions: np.ndarray | None
+    conditions: np.ndarray | None
+
+
+# --- From the table to arrays ----------------------------------------------------------------
+
+
+def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
+    """prompt_rewards.parquet: one seed's mean rewards by method, iteration, direction and prompt.
+
+    Raises InputError when it is missing, has no such objectives, or has a row twice.
+    """
+    try:
+        table = pd.read_parquet(path).astype({"iteration": "Int64"})
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {error}; rerun collect_validation_rewards") from None
+    rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
+    key = ["method", "iteration", "direction_index", "prompt_id"]
+    if missing := sorted({*key, "seed", *rewards} - set(table.columns)):
+        raise InputError(f"{path}: no column {missing}; rerun collect_validation_rewards")
+    if len(twice := table[table.duplicated(key)]):
+        row = twice.iloc[0][key].tolist()
+        raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")
+    return table
+
+
+def common_prompts(table: pd.DataFrame) -> list[str]:
+    """The prompts that every policy has answered at every point, sorted.
+
+    A policy may lack one that its system prompt makes too long. Raises InputError when none is
+    left.
+    """
+    points = len(table[["method", "iteration", "direction_index"]].drop_duplicates())
+    answered = table.groupby("prompt_id").size()
+    prompts = sorted(answered.index[answered == points])
+    if not prompts:
+        raise InputError("no prompt was answered by every method; evaluate all on the same prompts")
+    return prompts
+
+
+def policy_points(
+    table: pd.DataFrame,
+    method: str,
+    iteration: int | None,
+    objectives: Sequence[str],
+    by: str,
+    prompts: Sequence[str],
+) -> PolicyPoints:
+    """A policy's rewards `by` the reward model (`r`) or the gold scorer (`gold`).
+
+    Prompts are in the given order and points in that of direction_index, whatever the order of the
+    rows. Raises InputError when the table lacks the policy or one of its rewards.
+    """
+    rows = table[table["method"] == method]
+    rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
+    indices = sorted(rows["direction_index"].unique())
+    grid = pd.MultiIndex.from_product([prompts, indices])
+    rows = rows.set_index(["prompt_id", "direction_index"]).reindex(grid)
+    shape = (len(prompts), len(indices), len(objectives))
+
+    def values(prefix: str) -> np.ndarray:
+        columns = [f"{prefix}_{name}" for name in objectives]
+        return rows[columns].to_numpy(dtype=float, na_value=NAN).reshape(shape)
+
+    rewards = values(by)
+    if not indices or np.isnan(rewards).any():
+        name = method if iteration is None else f"{method}, iteration {iteration}"
+        raise InputError(f"{name}: rewards are missing; rerun collect_validation_rewards")
+    # What is asked for is the same for all prompts.
+    asked = {prefix: values(prefix)[0] for prefix in "vc"}
+    directions, conditions = (None if np.isnan(a).any() else a for a in asked.values())
+    return PolicyPoints(rewards, directions, conditions)
+
+
+# --- Bootstrap -------------------------------------------------------------------------------
+
+
+def draw_prompts(prompts: int, seed: int, replicates: int = REPLICATES) -> np.ndarray:
+    """(1 + replicates, prompts) how often each prompt is drawn; row 0 takes every prompt once."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=replicates)
+    return np.vstack([np.ones((1, prompts)), drawn])
+
+
+def replicate(counts: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """(replicates, points, k) mean rewards, from (replicates, prompts) and (prompts, points, k)."""
+    prompts, points, k = rewards.shape
+    means = counts @ rewards.reshape(prompts, points * k) / prompts
+    # Equal means must be equal in the last digit too, or ties in ranks and dominance break.
+    return means.round(9).reshape(-1, points, k)
+
+
+def interval(replicates: np.ndarray) -> Interval:
+    """The sample's value (replicate 0) with the percentile interval of the replicates."""
+    low, high = np.percentile(replicates[1:], [50 - LEVEL / 2, 50 + LEVEL / 2])
+    return Interval(float(replicates[0]), float(low), float(high))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds and its standard error, which is NaN for a single seed."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else NAN
+    return float(np.mean(values)), float(error)
+
+
+# --- Statistics ------------------------------------------------------------------------------
+
+
+def hypervolumes(fronts: np.ndarray, reference: Sequence[float]) -> np.ndarray:
+    """(replicates,) percent of the box that the front dominates (metrics.hypervolume)."""
+    corner = np.asarray(reference, dtype=float)
+    return np.array([hypervolume(points, corner) for points in fronts])
+
+
+def mean_scalar_rewards(fronts: np.ndarray, directions: np.ndarray, steered: bool) -> np.ndarray:
+    """(replicates,) mean of v.r over `directions` (m, k), as validation.mean_scalar_reward.
+
+    A policy that is `steered` by directions (m points) counts with its own point for each, any
+    other with its most favourable one.
+    """
+    if steered:
+        return (fronts * directions).sum(axis=2).mean(axis=1)
+    return (fronts @ directions.T).max(axis=1).mean(axis=1)
+
+
+def dominances(winners: np.ndarray, losers: np.ndarray, reference: Sequence[float]) -> np.ndarray:
+    """(replicates,) share of the losers' points that some point of the winners weakly dominates.
+
+    Weakly: at least as good in every objective. As for hypervolume, an objective is maximised where
+    its reference is below 50 and minimised elsewhere.
+    """
+    sign = np.where(np.asarray(reference) < 50, 1.0, -1.0)
+    as_good = sign * winners[:, :, None] >= sign * losers[:, None]
+    return as_good.all(axis=3).any(axis=1).mean(axis=1)
+
+
+def controls(fronts: np.ndarray, requested: np.ndarray | None) -> np.ndarray:
+    """(replicates,) Spearman's correlation of requested and obtained trade-off over the points.
+
+    `requested` (points, k) are weights or conditions. The mean over the objectives whose request
+    varies; an objective that is obtained the same everywhere is not controlled: 0. NaN for a policy
+    that cannot be steered (None), and where no request varies.
+    """
+    if requested is None or not np.ptp(requested, axis=0).any():
+        return np.full(len(fronts), NAN)
+    varied = np.flatnonzero(np.ptp(requested, axis=0))
+    return np.mean([_spearmans(fronts[:, :, i], requested[:, i]) for i in varied], axis=0)
+
+
+def _spearmans(obtained: np.ndarray, requested: np.ndarray) -> np.ndarray:
+    """(replicates,) rank correlations of each row with `requested`; 0 for a constant row."""
+    x = _ranks(requested[None])[0] - (len(requested) + 1) / 2
+    y = _ranks(obtained) - (len(requested) + 1) / 2
+    norm = np.sqrt((x**2).sum() * (y**2).sum(axis=1))
+    return np.divide(y @ x, norm, out=np.zeros(len(y)), where=norm > 0)
+
+
+def _ranks(rows: np.ndarray) -> np.ndarray:
+    """Ranks within each row from 1; equal values share the mean of theirs. As scipy's rankdata."""
+    return pd.DataFrame(rows.T).rank().to_numpy().T
+
+
+def infeasible_shares(fronts: np.ndarray, points: PolicyPoints) -> np.ndarray:
+    """(replicates,) share of the requests that the policy missed by more than TOLERANCE.
+
+    A condition names the rewards it wants and is missed when any of them is. A direction names none
+    (each has its best response), so for policies steered by directions the share is 0 by
+    construction. NaN for policies of which nothing can be requested.
+    """
+    if points.conditions is not None:
+        missed = np.abs(fronts - points.conditions) > TOLERANCE
+        return missed.any(axis=2).mean(axis=1)
+    return np.full(len(fronts), NAN if points.directions is None else 0.0)

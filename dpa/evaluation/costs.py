@@ -1,0 +1,173 @@
+"""What a method cost, and what serving it takes, read off the files that a run left behind.
+
+Counts come from the sidecars of what was sampled, scored and trained; wall time from Snakemake's
+benchmark files. Evaluation, data and the reward model are common to all methods and not counted.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dpa.artefacts.sidecars import read_sidecar
+from dpa.errors import InputError
+
+NAN = float("nan")
+
+#: Artefact (path below the run) -> the benchmark of the job that made it. The first match counts;
+#: an artefact that matches none is not worth counting.
+BENCHMARKS = [
+    (r"annotations/(?P<shard>[^/]+)\.jsonl", "annotate_responses/{shard}"),
+    (r"dpa/iter0/policy", "train_initial_policy"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/sampled/(?P<shard>[^/]+)\.jsonl",
+     "sample_responses/{loop}/{iter}-{shard}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/scored/(?P<shard>[^/]+)\.jsonl",
+     "score_responses/{loop}/{iter}-{shard}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/selected\.jsonl", "select_responses/{loop}/{iter}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/pairs\.jsonl", "select_pairs/{loop}/{iter}"),
+    (r"(?P<loop>directional_dpo)/(?P<iter>iter\d+)/policy", "train_directional_dpo/{loop}/{iter}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/policy", "finetune_policy/{loop}/{iter}"),
+    (r"(?P<method>[^/]+)/(?P<direction>[^/]+)/policy", "train_{method}/{direction}"),
+    (r"(?P<method>[^/]+)/policy", "train_{method}"),
+]  # fmt: skip
+
+
+class Cost(NamedTuple):
+    """What it took to make a method. NaN for what is not known."""
+
+    tokens_sampled: float
+    responses_scored: float
+    tokens_trained: float
+    seconds: float
+
+
+def method_cost(run: Path, parts: Sequence[str]) -> Cost:
+    """The cost of the `parts` that make up a method: folders below the `run`, such as `rsf/100_0`.
+
+    - tokens sampled: of all responses (a sidecar with `responses` and `response_tokens`);
+    - responses scored: those that the reward model read, equal ones once (`scored`);
+    - tokens trained: response tokens in the training rows of all policies, each row counted once
+      whatever the number of epochs (a policy's `response_tokens`); NaN if a policy does not say;
+    - seconds: wall time of the jobs one after the other; NaN if a benchmark file is missing, as for
+      a result that was taken over from another run.
+
+    A policy that samples while it trains (PPO) has one sidecar for all, with `responses`: each of
+    them was scored and trained on. What lies in two parts counts once. Without parts (a published
+    model) everything is NaN. Raises InputError for a part that was not made.
+    """
+    artefacts = sorted({artefact for part in parts for artefact in _artefacts(run, part)})
+    if not artefacts:
+        return Cost(NAN, NAN, NAN, NAN)
+    costs = [_artefact_cost(run, artefact) for artefact in artefacts]
+    return Cost(*map(sum, zip(*costs, strict=True)))
+
+
+def _artefacts(run: Path, part: str) -> list[Path]:
+    """Everything in a part that has a sidecar and counts."""
+    sidecars = (run / part).rglob("*.meta.json")
+    artefacts = [path.with_name(path.name.removesuffix(".meta.json")) for path in sidecars]
+    if not (counted := [path for path in artefacts if _benchmark(run, path)]):
+        raise InputError(f"{run / part}: nothing with a sidecar; make it, or correct --parts")
+    return counted
+
+
+def _artefact_cost(run: Path, artefact: Path) -> Cost:
+    sidecar = read_sidecar(artefact)
+    tokens = sidecar.get("response_tokens", NAN)
+    policy = artefact.name == "policy"
+    return Cost(
+        tokens_sampled=tokens if "responses" in sidecar else 0,
+        responses_scored=sidecar.get("scored", sidecar.get("responses", 0) if policy else 0),
+        tokens_trained=tokens if policy else 0,
+        seconds=_seconds(_benchmark(run, artefact)),
+    )
+
+
+def _benchmark(run: Path, artefact: Path) -> Path | None:
+    """The benchmark file of the job that made an artefact; None for what is not counted."""
+    name = artefact.relative_to(run).as_posix()
+    for pattern, benchmark in BENCHMARKS:
+        if match := re.fullmatch(pattern, name):
+            return run / "benchmarks" / f"{benchmark.format(**match.groupdict())}.tsv"
+    return None
+
+
+class JobCosts(NamedTuple):
+    """What the jobs of a rule took; `part` tells a loop's iterations apart."""
+
+    rule: str
+    part: str
+    jobs: int
+    seconds: float
+    cpu_seconds: float
+    max_rss_mb: float
+
+
+#: Rules that only show what others made. They are not costs, and run while costs are counted.
+SHOWING = ("plot_", "make_table", "make_report")
+
+
+def job_costs(run: Path) -> list[JobCosts]:
+    """Wall time, CPU time and memory of a run's jobs, from all its benchmark files.
+
+    Shards of the same stage are summed up, and memory is that of the largest job. NaN for what
+    Snakemake could not measure (jobs of under a second).
+    """
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for path in sorted((run / "benchmarks").rglob("*.tsv")):
+        rule, _, part = (
+            path.relative_to(run / "benchmarks").with_suffix("").as_posix().partition("/")
+        )
+        if not rule.startswith(SHOWING):
+            part = re.sub(r"(^|iter\d+-)\d+$", lambda m: m[1].removesuffix("-"), part)
+            found.setdefault((rule, part), []).append(
+                (_column(path, "s"), _column(path, "cpu_time"), _column(path, "max_rss"))
+            )
+    return [
+        JobCosts(rule, part, len(jobs), sum(j[0] for j in jobs), sum(j[1] for j in jobs),
+                 max(j[2] for j in jobs))
+        for (rule, part), jobs in found.items()
+    ]  # fmt: skip
+
+
+def _column(benchmark: Path, name: str) -> float:
+    """The sum of a column of a benchmark file; NaN where Snakemake wrote NA or `-`."""
+    try:
+        with open(benchmark, newline="", encoding="utf-8") as file:
+            values = [row[name] for row in csv.DictReader(file, delimiter="\t")]
+        return sum(NAN if value in ("NA", "-", "") else float(value) for value in values)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{benchmark}: no number in column {name}; delete the file") from None
+
+
+def _seconds(benchmark: Path | None) -> float:
+    """Wall seconds in a benchmark file, NaN without one. Raises InputError for a broken file."""
+    if benchmark is None or not benchmark.exists():
+        return NAN
+    try:
+        with open(benchmark, newline="", encoding="utf-8") as file:
+            return sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{benchmark}: no seconds in column s; delete the file, and the method has no time"
+        ) from None
+
+
+def stored_models(method: str, objectives: int, directions: int) -> int:
+    """How many models must be stored to serve all evaluation directions.
+
+    One for SFT, SteerLM, DPA and directional DPO. Reward Soup stores its experts, one per
+    objective, and averages their weights when a direction comes. PPO and RSF are trained for one
+    fixed trade-off, so each direction needs a model of its own; the paper's table 1 says "single
+    model" of PPO because it counts one trade-off only. DPO counts as one, as in the paper: the
+    trade-off is its raters', and no training run could give it another.
+    """
+    return {"reward_soup": objectives, "ppo": directions, "rsf": directions}.get(method, 1)
+
+
+def policy_bytes(run: Path, parts: Sequence[str]) -> float:
+    """Bytes of one stored policy: the largest folder `policy` among the parts; NaN without any."""
+    folders = [path for part in parts for path in (run / part).rglob("policy") if path.is_dir()]
+    sizes = [sum(f.stat().st_size for f in d.rglob("*") if f.is_file()) for d in folders]
+    return float(max(sizes, default=NAN))

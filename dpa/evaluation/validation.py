@@ -1,0 +1,172 @@
+"""The validation curve: mean rewards of every method under every direction (paper, section 3.2)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dpa.artefacts.jsonl import decode_lines
+from dpa.config.steering import ObjectiveConfig
+from dpa.errors import InputError
+from dpa.evaluation.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
+from dpa.objectives import objective_rewards
+from dpa.records import Prompt, ScoredSample
+from dpa.text.prompts import normalise
+
+
+class Policy(NamedTuple):
+    """A policy's place in the comparison; methods whose iterations are compared have one."""
+
+    method: str
+    iteration: int | None
+
+    @classmethod
+    def parse(cls, name: str) -> "Policy":
+        """`dpa-3` → (dpa, 3); `sft` → (sft, None)."""
+        method, _, iteration = name.partition("-")
+        return cls(method, int(iteration) if iteration else None)
+
+
+#: Rewards of a response by a scorer that knows the truth: (prompt, response) -> one per objective.
+Gold = Callable[[str, str], Sequence[float]]
+
+
+def gold_scorer(name: str | None, objectives: Sequence[ObjectiveConfig]) -> Gold | None:
+    """A gold scorer by its name in the configuration."""
+    if name is None:
+        return None
+    if name == "quickstart":
+        from dpa.quickstart.world import gold_scores
+
+        return lambda prompt, response: objective_rewards(gold_scores(prompt, response), objectives)
+    raise InputError(f"unknown gold scorer {name!r}; known: quickstart")
+
+
+def prompt_rewards(
+    responses: Sequence[Path],
+    prompts: Path,
+    objectives: Sequence[ObjectiveConfig],
+    seed: int,
+    gold: Gold | None,
+) -> pd.DataFrame:
+    """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
+
+    One row per policy, direction and prompt: the direction's weights `v_*` or the condition `c_*`,
+    mean rewards `r_*` (and `gold_*`), mean length `tokens`, number of responses `n`. What every
+    table, figure and interval is made from.
+    """
+    texts = {p.prompt_id: normalise(p.prompt) for p in decode_lines(prompts, Prompt)}
+    names = [objective.name for objective in objectives]
+    rows = []
+    for path in responses:
+        policy = Policy.parse(path.stem)
+        ordered = sorted(
+            decode_lines(path, ScoredSample), key=lambda r: (r.direction_index, r.prompt_id)
+        )
+        for (index, prompt_id), found in groupby(
+            ordered, lambda r: (r.direction_index, r.prompt_id)
+        ):
+            group = list(found)
+            columns = {
+                "v": group[0].direction,
+                "c": group[0].condition,
+                "r": np.mean([r.rewards for r in group], axis=0),
+            }
+            if prompt_id not in texts:
+                raise InputError(
+                    f"{path}: prompt {prompt_id} is not in the prompt file {prompts}; rerun "
+                    "evaluate_policy"
+                )
+            if gold is not None:
+                text = texts[prompt_id]
+                columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)
+            rows.append(
+                {
+                    "method": policy.method,
+                    "iteration": policy.iteration,
+                    "seed": seed,
+                    "direction_index": index,
+                    "prompt_id": prompt_id,
+                    **{
+                        f"{prefix}_{name}": None if values is None else float(values[i])
+                        for prefix, values in columns.items()
+                        for i, name in enumerate(names)
+                    },
+                    "tokens": float(np.mean([r.response_tokens for r in group])),
+                    "n": len(group),
+                }
+            )
+    return pd.DataFrame(rows).astype(
+        {"iteration": "Int64"} | dict.fromkeys(_prefixed("vc", names), float)
+    )
+
+
+def _prefixed(prefixes: Iterable[str], names: Sequence[str]) -> list[str]:
+    return [f"{prefix}_{name}" for prefix in prefixes for name in names]
+
+
+def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """validation_rewards.csv: means over responses, one row per policy, seed and direction.
+
+    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer.
+    """
+    means = [*_prefixed(["r", "gold"], names), "tokens"]
+    rows = []
+    for key, group in table.groupby(
+        ["method", "iteration", "seed", "direction_index"], dropna=False, sort=False
+    ):
+        weights = group["n"].to_numpy()
+        mean = {
+            c: round(float(np.average(group[c], weights=weights)), 4) for c in means if c in group
+        }
+        rows.append(
+            dict(zip(["method", "iteration", "seed", "direction_index"], key, strict=True))
+            | {c: group[c].iloc[0] for c in _prefixed("v", names)}
+            | {c: mean.get(c) for c in means[:-1]}
+            | {"mean_tokens": mean["tokens"], "n": int(weights.sum())}
+        )
+    return pd.DataFrame(rows).astype({"iteration": "Int64"})
+
+
+def read_validation_rewards(path: Path) -> pd.DataFrame:
+    """validation_rewards.csv. Raises InputError when it is missing or has other columns."""
+    try:
+        table = pd.read_csv(path, dtype={"iteration": "Int64"})
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; rerun collect_validation_rewards") from None
+    needed = {"method", "iteration", "seed", "direction_index", "mean_tokens", "n"}
+    if missing := sorted(needed - set(table.columns)):
+        raise InputError(f"{path}: no column {missing}; rerun collect_validation_rewards")
+    return table
+
+
+def front(
+    table: pd.DataFrame, method: str, iteration: int | None, objectives: Sequence[str], by: str
+) -> np.ndarray:
+    """(points, k) mean rewards of a policy in direction order, `by` the reward model or gold.
+
+    `by` is the column prefix, `r` or `gold`. Means over the seeds, if there are several. Empty when
+    the table does not have the policy.
+    """
+    rows = table[table["method"] == method]
+    rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
+    columns = _prefixed([by], objectives)
+    return rows.groupby("direction_index")[columns].mean().to_numpy(dtype=float)
+
+
+def mean_scalar_reward(points: np.ndarray, directions: np.ndarray, steered: bool) -> float:
+    """Mean over the evaluation directions of v.r.
+
+    A policy that is `steered` by directions is scored at the point it gave for each; any other at
+    its most favourable point for each direction.
+    """
+    score = steered_scalar_rewards if steered else best_scalar_rewards
+    return float(score(points, directions).mean())
+
+
+def front_hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
+    """Hypervolume of a front, in percent of the box from the reference corner to the ideal."""
+    return hypervolume(points, np.asarray(reference, dtype=float))

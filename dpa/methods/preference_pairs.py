@@ -1,0 +1,102 @@
+"""Preference pairs: from ratings, for DPO, and from a policy's samples, for directional DPO."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from dpa.artefacts.jsonl import decode_lines
+from dpa.artefacts.row_counts import RowCounts
+from dpa.directions import scalar_reward
+from dpa.methods.best_of_n import Candidates, SelectionPlan, best_of_n, candidates_by_direction
+from dpa.records import Pair, Rating
+from dpa.seeds import derive_seed
+from dpa.text.prompts import direction_system_prompt, messages, read_prompts
+
+#: Rewards and ratings have fewer decimals than this.
+DECIMALS = 6
+
+
+def rating_pairs(
+    ratings: Path, dataset: str, prompt_ids: set[str], seed: int, losses: RowCounts
+) -> Iterator[Pair]:
+    """A pair for each prompt with two differently rated responses.
+
+    Only the ratings of one data set count: those of different ones are not comparable.
+    Chosen has the highest mean rating, rejected is a seeded choice among the lower ones (zephyr-7b-
+    beta's recipe; ours: ties with the best are not eligible). Prompts without a pair are counted.
+    """
+    by_prompt: dict[str, list[Rating]] = {}
+    for rating in decode_lines(ratings, Rating):
+        if rating.dataset == dataset and rating.prompt_id in prompt_ids:
+            by_prompt.setdefault(rating.prompt_id, []).append(rating)
+    for prompt_id, responses in by_prompt.items():
+        losses.read += 1
+        means = [fmean(r.attributes.values()) for r in responses]
+        best = max(means)
+        lower = [r for r, mean in zip(responses, means, strict=True) if mean < best]
+        if not lower:
+            losses.drop("no two different ratings")
+            continue
+        chosen = responses[means.index(best)]
+        rejected = lower[derive_seed(seed, "dpo-pair", prompt_id) % len(lower)]
+        yield Pair(
+            prompt_id=prompt_id,
+            prompt=chosen.prompt,
+            direction=None,
+            chosen=chosen.response,
+            rejected=rejected.response,
+            margin=round(best - fmean(rejected.attributes.values()), DECIMALS),
+        )
+    unrated = len(prompt_ids - by_prompt.keys())
+    losses.read += unrated
+    losses.drop("no ratings", rows=unrated)
+
+
+def sampled_pairs(
+    shards: Sequence[Path],
+    prompts_file: Path,
+    plan: SelectionPlan,
+    losses: RowCounts,
+    pair_losses: RowCounts,
+) -> Iterator[Pair]:
+    """For each prompt and direction the best and the worst of its candidates by v.r.
+
+    Among equals the lowest sample index wins. Directions whose candidates are all equal give no
+    pair; they are counted in `pair_losses`, prompts without candidates in `losses`.
+    """
+    prompts = read_prompts(prompts_file)
+    for candidates in candidates_by_direction(shards, prompts, plan, losses):
+        pair_losses.read += 1
+        pair = _pair(candidates)
+        if pair is None:
+            pair_losses.drop("candidates are equal")
+        else:
+            yield pair
+
+
+def _pair(candidates: Candidates) -> Pair | None:
+    prompt, direction, samples = candidates
+    rewards = [s.rewards for s in samples]
+    chosen = samples[best_of_n(direction, rewards)]
+    rejected = samples[best_of_n([-v for v in direction], rewards)]
+    gap = scalar_reward(direction, chosen.rewards) - scalar_reward(direction, rejected.rewards)
+    margin = round(gap, DECIMALS)
+    if margin <= 0:
+        return None
+    return Pair(
+        prompt_id=prompt.prompt_id,
+        prompt=prompt.prompt,
+        direction=direction,
+        chosen=chosen.response,
+        rejected=rejected.response,
+        margin=margin,
+    )
+
+
+def as_conversations(
+    pairs: Iterable[Pair], names: Sequence[str]
+) -> Iterator[tuple[list[dict], str, str]]:
+    """(prompt messages, chosen, rejected); a pair's direction, if any, is in the system prompt."""
+    for pair in pairs:
+        system = pair.direction and direction_system_prompt(names, pair.direction)
+        yield messages(pair.prompt, system or None), pair.chosen, pair.rejected

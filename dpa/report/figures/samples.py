@@ -1,0 +1,436 @@
+"""Responses side by side (figure 1), their lengths, and their rewards against their lengths.
+
+All three are read off the scored validation responses of each method's last iteration, in one pass:
+of responses only numbers are kept, and the texts of the few prompts that are shown.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpa.artefacts.jsonl import decode_lines, read_jsonl
+from dpa.directions import scalar_reward
+from dpa.errors import InputError
+from dpa.evaluation.validation import Policy
+from dpa.records import Prompt, ScoredSample
+from dpa.report.figures.style import METHODS, STYLE, WIDTH, direction_colours, text_of_direction
+from dpa.report.tables import Table
+from dpa.text.prompts import (
+    CONDITION_SENTENCE,
+    DIRECTION_SENTENCE,
+    condition_system_prompt,
+    direction_system_prompt,
+    normalise,
+)
+
+#: DPA's directions that are shown: the first, the last and those evenly between.
+DIRECTIONS = 4
+#: Lines of a response in figure 1; the table has all of it.
+LINES = 7
+#: Dots of a method in the picture of reward against length, evenly through the file.
+DOTS = 1500
+#: Parts of equal size into which responses are cut by length, for the curves through the dots.
+BINS = 8
+QUANTILES = {"p5": 5, "q25": 25, "median": 50, "q75": 75, "p95": 95}
+
+
+class Responses(NamedTuple):
+    """A policy's validation responses."""
+
+    policy: Policy
+    shown: list[ScoredSample]
+    """Those to the prompts that are shown, the first for each direction."""
+    indices: np.ndarray
+    tokens: np.ndarray
+    rewards: np.ndarray
+    """(responses, k)"""
+    directions: dict[int, list[float] | None]
+
+
+def read_responses(path: Path, shown: Iterable[str]) -> Responses:
+    """A policy's file, whose stem names the policy; `shown` are the ids of prompts to show."""
+    wanted = set(shown)
+    texts: list[ScoredSample] = []
+    numbers: list[tuple] = []
+    directions: dict[int, list[float] | None] = {}
+    for record in decode_lines(path, ScoredSample):
+        numbers.append((record.direction_index, record.response_tokens, *record.rewards))
+        directions.setdefault(record.direction_index, record.direction)
+        if record.prompt_id in wanted and record.sample_index == 0:
+            texts.append(record)
+    if not numbers:
+        raise InputError(f"{path}: no responses; rerun evaluate_policy")
+    table = np.array(numbers, dtype=float)
+    return Responses(
+        Policy.parse(path.stem), texts, table[:, 0].astype(int), table[:, 1], table[:, 2:],
+        dict(sorted(directions.items())),
+    )  # fmt: skip
+
+
+def pooled(found: Sequence[Responses]) -> Responses:
+    """A policy's responses in several seeds as one; texts are the first seed's."""
+    first = found[0]
+    return first._replace(
+        indices=np.concatenate([seed.indices for seed in found]),
+        tokens=np.concatenate([seed.tokens for seed in found]),
+        rewards=np.concatenate([seed.rewards for seed in found]),
+    )
+
+
+# --- Figure 1 --------------------------------------------------------------------------------
+
+
+def choose_prompts(path: Path, positions: Sequence[int]) -> list[Prompt]:
+    """The validation prompts at the given positions, in the order of their ids.
+
+    Ids are hashes: their order is a shuffle, and nothing is picked for its looks.
+    """
+    prompts = sorted(read_jsonl(path, Prompt), key=lambda prompt: prompt.prompt_id)
+    if max(positions) >= len(prompts):
+        raise InputError(
+            f"figures.prompts: position {max(positions)}, but {path} has {len(prompts)} prompts"
+        )
+    return [prompts[position] for position in positions]
+
+
+def sample_rows(
+    prompts: Sequence[Prompt], policies: Sequence[Responses], objectives: Sequence[str]
+) -> pd.DataFrame:
+    """A row per prompt, policy and shown direction: what was asked for, the response, its rewards.
+
+    DPA is shown under DIRECTIONS of its directions; another method, where it takes directions or
+    conditions, under its first and last.
+    """
+    order = list(METHODS)
+    rows = []
+    for place, prompt in enumerate(prompts):
+        for found in sorted(policies, key=lambda p: order.index(p.policy.method)):
+            indices = list(found.directions)
+            count = min(len(indices), DIRECTIONS if found.policy.method == "dpa" else 2)
+            kept = {indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)}
+            answers = [r for r in found.shown if r.prompt_id == prompt.prompt_id]
+            for record in sorted(answers, key=lambda r: r.direction_index):
+                if record.direction_index in kept:
+                    rows.append(_sample_row(place, prompt, found.policy, record, objectives))
+    return pd.DataFrame(rows).astype({"iteration": "Int64"})
+
+
+def _sample_row(
+    place: int, prompt: Prompt, policy: Policy, record: ScoredSample, objectives: Sequence[str]
+) -> dict:
+    v = record.direction
+    return {
+        "prompt_number": place + 1,
+        "prompt_id": prompt.prompt_id,
+        "prompt": normalise(prompt.prompt),
+        "method": policy.method,
+        "iteration": policy.iteration,
+        "direction_index": record.direction_index,
+        "asked": _asked(record, objectives),
+        **{f"v_{name}": None if v is None else v[i] for i, name in enumerate(objectives)},
+        "response": record.response,
+        "finish_reason": record.finish_reason,
+        "tokens": record.response_tokens,
+        "words": len(record.response.split()),
+        "characters": len(record.response),
+        **{f"r_{name}": record.rewards[i] for i, name in enumerate(objectives)},
+        "vr": None if v is None else scalar_reward(v, record.rewards),
+    }
+
+
+def _asked(record: ScoredSample, objectives: Sequence[str]) -> str:
+    """The arithmetic of the system prompt: what comes behind its fixed sentences."""
+    if record.direction is not None:
+        text = direction_system_prompt(objectives, record.direction)
+        return text.partition(DIRECTION_SENTENCE)[2].strip()
+    if record.condition is not None:
+        text = condition_system_prompt(objectives, record.condition)
+        return text.partition(CONDITION_SENTENCE)[2].strip()
+    return ""
+
+
+def figure1_rows(samples: pd.DataFrame) -> pd.DataFrame:
+    """The first prompt under DPA's directions and by DPO (by SFT where there is no DPO)."""
+    first = samples[samples["prompt_number"] == 1]
+    other = "dpo" if (first["method"] == "dpo").any() else "sft"
+    return first[first["method"].isin(["dpa", other])].reset_index(drop=True)
+
+
+def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
+    """The prompt on top; left, the directions as arrows; right, a card for each response."""
+    with plt.rc_context(STYLE):
+        line, left, wrap = 0.155, 1.95, 84
+        cards = [_card(row, objectives, wrap) for row in rows.to_dict("records")]
+        prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
+        prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
+        heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
+        head = 0.45 + line * len(prompt)
+        height = max(head + sum(heights) + 0.1, head + 2.2)
+        figure = plt.figure(figsize=(WIDTH, height))
+        page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
+        page.axis("off")
+        _text(page, WIDTH / 2, 0.18, title, size=10, ha="center")
+        _text(page, 0.15, 0.42, "\n".join(prompt), size=8.5, weight="bold", va="top")
+        colours = _card_colours(rows)
+        top = head + 0.08
+        for (header, body), colour, tall in zip(cards, colours, heights, strict=True):
+            x, bottom = left + 0.2, top + tall - 0.1
+            page.fill_between([x, WIDTH - 0.12], top, bottom, color=colour, alpha=0.07, linewidth=0)
+            page.plot([x, x], [top, bottom], color=colour, linewidth=3, solid_capstyle="butt")
+            asked, numbers = header
+            _text(page, x + 0.1, top + 0.15, asked, size=7.5, weight="bold")
+            _text(page, x + 0.1, top + 0.15 + line, numbers, size=7, color="#444444")
+            _text(page, x + 0.1, top + 0.26 + line, "\n".join(body), size=7.5, va="top")
+            top += tall
+        directions = figure.add_axes(
+            (0.62 / WIDTH, 1 - (head + 0.15 + 1.45) / height, 1.35 / WIDTH, 1.35 / height)
+        )
+        _draw_arrows(directions, rows, colours, objectives)
+    return figure
+
+
+def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    """Text as it is: dollars in a response are no formula."""
+    style = {"va": "center", "linespacing": 1.3, **style}
+    axes.text(x, y, text, fontsize=size, parse_math=False, **style)
+
+
+def _card(row: dict, objectives: Sequence[str], wrap: int) -> tuple[tuple[str, str], list[str]]:
+    label = METHODS[row["method"]][0]
+    asked = f"{label}: {row['asked']}" if row["asked"] else label
+    rewards = [f"{name} {row[f'r_{name}']:.0f}" for name in objectives]
+    rewards += [f"v·r {row['vr']:.0f}"] if row["vr"] == row["vr"] else []
+    numbers = f"{row['tokens']} tokens · rewards: " + ", ".join(rewards)
+    body = textwrap.wrap(row["response"], wrap) or ["(empty)"]
+    if len(body) > LINES:
+        rest = row["characters"] - sum(len(text) + 1 for text in body[:LINES])
+        body = [*body[:LINES], f"… ({max(rest, 1):,} more characters)"]
+    return (asked, numbers), body
+
+
+def _card_colours(rows: pd.DataFrame) -> list:
+    steered = int((rows["method"] == "dpa").sum())
+    own = iter(direction_colours(steered))
+    return [next(own) if method == "dpa" else METHODS[method][2] for method in rows["method"]]
+
+
+def _draw_arrows(
+    axes: Axes, rows: pd.DataFrame, colours: Sequence, objectives: Sequence[str]
+) -> None:
+    """Directions in the plane of the first two objectives' weights."""
+    arc = np.linspace(-np.pi / 2, np.pi / 2, 100)
+    axes.plot(np.cos(arc), np.sin(arc), color="#BBBBBB", linewidth=0.8)
+    weights = rows[[f"v_{name}" for name in objectives[:2]]].to_numpy(dtype=float)
+    for (x, y), colour in zip(weights, colours, strict=True):
+        if x == x:
+            axes.annotate(
+                "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8}
+            )
+    upper = 1.1 if np.nanmax(weights[:, 1]) > 0 else 0.15
+    axes.set(xlim=(-0.05, 1.15), ylim=(-1.1, upper))
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_xlabel(f"weight of {objectives[0]}", fontsize=7)
+    axes.set_ylabel(f"weight of {objectives[1]}", fontsize=7)
+    axes.tick_params(labelsize=7)
+
+
+def figure1_caption(rows: pd.DataFrame, experiment: str) -> str:
+    last = rows.loc[rows["method"] == "dpa", "iteration"].max()
+    other = next((METHODS[m][0] for m in rows["method"] if m != "dpa"), None)
+    beside = f", and the answer of {other}, which takes no direction," if other else ""
+    return f"""\
+**Figure 1 (experiment {experiment}).** Arithmetic prompting: one policy (DPA, iteration {last})
+answers the same validation prompt under several directions{beside} with lengths and the reward
+model's scores (0–100). The prompt is one of the first in the order of hashed ids and each
+response the first that was sampled: none is picked. Long responses are cut here and whole in the
+table."""
+
+
+def figure1_table(rows: pd.DataFrame, objectives: Sequence[str]) -> Table:
+    """The same as a table, responses in full."""
+    cells = [
+        [
+            METHODS[row["method"]][0], row["asked"] or "–", row["response"], str(row["tokens"]),
+            *(f"{row[f'r_{name}']:.1f}" for name in objectives),
+            f"{row['vr']:.1f}" if row["vr"] == row["vr"] else "–",
+        ]
+        for row in rows.to_dict("records")
+    ]  # fmt: skip
+    header = ["method", "asked to maximize", "response", "tokens", *objectives, "v·r"]
+    return Table("", f"Prompt: {rows['prompt'][0]}", header, cells, text=(2,))
+
+
+# --- Lengths ---------------------------------------------------------------------------------
+
+
+def length_marks(policies: Sequence[Responses], objectives: Sequence[str]) -> pd.DataFrame:
+    """Quantiles of response length (tokens): a row per policy and direction (-1: all of them)."""
+    rows = []
+    for found in policies:
+        groups = [(index, found.indices == index) for index in found.directions]
+        if -1 not in found.directions:
+            groups.append((-1, np.ones(len(found.tokens), dtype=bool)))
+        for index, chosen in groups:
+            tokens = found.tokens[chosen]
+            v: Sequence = found.directions.get(index) or [None] * len(objectives)
+            rows.append(
+                {
+                    "method": found.policy.method, "iteration": found.policy.iteration,
+                    "direction_index": index,
+                    **{f"v_{name}": v[i] for i, name in enumerate(objectives)},
+                    "n": len(tokens), "mean": tokens.mean(),
+                    **dict(zip(QUANTILES, np.percentile(tokens, [*QUANTILES.values()]),
+                               strict=True)),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows).astype({"iteration": "Int64"})
+
+
+def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
+    """Left, a box for each of DPA's directions; right, a box for each method, all its responses."""
+    dpa = marks[(marks["method"] == "dpa") & (marks["direction_index"] >= 0)]
+    steered = [f"v_{name}" for name in objectives]
+    methods = [m for m in METHODS if (marks["method"] == m).any()]
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(WIDTH, 3.6), width_ratios=[max(len(dpa), 2), len(methods)], sharey=True,
+            layout="constrained",
+        )  # fmt: skip
+        colours = direction_colours(len(dpa))
+        _draw_boxes(left, list(_boxes(dpa)), colours)
+        directions = dpa[steered].to_numpy(dtype=float)
+        labels = [
+            text_of_direction(v) if v[0] == v[0] else f"condition {i}"
+            for i, v in enumerate(directions)
+        ]
+        left.set_xticks(range(len(dpa)), labels, rotation=60, ha="right", fontsize=7.5)
+        left.set_xlabel(f"direction ({', '.join(objectives)})")
+        left.set_ylabel("response length (tokens)")
+        last = dpa["iteration"].max()
+        left.set_title(f"DPA, iteration {last}, by direction")
+        whole = marks[marks["direction_index"] == -1].set_index("method").loc[methods]
+        _draw_boxes(right, list(_boxes(whole)), [METHODS[m][2] for m in methods])
+        names = [METHODS[m][0] for m in methods]
+        right.set_xticks(range(len(methods)), names, rotation=60, ha="right", fontsize=7.5)
+        right.set_title("all responses")
+        left.set_ylim(bottom=0)
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _boxes(rows: pd.DataFrame) -> Iterator[dict]:
+    for row in rows.itertuples():
+        yield {
+            "med": row.median, "q1": row.q25, "q3": row.q75, "whislo": row.p5, "whishi": row.p95,
+            "mean": row.mean,
+        }  # fmt: skip
+
+
+def _draw_boxes(axes: Axes, boxes: list[dict], colours: Iterable) -> None:
+    if not boxes:
+        return
+    drawn = axes.bxp(
+        boxes, positions=range(len(boxes)), showfliers=False, widths=0.6, patch_artist=True,
+        showmeans=True,
+        meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black",
+                   "markersize": 3},
+        medianprops={"color": "black", "linewidth": 1.2},
+    )  # fmt: skip
+    for patch, colour in zip(drawn["boxes"], colours, strict=False):
+        patch.set(facecolor=colour, alpha=0.55)
+    axes.grid(axis="x", visible=False)
+
+
+def length_caption(experiment: str) -> str:
+    return f"""\
+**Response length (experiment {experiment}).** Tokens of the validation responses: left, DPA's
+last iteration under each direction; right, every method over all its responses. Boxes are
+quartiles with the median as a line and the mean as a circle, whiskers the 5th and the 95th
+percentile."""
+
+
+# --- Reward against length -------------------------------------------------------------------
+
+
+def reward_length_marks(policies: Sequence[Responses], objectives: Sequence[str]) -> pd.DataFrame:
+    """Dots (at most DOTS responses) and curves (means of BINS parts by length) for each policy.
+
+    `correlation` is Pearson's, of reward and length over all the policy's responses.
+    """
+    rows = []
+    for found in policies:
+        order = np.argsort(found.tokens, kind="stable")
+        parts = [part for part in np.array_split(order, BINS) if len(part)]
+        every = np.arange(0, len(order), max(len(order) // DOTS, 1))
+        for i, name in enumerate(objectives):
+            rewards = found.rewards[:, i]
+            varied = np.ptp(rewards) > 0 and np.ptp(found.tokens) > 0
+            shared = {
+                "objective": name, "method": found.policy.method,
+                "iteration": found.policy.iteration,
+                "correlation": float(np.corrcoef(rewards, found.tokens)[0, 1]) if varied else None,
+            }  # fmt: skip
+            rows += [
+                {"mark": "curve", **shared, "tokens": found.tokens[p].mean(),
+                 "reward": rewards[p].mean(), "n": len(p)}
+                for p in parts
+            ]  # fmt: skip
+            rows += [
+                {"mark": "dot", **shared, "tokens": found.tokens[j], "reward": rewards[j], "n": 1}
+                for j in every
+            ]
+    return pd.DataFrame(rows).astype({"iteration": "Int64"})
+
+
+def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
+    """A panel per objective: DPA's responses as dots, every method's mean reward by length."""
+    methods = [method for method in METHODS if (marks["method"] == method).any()]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(objectives), figsize=(WIDTH, 4.3), squeeze=False, layout="constrained"
+        )
+        for panel, name in zip(axes[0], objectives, strict=True):
+            rows = marks[marks["objective"] == name]
+            dots = rows[(rows["mark"] == "dot") & (rows["method"] == "dpa")]
+            panel.plot(
+                dots["tokens"], dots["reward"], ".", color=METHODS["dpa"][2], alpha=0.10,
+                markersize=3, markeredgewidth=0, rasterized=True, zorder=1,
+            )  # fmt: skip
+            for method in methods:
+                _, marker, colour = METHODS[method]
+                curve = rows[(rows["mark"] == "curve") & (rows["method"] == method)]
+                panel.plot(
+                    curve["tokens"], curve["reward"], marker + "-", color=colour,
+                    label=_length_label(marks, method, objectives), zorder=3,
+                )  # fmt: skip
+            panel.set_xlabel("response length (tokens)")
+            panel.set_ylabel(f"{name} (reward, 0–100)")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, fontsize=7.5, title_fontsize=7.5,
+            title=f"with Pearson's r of length and {', '.join(objectives)}",
+        )  # fmt: skip
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _length_label(marks: pd.DataFrame, method: str, objectives: Sequence[str]) -> str:
+    found = marks[marks["method"] == method].groupby("objective")["correlation"].first()
+    texts = ["–" if pd.isna(found[name]) else f"{found[name]:.2f}" for name in objectives]
+    return f"{METHODS[method][0]} ({', '.join(texts)})".replace("-", "−")
+
+
+def reward_length_caption(experiment: str) -> str:
+    return f"""\
+**Reward against length (experiment {experiment}).** The reward model's scores of the validation
+responses against their length: dots are responses of DPA's last iteration under all directions,
+curves the mean reward of each method in {BINS} equal parts by length; r is Pearson's correlation
+over all responses of a method. A curve that rises with length where quality does not is verbosity
+bias."""

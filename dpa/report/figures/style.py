@@ -1,0 +1,108 @@
+"""What all figures share: one style, colour-blind safe, and files that are byte-stable.
+
+A figure is a file in each of KINDS, the table of its marks (CSV), and a caption (Markdown).
+"""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpa.artefacts.files import atomic, write_text
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import write_sidecar
+from dpa.report.tables import csv_text
+
+#: Inches: the text width of a printed page.
+WIDTH = 7.2
+KINDS = ("pdf", "svg", "png")
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "dpa",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+
+#: Method -> label, marker, colour (Okabe-Ito). DPA's iterations take their colours from viridis.
+METHODS = {
+    "dpa": ("DPA", "o", "#440154"),
+    "steerlm": ("SteerLM", "s", "#D55E00"),
+    "reward_soup": ("Reward Soup", "v", "#0072B2"),
+    "directional_dpo": ("Directional DPO", "^", "#E69F00"),
+    "rsf": ("RSF", "P", "#56B4E9"),
+    "ppo": ("PPO (RLOO)", "X", "#009E73"),
+    "dpo": ("DPO", "D", "#CC79A7"),
+    "sft": ("SFT", "*", "#000000"),
+}
+#: Column prefix of a reward -> who gives it.
+SCORERS = {"r": "by the reward model", "gold": "by the gold scorer"}
+#: The colour of what the paper published.
+PAPER = "#8C8C8C"
+
+
+def iteration_colours(count: int) -> np.ndarray:
+    """Colours of DPA's iterations, light to dark."""
+    return plt.colormaps["viridis"](np.linspace(0.85, 0.0, max(count, 2)))
+
+
+def direction_colours(count: int) -> np.ndarray:
+    """Colours of directions, from the first objective alone to the last trade-off."""
+    return plt.colormaps["plasma"](np.linspace(0.0, 0.75, max(count, 2)))
+
+
+def text_of_direction(direction: Iterable[float], names: Sequence[str] = ()) -> str:
+    """`(0.80, −0.60)`, with names `helpfulness 0.80, verbosity −0.60`."""
+    weights = [f"{v:.2f}".replace("-", "−") for v in direction]
+    if names:
+        return ", ".join(f"{name} {weight}" for name, weight in zip(names, weights, strict=True))
+    return f"({', '.join(weights)})"
+
+
+def write_figure(
+    folder: Path,
+    name: str,
+    figure: Figure,
+    marks: pd.DataFrame,
+    caption: str,
+    inputs: Iterable[Path],
+    dpi: int,
+) -> None:
+    """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
+    table = folder / f"{name}.csv"
+    write_text(table, csv_text(marks))
+    rows = RowCounts.none(len(marks))
+    write_sidecar(table, inputs, rows)
+    text = folder / f"{name}.md"
+    write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")
+    paths = [folder / f"{name}.{kind}" for kind in KINDS]
+    save_figure(figure, paths, dpi)
+    for path in (text, *paths):
+        write_sidecar(path, [table], rows, counted_in=table.name)
+
+
+def save_figure(figure: Figure, paths: Sequence[Path], dpi: int) -> None:
+    """Save in the formats of the paths' suffixes, without dates, each atomically."""
+    for path in paths:
+        metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
+        with plt.rc_context(STYLE), atomic(path) as partial:
+            figure.savefig(partial, metadata=metadata, dpi=dpi)
+    plt.close(figure)

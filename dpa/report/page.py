@@ -1,0 +1,306 @@
+"""The report: one HTML page of everything an experiment made, to be opened from disk.
+
+The page holds its pictures and needs no network. Text from models and data is escaped; Markdown of
+captions, tables and the README is rendered without raw HTML.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from matplotlib.colors import to_hex
+
+from dpa.config.load import ROOT, read_yaml
+from dpa.errors import InputError
+from dpa.report.figures.style import METHODS, direction_colours
+from dpa.report.paper import compare_published, read_marks
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: The README's section that is the one source of the assumptions.
+ASSUMPTIONS = "## Where the paper is silent"
+#: Figures and tables that open the page; the others come in a section of their own.
+FIRST_FIGURES = ("figure1", "figure4", "figure5")
+FIRST_TABLES = ("table1", "table2", "comparison")
+#: Figures and tables of costs.
+COSTS = ("costs",)
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+class PageSection(NamedTuple):
+    """A section of the page; what is particular to it is in the template, by its id."""
+
+    id: str
+    title: str
+    text: Sequence[str] = ()
+    figures: Sequence[dict] = ()
+    tables: Sequence[dict] = ()
+    items: Sequence[tuple[str, str]] = ()
+
+
+def render(
+    folder: Path,
+    experiment: str,
+    config: dict,
+    config_hash: str,
+    figures: Sequence[str],
+    tables: Sequence[str],
+    readme: Path,
+) -> str:
+    """The page for results/<experiment>/ (`folder`), with the named figures and tables.
+
+    `config` is the whole configuration. Raises InputError when a file is missing.
+    """
+    found = {name: load_figure(folder / "figures", name) for name in figures}
+    tabled = {name: load_table(folder / "tables", name) for name in tables}
+    samples = folder / "tables/samples.csv"
+    prompts = list(prompt_cards(read_marks(samples), config)) if "figure1" in tables else []
+    comparisons = list(compare_published(folder / "figures", figures))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    artefacts = list(read_artefacts(folder))
+    return environment.get_template("report.html.j2").render(
+        title=f"Directional Preference Alignment: {experiment}",
+        lead=lead(config),
+        warnings=warnings(config),
+        sections=list(sections(found, tabled, len(prompts), bool(comparisons), config)),
+        prompts=prompts,
+        comparisons=comparisons,
+        assumptions=list(assumptions(readme, config)),
+        changed=as_yaml(changes(read_yaml(ROOT / "config.yaml"), config)),
+        configuration=as_yaml(config),
+        provenance=provenance(artefacts, config, config_hash),
+        artefacts=artefacts,
+    )
+
+
+# --- Parts of the page -----------------------------------------------------------------------
+
+
+def lead(config: dict) -> str:
+    names = ", ".join(objective["name"] for objective in config["objectives"])
+    seeds = config["seed"] if isinstance(config["seed"], list) else [config["seed"]]
+    of = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    methods = ", ".join(METHODS[name][0] for name in config["methods"])
+    compared = f" Methods compared: {methods}." if config["data"]["train_prompts"] else ""
+    return f"Experiment {config['experiment']}, {of}. Objectives: {names}.{compared}"
+
+
+def warnings(config: dict) -> list[str]:
+    """What must be known before a number is read."""
+    if config["world"] is None:
+        return []
+    return [
+        "This is the quickstart: a generated world and models of a fraction of a million "
+        "parameters, trained from scratch on a CPU. It shows that the method and its "
+        "implementation work; its numbers are not those of large language models, and not "
+        "comparable with the paper's."
+    ]
+
+
+def sections(
+    figures: dict[str, dict], tables: dict[str, dict], prompts: int, compared: bool, config: dict
+) -> Iterator[PageSection]:
+    """The page in order; a section without content is left out."""
+
+    def those(found: dict[str, dict], names: Iterable[str]) -> list[dict]:
+        return [found[name] for name in names if name in found]
+
+    def items(shown: Iterable[dict], prefix: str = "") -> list[tuple[str, str]]:
+        return [(f"{prefix}{item['name']}", item["title"]) for item in shown]
+
+    first = those(figures, FIRST_FIGURES)
+    if first:
+        yield PageSection("figures", "Figures", (), first, (), items(first))
+    shown = those(tables, FIRST_TABLES)
+    if shown:
+        yield PageSection("tables", "Tables", (), (), shown, items(shown, "table-"))
+    if prompts:
+        text = (
+            "The same validation prompts, answered by DPA's last iteration under several "
+            "directions and by the other methods. Each response is the first that was sampled, and "
+            "the prompts are those that figures.prompts names: none is picked for its looks.",
+        )
+        numbered = [(f"prompt-{i + 1}", f"Prompt {i + 1}") for i in range(prompts)]
+        yield PageSection("samples", "Side by side", text, items=numbered)
+    if compared:
+        text = (
+            "The paper's numbers are in results/published/, with their source and precision; "
+            "figures 4 and 5 were read off its plots. What is said of the paper here is computed "
+            "from those numbers by the same code as for ours.",
+        )
+        yield PageSection("published", "Against the published numbers", text)
+    rest = [n for n in figures if n not in (*FIRST_FIGURES, *COSTS)]
+    others = [n for n in tables if n not in (*FIRST_TABLES, *COSTS, "figure1")]
+    drawn, tabled = those(figures, rest), those(tables, others)
+    yield PageSection(
+        "more", "Reward model, lengths and other checks", (), drawn, tabled,
+        [*items(drawn), *items(tabled, "table-")],
+    )  # fmt: skip
+    drawn, tabled = those(figures, COSTS), those(tables, COSTS)
+    if drawn:
+        yield PageSection("costs-section", "Costs", (), drawn, tabled)
+    text = (
+        "Choices of ours, each with the configuration key that holds it, and its value here. The "
+        "table is the README's.",
+    )
+    yield PageSection("assumptions", "Where the paper is silent", text)
+    text = (
+        "What this experiment sets otherwise than config.yaml, whose defaults are the paper's:",
+    )
+    yield PageSection("configuration", "Configuration", text)
+    yield PageSection("provenance", "Provenance")
+
+
+def load_figure(folder: Path, name: str) -> dict:
+    """A figure's picture (base64), caption and title."""
+    try:
+        png = (folder / f"{name}.png").read_bytes()
+        caption = (folder / f"{name}.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{error}; rerun the rule that draws {name}") from None
+    title = re.match(r"\*\*(.+?)( \(experiment [^)]*\))?\.?\*\*", caption)
+    return {
+        "name": name,
+        "title": title[1] if title else name,
+        "png": base64.b64encode(png).decode(),
+        "alt": title[1] if title else name,
+        "caption": Markup(MARKDOWN.render(caption)),
+    }
+
+
+def load_table(folder: Path, name: str) -> dict:
+    """A table's page, rendered; its heading becomes the title."""
+    try:
+        text = (folder / f"{name}.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{error}; rerun the rule that makes {name}") from None
+    heading, _, body = text.partition("\n")
+    html = MARKDOWN.render(body).replace("<h2>", "<h4>").replace("</h2>", "</h4>")
+    html = html.replace("<table>", '<div class="scroll"><table>')
+    html = html.replace("</table>", "</table></div>")
+    title = re.sub(r", experiment \S+$", "", heading.removeprefix("# ").strip())
+    return {"name": name, "title": title, "body": Markup(html)}
+
+
+def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
+    """The shown prompts with a card for each response (samples.csv)."""
+    names = [objective["name"] for objective in config["objectives"]]
+    for _, rows in samples.groupby("prompt_number"):
+        steered = int((rows["method"] == "dpa").sum())
+        own = iter(direction_colours(steered))
+        cards = []
+        for row in rows.to_dict("records"):
+            rewards = ", ".join(f"{name} {row[f'r_{name}']:.0f}" for name in names)
+            asked = "" if pd.isna(row["asked"]) else str(row["asked"])
+            method, _, colour = METHODS[row["method"]]
+            cards.append(
+                {
+                    "method": method if pd.isna(row["iteration"])
+                    else f"{method} t={row['iteration']:.0f}",
+                    "asked": asked,
+                    "numbers": f"{row['tokens']} tokens · {rewards}",
+                    "response": "" if pd.isna(row["response"]) else row["response"],
+                    "colour": to_hex(next(own) if row["method"] == "dpa" else colour),
+                }
+            )  # fmt: skip
+        yield {"text": rows["prompt"].iloc[0], "cards": cards}
+
+
+# --- Assumptions, configuration, provenance --------------------------------------------------
+
+
+def assumptions(readme: Path, config: dict) -> Iterator[dict]:
+    """The README's table of assumptions, with this experiment's value of each key."""
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{error}; it has the table of assumptions") from None
+    _, found, section = text.partition(f"\n{ASSUMPTIONS}\n")
+    rows = re.findall(
+        r"^\| (.+?) \| (.+) \| (.+?) \|$", section.partition("\n## ")[0], re.MULTILINE
+    )
+    if not found or len(rows) < 2:
+        raise InputError(f"{readme}: no table under {ASSUMPTIONS!r}")
+    for question, answer, key in rows[1:]:
+        values = [value_of(config, name) for name in re.findall(r"`([\w.*]+)`", key)]
+        yield {
+            "question": Markup(MARKDOWN.renderInline(question)),
+            "answer": Markup(MARKDOWN.renderInline(answer)),
+            "key": Markup(MARKDOWN.renderInline(key)),
+            "value": "; ".join(value for value in values if value is not None),
+        }
+
+
+def value_of(config: dict, key: str) -> str | None:
+    """A key's value as text; None for a section."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return None if isinstance(value, dict) else json.dumps(value)
+
+
+def changes(default: dict, config: dict) -> dict:
+    """What a configuration sets otherwise than the default, section by section."""
+    found = {}
+    for key, value in config.items():
+        before = default.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            value = changes(before, value)
+            if value:
+                found[key] = value
+        elif value != before:
+            found[key] = value
+    return found
+
+
+def as_yaml(config: dict) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def read_artefacts(folder: Path) -> Iterator[dict]:
+    """What the sidecars say, in the order of paths; without the page itself and what is on it."""
+    for path in sorted(folder.rglob("*.meta.json")):
+        name = path.relative_to(folder).as_posix().removesuffix(".meta.json")
+        if name.startswith(("figures/", "tables/")) or name in ("report.html", "provenance.json"):
+            continue
+        try:
+            sidecar = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: {error}; rerun the rule that makes {name}") from None
+        counts = sidecar.get("counts", {})
+        dropped = {reason: n for reason, n in counts.get("dropped", {}).items() if n}
+        yield {
+            "path": name,
+            "sha": (sidecar.get("sha256") or "")[:12],
+            "code": sidecar.get("code_version", ""),
+            "read": counts.get("read", ""),
+            "kept": counts.get("kept", ""),
+            "dropped": ", ".join(f"{n} {reason}" for reason, n in dropped.items()),
+            "packages": sidecar.get("packages", {}),
+        }
+
+
+def provenance(artefacts: Sequence[dict], config: dict, config_hash: str) -> list[tuple[str, str]]:
+    """Name and value of what identifies the run."""
+    versions = dict.fromkeys(artefact["code"] for artefact in artefacts)
+    packages = {name: v for artefact in artefacts for name, v in artefact["packages"].items()}
+    return [
+        ("experiment", config["experiment"]),
+        ("configuration", config_hash),
+        ("base seed", json.dumps(config["seed"])),
+        ("code", ", ".join(versions)),
+        *sorted(packages.items()),
+    ]

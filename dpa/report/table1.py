@@ -1,0 +1,361 @@
+"""Table 1 in numbers: the properties that the paper ticks off, measured, and DPA method by method.
+
+Each seed is a run of its own. With one seed a number has a bootstrap interval over prompts, with
+several it is the mean over seeds with its standard error.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dpa.errors import InputError
+from dpa.evaluation.bootstrap import (
+    LEVEL,
+    NAN,
+    TOLERANCE,
+    Interval,
+    common_prompts,
+    controls,
+    dominances,
+    draw_prompts,
+    hypervolumes,
+    infeasible_shares,
+    interval,
+    mean_and_error,
+    mean_scalar_rewards,
+    policy_points,
+    replicate,
+)
+from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
+from dpa.report.tables import Table
+from dpa.seeds import derive_seed
+
+#: The rows in order: the paper's five methods by their names there, then ours.
+LABELS = {
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "reward_soup": "Reward Soup",
+    "steerlm": "SteerLM",
+    "dpa": "DPA",
+    "sft": "SFT",
+    "rsf": "RSF",
+    "directional_dpo": "Directional DPO",
+}
+#: Objectives that a method takes into account; those not listed take all of them.
+CONDITIONED = {"ppo": 1, "dpo": 1, "rsf": 1, "sft": 0}
+#: Whose rewards: column prefix -> what it adds to a measure's name.
+SCORERS = {"r": "", "gold": "_gold"}
+#: Headings of the two tables.
+HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
+#: What DPA and the baselines are compared by.
+COMPARED = {"hypervolume": "hypervolume", "mean_vr": "mean v·r"}
+
+#: Prefix of the columns that hold what the paper says.
+PUBLISHED = "published_"
+
+#: Method -> measure -> its bootstrap replicates.
+Measures = dict[str, dict[str, np.ndarray]]
+#: Method -> what it took -> how much.
+Costs = dict[str, dict[str, float]]
+
+
+class Seed(NamedTuple):
+    """All numbers of one run."""
+
+    seed: int
+    prompts: int
+    measures: Measures
+    costs: Costs
+
+
+# --- One seed --------------------------------------------------------------------------------
+
+
+def measure_seed(
+    table: pd.DataFrame,
+    run: Path,
+    parts: dict[str, list[str]],
+    objectives: Sequence[str],
+    reference: Sequence[float],
+) -> Seed:
+    """The numbers of one run, from its prompt_rewards.parquet (bootstrap) and its folder.
+
+    `parts` are the folders of the run that make up each method. Raises InputError when a method of
+    the table is unknown or has no entry there, or when there is no DPA to compare with.
+    """
+    seeds = table["seed"].unique().tolist()
+    if len(seeds) != 1:
+        raise InputError(f"prompt rewards of {run}: seeds {seeds}; give one table for each seed")
+    found = set(table["method"])
+    if unknown := sorted((found | set(parts)) - set(LABELS)):
+        raise InputError(f"unknown methods {unknown}; known: {', '.join(LABELS)}")
+    if missing := sorted(found - set(parts)):
+        raise InputError(f"--parts: no entry for {missing}; give [] for a published model")
+    methods = [method for method in LABELS if method in found]
+    prompts = common_prompts(table)
+    directions = _evaluation_directions(table, objectives, prompts)
+    return Seed(
+        seeds[0],
+        len(prompts),
+        _measure(table, methods, objectives, reference, prompts, directions),
+        {m: _cost(run, m, parts[m], *directions.shape[::-1]) for m in methods},
+    )
+
+
+def _evaluation_directions(
+    table: pd.DataFrame, objectives: Sequence[str], prompts: Sequence[str]
+) -> np.ndarray:
+    """(directions, k) those of DPA's last iteration."""
+    if not (table["method"] == "dpa").any():
+        raise InputError("prompt rewards: no dpa, with which all are compared; evaluate it")
+    last = _last_iteration(table, "dpa")
+    directions = policy_points(table, "dpa", last, objectives, "r", prompts).directions
+    if directions is None:
+        raise InputError(f"prompt rewards: dpa's iteration {last} takes no directions; train more")
+    return directions
+
+
+def _last_iteration(table: pd.DataFrame, method: str) -> int | None:
+    """None for methods without iterations."""
+    last = table.loc[table["method"] == method, "iteration"].max()
+    return None if pd.isna(last) else int(last)
+
+
+def _measure(
+    table: pd.DataFrame,
+    methods: Sequence[str],
+    objectives: Sequence[str],
+    reference: Sequence[float],
+    prompts: Sequence[str],
+    directions: np.ndarray,
+) -> Measures:
+    """Replicates of all measures; the same prompts are drawn for every method and scorer."""
+    counts = draw_prompts(len(prompts), derive_seed(table["seed"].iloc[0], "bootstrap"))
+    measures: Measures = {method: {} for method in methods}
+    for by, suffix in SCORERS.items():
+        if f"{by}_{objectives[0]}" not in table:
+            continue
+        points = {
+            m: policy_points(table, m, _last_iteration(table, m), objectives, by, prompts)
+            for m in methods
+        }
+        fronts = {m: replicate(counts, points[m].rewards) for m in methods}
+        for method, (_, asked, conditions) in points.items():
+            steered = asked is not None
+            if asked is not None and not _same(asked, directions):
+                raise InputError(f"{method}: not evaluated in dpa's directions; evaluate it again")
+            front, values = fronts[method], measures[method]
+            values[f"hypervolume{suffix}"] = hypervolumes(front, reference)
+            values[f"mean_vr{suffix}"] = mean_scalar_rewards(front, directions, steered)
+            values[f"control{suffix}"] = controls(front, asked if steered else conditions)
+            values[f"infeasible_share{suffix}"] = infeasible_shares(front, points[method])
+            values[f"dominated_by_dpa{suffix}"] = (
+                np.full(len(front), NAN)
+                if method == "dpa"
+                else dominances(fronts["dpa"], front, reference)
+            )
+    return measures
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b)
+
+
+def _cost(
+    run: Path, method: str, parts: Sequence[str], objectives: int, directions: int
+) -> dict[str, float]:
+    models = stored_models(method, objectives, directions)
+    stored = {"models": models, "bytes": models * policy_bytes(run, parts)}
+    return {**stored, **method_cost(run, parts)._asdict()}
+
+
+# --- All seeds -------------------------------------------------------------------------------
+
+
+def table1(seeds: Sequence[Seed], objectives: int, published: pd.DataFrame) -> pd.DataFrame:
+    """One row per method. A measure has columns `x`, `x_low`, `x_high`, `x_se`; a cost `x`, `x_se`.
+
+    `published` is results/published/table1_method_properties.csv; its columns come with the prefix
+    `published_`. A method that some seeds lack is summed up over the others (column `seeds`).
+    """
+    rows = []
+    properties = published.set_index("method")
+    for method, label in LABELS.items():
+        having = [seed for seed in seeds if method in seed.measures]
+        if not having:
+            continue
+        row = {
+            "method": label,
+            "seeds": len(having),
+            "objectives_conditioned": CONDITIONED.get(method, objectives),
+        }
+        for name in having[0].measures[method]:
+            row |= _summary(name, [interval(seed.measures[method][name]) for seed in having])
+        for name in having[0].costs[method]:
+            value, error = mean_and_error([seed.costs[method][name] for seed in having])
+            row |= {name: value, f"{name}_se": error}
+        if label in properties.index:
+            row |= properties.loc[label].add_prefix(PUBLISHED).to_dict()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _summary(name: str, intervals: Sequence[Interval]) -> dict[str, float]:
+    """Columns of a measure: a single seed has its interval, several have their standard error."""
+    value, error = mean_and_error([found.value for found in intervals])
+    low, high = intervals[0][1:] if len(intervals) == 1 else (NAN, NAN)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_se": error}
+
+
+def comparison(seeds: Sequence[Seed]) -> pd.DataFrame:
+    """DPA's last iteration against each other method: a row per method, measure, scorer and seed.
+
+    `difference` is DPA minus the method, with its paired bootstrap interval; `wins` counts the
+    seeds, of `seeds`, on which it is positive.
+    """
+    rows = [
+        {"method": label, "measure": measure, "by": by, "seed": seed.seed, **gain}
+        for method, label in LABELS.items()
+        for measure in COMPARED
+        for by, suffix in SCORERS.items()
+        for seed in seeds
+        for gain in _gain(seed.measures, method, f"{measure}{suffix}")
+    ]
+    columns = ["method", "measure", "by", "seed", "dpa", "baseline", "difference", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns)
+    positive = (table["difference"] > 0).groupby([table[c] for c in columns[:3]])
+    return table.assign(wins=positive.transform("sum"), seeds=positive.transform("size"))
+
+
+def _gain(measures: Measures, method: str, name: str) -> Iterator[dict[str, float]]:
+    """What DPA has over a method in one seed; nothing where there is nothing to compare."""
+    if method != "dpa" and name in measures.get(method, {}):
+        dpa, baseline = measures["dpa"][name], measures[method][name]
+        difference, low, high = interval(dpa - baseline)
+        yield {
+            "dpa": float(dpa[0]),
+            "baseline": float(baseline[0]),
+            "difference": difference,
+            "low": low,
+            "high": high,
+        }
+
+
+# --- For readers -----------------------------------------------------------------------------
+
+#: Title of a part of the table, what it says, and its columns: name, heading, format, unit.
+SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
+    (
+        "Properties",
+        "Control is Spearman's correlation of the requested and the obtained trade-off, the mean "
+        "over objectives (0: no control; blank: nothing can be requested). A request is infeasible "
+        f"if a reward misses it by more than {TOLERANCE:g} points; a direction requests no "
+        "rewards, so its share is 0 by construction. Models are those stored to serve every "
+        "evaluated direction. The last columns are the paper's.",
+        [
+            ("objectives_conditioned", "objectives conditioned on", ".0f", 1),
+            ("control", "control", ".3f", 1),
+            ("control_gold", "control (gold)", ".3f", 1),
+            ("models", "models stored", ".0f", 1),
+            ("bytes", "MB stored", ",.1f", 1e6),
+            ("infeasible_share", "infeasible share", ".3f", 1),
+            ("infeasible_share_gold", "infeasible share (gold)", ".3f", 1),
+        ],
+    ),
+    (
+        "Rewards",
+        "Hypervolume is in percent of the box from the reference corner to the ideal. Mean v·r "
+        "takes a steered method at its own point for each direction, any other at its most "
+        "favourable one. Dominated is the share of a method's points to which some point of DPA is "
+        "at least equal in every objective.",
+        [
+            ("hypervolume", "hypervolume", ".2f", 1),
+            ("hypervolume_gold", "hypervolume (gold)", ".2f", 1),
+            ("mean_vr", "mean v·r", ".2f", 1),
+            ("mean_vr_gold", "mean v·r (gold)", ".2f", 1),
+            ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
+            ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
+        ],
+    ),
+    (
+        "Cost",
+        "Of making the method as it was evaluated, for PPO and RSF one trade-off only. Tokens "
+        "trained are response tokens of the training rows, counted once for all epochs; seconds "
+        "are the wall time of its jobs one after the other.",
+        [
+            ("tokens_sampled", "tokens sampled", ",.0f", 1),
+            ("responses_scored", "responses scored", ",.0f", 1),
+            ("tokens_trained", "tokens trained", ",.0f", 1),
+            ("seconds", "seconds", ",.0f", 1),
+        ],
+    ),
+]
+
+
+def table1_tables(table: pd.DataFrame) -> list[Table]:
+    """Table 1 as three tables with what their columns mean."""
+    found = []
+    for title, meaning, columns in SECTIONS:
+        present = [column for column in columns if column[0] in table]
+        published = [c for c in table if c.startswith(PUBLISHED)] if title == "Properties" else []
+        header = ["method", *(heading for _, heading, _, _ in present)]
+        header += ["paper: " + c.removeprefix(PUBLISHED).replace("_", " ") for c in published]
+        rows = [
+            [
+                row["method"],
+                *(_cell(row, name, form, unit) for name, _, form, unit in present),
+                *("" if pd.isna(row[name]) else row[name] for name in published),
+            ]
+            for row in table.to_dict("records")
+        ]
+        found.append(Table(title, meaning, header, rows))
+    return found
+
+
+def comparison_tables(table: pd.DataFrame) -> list[Table]:
+    """The comparison as one table: on how many seeds DPA wins, and by how much in each."""
+    names = {"r": "reward model", "gold": "gold"}
+    rows = []
+    for (method, measure, by), group in table.groupby(["method", "measure", "by"], sort=False):
+        gains = [
+            f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+            for difference, low, high in group[["difference", "low", "high"]].to_numpy(dtype=float)
+        ]
+        wins = f"{group['wins'].iloc[0]} of {len(group)}"
+        rows.append([method, COMPARED[measure], names[by], wins, ", ".join(gains)])
+    header = ["against", "measure", "by", "seeds won", "DPA minus method, seed by seed"]
+    return [Table("", "", header, rows)]
+
+
+def table1_lead(seeds: Sequence[Seed]) -> str:
+    """How the numbers of table 1 are to be read."""
+    if len(seeds) > 1:
+        return f"Means over {len(seeds)} seeds ± their standard errors."
+    return (
+        f"Seed {seeds[0].seed}, {seeds[0].prompts} prompts; in brackets, {LEVEL:g} % intervals of "
+        "a paired bootstrap over prompts."
+    )
+
+
+def comparison_lead(seeds: Sequence[Seed]) -> str:
+    """How the numbers of the comparison are to be read."""
+    numbers = ", ".join(str(seed.seed) for seed in seeds)
+    return (
+        f"Seeds in order: {numbers}. In brackets, {LEVEL:g} % intervals of a paired bootstrap over "
+        "prompts."
+    )
+
+
+def _cell(row: dict, name: str, form: str, unit: float) -> str:
+    """`value`, `value [low, high]` or `value ± se`; blank where there is none."""
+    value, low, high, error = (
+        row.get(name + end, NAN) / unit for end in ("", "_low", "_high", "_se")
+    )
+    if np.isnan(value):
+        return ""
+    if not np.isnan(low):
+        return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}" if np.isnan(error) else f"{value:{form}} ± {error:{form}}"

@@ -1,0 +1,174 @@
+"""Every artefact of an experiment against its sidecar: what is lost, changed or unaccounted for.
+
+The whole folder is walked, so that nothing is trusted because a rule says it should be there. Each
+file is hashed once, however many sidecars name it as an input. No torch here.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpa.artefacts.files import content_hash
+from dpa.artefacts.jsonl import decode_lines
+from dpa.artefacts.sidecars import SIDECAR, sidecar_path
+from dpa.errors import InputError
+from dpa.records import (
+    Annotation,
+    Choice,
+    JudgedSample,
+    Pair,
+    Prompt,
+    Rating,
+    Sample,
+    ScoredChoice,
+    ScoredSample,
+    Selected,
+)
+
+#: What the lines of a JSONL file are, by its path below a run's folder; the first that fits.
+RECORDS: tuple[tuple[str, Any], ...] = (
+    ("*/data/raw/*", dict),  # in the schemas of other data sets
+    ("*/data/ratings.jsonl", Rating),
+    ("*/data/prompts/*", Prompt),
+    ("*/annotations/*", Annotation),
+    ("*/sampled/*", Sample),
+    ("*/scored/*", ScoredSample),
+    ("*/selected.jsonl", Selected),
+    ("*/pairs.jsonl", Pair),
+    ("*/alpacaeval/prompts.jsonl", Prompt),
+    ("*/rewardbench/prompts.jsonl", Prompt),
+    ("*/rewardbench/items.jsonl", Choice),
+    ("*/rewardbench/judged/*", JudgedSample),
+    ("*/rewardbench/rewards.jsonl", ScoredChoice),
+)
+#: Folders of a run that hold no artefacts.
+WITHOUT_SIDECARS = ("logs", "benchmarks")
+#: What an experiment's artefacts are listed in (dpa.report.run_record).
+RUN_RECORD = "provenance.json"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Problem(NamedTuple):
+    """What is wrong with an artefact, and what to do."""
+
+    artefact: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.artefact}: {' '.join(self.what.split())}"
+
+
+def artefacts_of(results: Path) -> Iterator[Path]:
+    """Whatever has a sidecar or should have one, in the order of paths.
+
+    A folder with a sidecar is one artefact. What a job has in hand (*.partial) is none.
+    """
+    named = {path.name for path in results.iterdir()}
+    told = {name.removesuffix(SIDECAR) for name in named if name.endswith(SIDECAR)}
+    for name in sorted(told | {name for name in named if not name.endswith(SIDECAR)}):
+        path = results / name
+        if name in told:
+            yield path
+        elif ".partial" in name or name.startswith("."):
+            continue
+        elif not path.is_dir():
+            yield path
+        elif name not in WITHOUT_SIDECARS:
+            yield from artefacts_of(path)
+
+
+def record_type(path: Path) -> Any:
+    """What the lines of a JSONL file of a run are; None where that is not known."""
+    place = "/" + path.as_posix().lstrip("/")
+    return next((type for pattern, type in RECORDS if fnmatchcase(place, pattern)), None)
+
+
+def artefact_problems(
+    results: Path, on_artefact: Callable[[], None] = lambda: None
+) -> Iterator[Problem]:
+    """Everything that is wrong below an experiment's folder; `on_artefact` is called behind each.
+
+    Inputs are as sidecars name them: relative to the working directory. An input that is gone is no
+    problem, one that has other content than the artefact was made from is.
+    """
+    hashed = cache(content_hash)
+    listed = _listed(results)
+    for artefact in artefacts_of(results):
+        by_record = listed.pop(artefact.relative_to(results).as_posix(), None)
+        for what in _wrong_with(artefact, hashed, by_record):
+            yield Problem(artefact, what)
+        on_artefact()
+    for name in sorted(listed):
+        yield Problem(
+            results / name, f"is not there, nor its sidecar, but {RUN_RECORD} lists it; rerun"
+        )
+
+
+def _listed(results: Path) -> dict[str, str]:
+    """Artefacts and their hashes by the experiment's record, if it has one that can be read."""
+    try:
+        return dict(json.loads((results / RUN_RECORD).read_bytes())["artefacts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _wrong_with(
+    artefact: Path, hashed: Callable[[Path], str | None], by_record: str | None
+) -> Iterator[str]:
+    sidecar = sidecar_path(artefact)
+    again = f"delete it and {sidecar.name}, then rerun"
+    if not sidecar.exists():
+        yield f"has no sidecar {sidecar.name}; delete it, then rerun"
+        return
+    try:
+        told = json.loads(sidecar.read_bytes())
+        recorded, inputs = told["sha256"], dict(told["inputs"])
+        losses = told.get("counts")
+        lost = losses and losses["read"] - losses["kept"] - sum(losses["dropped"].values())
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"its sidecar cannot be read ({error!r}); {again}"
+        return
+    if not artefact.exists():
+        yield f"is not there, but its sidecar is; delete {sidecar.name}, then rerun"
+    elif hashed(artefact) != recorded:
+        yield f"is not what was written (sha256 {hashed(artefact)}, recorded {recorded}); {again}"
+    elif by_record not in (None, recorded):
+        yield f"is another than {RUN_RECORD} lists; rerun"
+    if artefact.suffix == ".jsonl" and artefact.is_file():
+        yield from _wrong_records(artefact, told, again)
+    elif artefact.suffix == ".json" and artefact.is_file():
+        try:
+            json.loads(artefact.read_bytes())
+        except ValueError as error:
+            yield f"is no JSON ({error}); {again}"
+    if lost:
+        yield (
+            f"its sidecar counts {losses['read']} rows as read, but {losses['kept']} as kept and "
+            f"{losses['dropped']} as dropped; {again}"
+        )
+    for name, then in sorted(inputs.items()):
+        now = hashed(Path(name)) if SHA256.fullmatch(str(then)) else None
+        if now is not None and now != then:
+            yield f"was made from another {name} (sha256 then {then}, now {now}); {again}"
+
+
+def _wrong_records(artefact: Path, told: dict, again: str) -> Iterator[str]:
+    """Lines that are lost, added, or not records of the file's type."""
+    type = record_type(artefact)
+    if type is None:
+        yield "what its records are is not known; name it in dpa.report.verify.RECORDS"
+        return
+    count = 0
+    try:
+        for _ in decode_lines(artefact, type, counted=False):
+            count += 1
+    except InputError as error:
+        where = str(error).removeprefix(f"{artefact}:").strip()
+        yield f"{'line ' if where[:1].isdigit() else ''}{where}; {again}"
+        return
+    if told.get("records") != count:
+        yield f"has {count} records, its sidecar counts {told.get('records')}; {again}"

@@ -1,0 +1,203 @@
+"""From files of samples to scored samples, and of RewardBench's choices. No torch here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from dpa.artefacts.files import content_hash
+from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import fingerprint, write_sidecar
+from dpa.config.steering import ObjectiveConfig
+from dpa.errors import InputError
+from dpa.objectives import objective_rewards
+from dpa.records import Choice, Sample, ScoredChoice, ScoredSample
+from dpa.reward.load import open_scorer
+from dpa.reward.scorer import Group, Scorer, named_scores
+from dpa.runtime.log import Progress, log
+from dpa.text.prompts import Conversation, read_prompts
+
+#: Prompts that are scored together, and that a killed job scores again. Scores depend on it in the
+#: last decimals at most, on the number of shards never.
+PROMPTS_PER_CHUNK = 16
+
+
+class SamplesToScore(NamedTuple):
+    """A file of samples that was read through: its prompts' texts, and samples per prompt."""
+
+    samples: Path
+    texts: dict[str, Conversation]
+    per_prompt: list[int]
+
+
+def check_samples(samples: Path, prompts: Path) -> SamplesToScore:
+    """Read samples and prompts through, before a model is loaded.
+
+    Raises InputError naming the line of a sample whose prompt is not in the prompt file.
+    """
+    texts = {prompt.prompt_id: prompt.prompt for prompt in read_prompts(prompts)}
+    per_prompt = []
+    for _, group in groupby(enumerate(decode_lines(samples, Sample), 1), _prompt_of):
+        members = list(group)
+        _text(texts, members[0], samples)
+        per_prompt.append(len(members))
+    return SamplesToScore(samples, texts, per_prompt)
+
+
+def groups_of(checked: SamplesToScore) -> Iterator[Group]:
+    """Each prompt's text with its responses."""
+    samples, texts, _ = checked
+    for prompt_id, group in groupby(decode_lines(samples, Sample), lambda s: s.prompt_id):
+        yield texts[prompt_id], [sample.response for sample in group]
+
+
+def score_samples(
+    model: Scorer,
+    checked: SamplesToScore,
+    objectives: Sequence[ObjectiveConfig],
+    output: Path,
+    fingerprint: str,
+    sidecar: Callable[[], None],
+) -> int:
+    """Write a ScoredSample for each Sample, in the same order, and its `sidecar`; returns the
+    number of records.
+
+    Samples of a prompt are contiguous. Resumes behind the prompts that a killed job with the same
+    fingerprint has scored. Raises InputError naming the line of a response whose scores are not
+    finite.
+    """
+    samples, texts, per_prompt = checked
+    sizes = [
+        sum(per_prompt[i : i + PROMPTS_PER_CHUNK])
+        for i in range(0, len(per_prompt), PROMPTS_PER_CHUNK)
+    ]
+    writer = ChunkedWriter(output, ScoredSample, sizes, fingerprint)
+    done = sum(sizes[: writer.done])
+    progress = Progress(sum(sizes), "responses", done)
+    numbered = islice(enumerate(decode_lines(samples, Sample), 1), done, None)
+    for size in sizes[writer.done :]:
+        chunk = [list(group) for _, group in groupby(islice(numbered, size), _prompt_of)]
+        groups = [
+            (_text(texts, group[0], samples), [s.response for _, s in group]) for group in chunk
+        ]
+        writer.write(
+            [
+                _scored(sample, named_scores(model.names, row, f"{samples}:{line}"), objectives)
+                for group, scores in zip(chunk, model.score_groups(groups), strict=True)
+                for (line, sample), row in zip(group, scores, strict=True)
+            ]
+        )
+        progress.advance(size)
+    writer.finish(sidecar)
+    return sum(sizes)
+
+
+def score_sample_file(
+    reward_model: tuple[str, str | None],
+    samples: Path,
+    prompts: Path,
+    objectives: Sequence[ObjectiveConfig],
+    output: Path,
+    *,
+    tokens_per_batch: int,
+    attributes: Sequence[str] | None = None,
+    engine: str = "transformers",
+) -> None:
+    """`score_samples` by a reward model given as (path, revision), with the sidecar.
+
+    `engine` runs it: `transformers` or `vllm`.
+    """
+    path, revision = reward_model
+    checked = check_samples(samples, prompts)
+    inputs: list[Path | str] = [path, samples, prompts]
+    with open_scorer(
+        engine,
+        path,
+        revision,
+        output,
+        attributes=attributes,
+        objectives=objectives,
+        tokens_per_batch=tokens_per_batch,
+    ) as model:
+        settings = [
+            path,
+            revision,
+            model.names,
+            [objective.model_dump() for objective in objectives],
+            tokens_per_batch,
+            engine,
+        ]
+        known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
+        survey = model.survey(groups_of(checked))
+        survey.check(output)
+
+        def sidecar() -> None:
+            losses = RowCounts.none(sum(checked.per_prompt))
+            write_sidecar(
+                output,
+                inputs,
+                losses,
+                rows=losses.read,
+                scored=survey.inputs,
+                cut=survey.cut,
+                neutralised=model.controls.log_neutralised(),
+            )
+
+        rows = score_samples(model, checked, objectives, output, known, sidecar)
+    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, survey.cut, model.max_length)
+
+
+def _prompt_of(numbered: tuple[int, Sample]) -> str:
+    return numbered[1].prompt_id
+
+
+def _text(
+    texts: dict[str, Conversation], numbered: tuple[int, Sample], samples: Path
+) -> Conversation:
+    line, sample = numbered
+    if sample.prompt_id not in texts:
+        raise InputError(
+            f"{samples}:{line}: prompt {sample.prompt_id} is not in the prompt file; "
+            "the samples belong to other data: delete them and rerun"
+        )
+    return texts[sample.prompt_id]
+
+
+def _scored(
+    sample: Sample, attributes: dict[str, float], objectives: Sequence[ObjectiveConfig]
+) -> ScoredSample:
+    return ScoredSample(
+        **msgspec.structs.asdict(sample),
+        attributes=attributes,
+        rewards=objective_rewards(attributes, objectives),
+    )
+
+
+#: Choices that a reward model scores together.
+CHOICES_PER_CHUNK = 16
+
+
+def score_choices(
+    model: Scorer, items: Path, choices: Sequence[Choice], objectives: Sequence[ObjectiveConfig]
+) -> Iterator[ScoredChoice]:
+    """The reward model's scores of every choice, in order; `items` is where they are from."""
+    progress = Progress(len(choices), "choices")
+    for start in range(0, len(choices), CHOICES_PER_CHUNK):
+        chunk = choices[start : start + CHOICES_PER_CHUNK]
+        arrays = model.score_chunk([(c.prompt, [c.chosen, c.rejected]) for c in chunk])
+        for number, (choice, array) in enumerate(zip(chunk, arrays, strict=True), start + 1):
+            chosen, rejected = (
+                named_scores(model.names, row, f"{items}:{number}") for row in array
+            )
+            yield ScoredChoice(
+                item_id=choice.item_id,
+                subset=choice.subset,
+                chosen=chosen,
+                rejected=rejected,
+                chosen_rewards=objective_rewards(chosen, objectives),
+                rejected_rewards=objective_rewards(rejected, objectives),
+            )
+        progress.advance(len(chunk))

@@ -1,0 +1,172 @@
+"""Scores of responses by a reward model checkpoint: the engines of every scoring rule.
+
+With transformers, the responses to one prompt share the computation of what their inputs have in
+common, equal responses are scored once, and there is no padding (dpa.reward.packed): every token is
+computed once. The scores are those of plain transformers, one input at a time, within rounding.
+vLLM's engine (dpa.reward.vllm_scorer) is given the same tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from dpa.config.steering import ObjectiveConfig
+from dpa.models import load_checkpoint_config, load_model, load_tokenizer
+from dpa.objectives import check_outputs
+from dpa.reward.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, use_packed_attention
+from dpa.reward.scorer import Scorer, output_names
+from dpa.runtime.log import log
+from dpa.text.prompts import Conversation
+
+
+class TransformersScorer(Scorer):
+    """A reward model in transformers, on the GPU if there is one.
+
+    A forward pass takes at most `tokens_per_batch` tokens, fewer where the device has no use or no
+    memory for as many. That limit is the same for every run on such a device. When memory runs out
+    all the same, it is halved for the rest of the process: the last decimals may then differ.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
+        super().__init__(tokenizer, model.config, names)
+        self.model = model.eval()
+        self.packed = use_packed_attention(model)
+        self.most_tokens = min(tokens_per_batch, useful_tokens(model))
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        revision: str | None = None,
+        *,
+        attributes: Sequence[str] | None = None,
+        objectives: Sequence[ObjectiveConfig] = (),
+        tokens_per_batch: int,
+    ) -> "TransformersScorer":
+        """Load a checkpoint of AutoModelForSequenceClassification, in float32 on a CPU.
+
+        `attributes` names the outputs, in order: of a checkpoint that does not name them itself, or
+        to be checked. Raises InputError before the weights are read when names are missing or
+        differ, or when one of the `objectives` uses an output that is not there.
+        """
+        gpu = torch.cuda.is_available()
+        names = output_names(load_checkpoint_config(path, revision), attributes, path)
+        check_outputs(objectives, names, path)
+        tokenizer = load_tokenizer(path, revision)
+        model = load_model(
+            AutoModelForSequenceClassification,
+            path,
+            revision,
+            dtype=torch.bfloat16 if gpu else torch.float32,
+        )
+        return cls(model.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch)
+
+    def _score(
+        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
+    ) -> np.ndarray:
+        families = list(self._families(inputs, places))
+        while True:
+            try:
+                return self._score_families(families, len(inputs))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.most_tokens < SMALLEST_BATCH:
+                    raise
+            self.most_tokens //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning("out of memory; going on with %d tokens at a time", self.most_tokens)
+
+    @torch.inference_mode()
+    def _score_families(self, families: list[Family], inputs: int) -> np.ndarray:
+        scores = np.empty((inputs, len(self.names)))
+        backbone = self.model.base_model
+        if self.packed:
+            for block_tokens in (BLOCK_TOKENS, 0):
+                for work in passes(families, self.most_tokens, block_tokens):
+                    scores[work.rows] = self._head(last_hidden_states(backbone, work))
+                    self.on_batch()
+                if np.isfinite(scores).all():
+                    break
+                # NaN goes through masks, to the rows of its block: tell whose it is.
+            return scores
+        for family in families:
+            for row, rest in zip(family.rows, family.rests, strict=True):
+                ids = torch.tensor([family.prefix + rest], device=self.model.device)
+                states = backbone(ids, use_cache=False).last_hidden_state
+                scores[row] = self._head(states[:, -1])
+                self.on_batch()
+        return scores
+
+    def _families(
+        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
+    ) -> Iterator[Family]:
+        """Inputs grouped by prompt with their common beginning. Inputs that were cut, or that have
+        nobody to share with, are families of their own."""
+        tokens = self._tokens(inputs)
+        groups: dict[int, list[int]] = {}
+        for (group, _), row in places.items():
+            ids, cut = tokens[row]
+            if cut:
+                yield Family([], [ids], [row])
+            else:
+                groups.setdefault(group, []).append(row)
+        for rows in groups.values():
+            members = [tokens[row][0] for row in rows]
+            shared = common_prefix(members) if len(rows) > 1 else 0
+            yield Family(members[0][:shared], [ids[shared:] for ids in members], rows)
+
+    def _head(self, hidden: Tensor) -> np.ndarray:
+        """(rows, outputs) scores of the last tokens' states."""
+        # In float32: bfloat16 would round scores to half a point.
+        score = self.model.score
+        bias = None if score.bias is None else score.bias.float()
+        return torch.nn.functional.linear(hidden.float(), score.weight.float(), bias).cpu().numpy()
+
+
+#: Tokens of a pass on a CPU: more gain nothing and fall out of its caches (measured).
+CPU_BATCH = 2048
+
+
+#: Below this many tokens a pass is one input: out of memory then means what it says.
+SMALLEST_BATCH = 64
+
+
+#: Share of a GPU's memory for weights and a pass; the rest is for what others and kernels take.
+MEMORY_SHARE = 0.8
+
+
+def useful_tokens(model: Any) -> int:
+    """Tokens of a forward pass that the model's device has use and memory for.
+
+    On a GPU by its whole memory, not by what happens to be free: batches, and with them the last
+    decimals, are then the same in every run. Per token a pass holds the insides of one layer and
+    the states between layers (dpa.plan.memory), and at most the keys and values of all of them.
+    """
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    config = model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv = width * (getattr(config, "num_key_value_heads", None) or heads)
+    inside = 8 * config.hidden_size + 2 * heads * width + 2 * kv + 5 * config.intermediate_size
+    size = model.dtype.itemsize
+    per_token = size * (inside + 2 * config.num_hidden_layers * kv)
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    _, memory = torch.cuda.mem_get_info(model.device)
+    return max(SMALLEST_BATCH, int((MEMORY_SHARE * memory - weights) / per_token))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or (a plain RuntimeError) on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def common_prefix(rows: Sequence[list[int]]) -> int:
+    """Number of tokens with which all rows begin, at least one fewer than any row has."""
+    low, high = min(rows), max(rows)  # in dictionary order: the others lie between
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if low[i] != high[i]), limit)

@@ -1,0 +1,76 @@
+"""Scoring with vLLM: the reward model as a classifier that pools each input's last token."""
+
+from typing import Any
+
+import numpy as np
+
+from dpa.errors import InputError
+from dpa.generation.vllm_engine import ON_CPU, close_vllm, import_vllm
+from dpa.models import is_trusted, refuse_pickles
+from dpa.reward.scorer import Scorer
+from dpa.text.prompts import Conversation
+
+
+class VllmScorer(Scorer):
+    """A reward model in vLLM.
+
+    bfloat16 on a GPU, float32 on a CPU; the head is float32 on both, as in transformers' engine.
+    The inputs of a chunk are handed over in one go, and what they have in common is computed once
+    (vLLM's prefix cache).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        revision: str | None,
+        config: Any,
+        tokenizer: Any,
+        names: list[str],
+        tokens_per_batch: int,
+    ) -> None:
+        super().__init__(tokenizer, config, names)
+        LLM, on_cpu = import_vllm("reward_model.engine")
+        from vllm.config import PoolerConfig
+
+        refuse_pickles(path)
+        try:
+            self.llm = LLM(
+                model=path,
+                revision=revision,
+                tokenizer_revision=revision,
+                trust_remote_code=is_trusted(path, revision),
+                load_format="safetensors",
+                runner="pooling",
+                convert="classify",
+                # Or scores would pass through a softmax.
+                pooler_config=PoolerConfig(use_activation=False),
+                dtype="float32" if on_cpu else "bfloat16",
+                max_model_len=self.max_length,
+                max_num_batched_tokens=max(self.max_length, tokens_per_batch),
+                enable_prefix_caching=True,
+                **(ON_CPU if on_cpu else {}),
+            )
+        except ValueError as error:
+            raise InputError(f"{path}: vLLM refuses it: {error}") from None
+
+    def score_groups(self, groups: Any) -> Any:
+        """As the other engine's, but all groups at once: vLLM makes its own batches."""
+        return iter(self.score_chunk(list(groups)))
+
+    def close(self) -> None:
+        """Free the model."""
+        close_vllm(self.llm)
+        del self.llm
+
+    def _score(
+        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
+    ) -> np.ndarray:
+        from vllm import TokensPrompt
+
+        prompts = [TokensPrompt(prompt_token_ids=ids) for ids, _ in self._tokens(inputs)]
+        scores = np.empty((len(inputs), len(self.names)))
+        if prompts:
+            outputs = self.llm.classify(prompts, use_tqdm=False)
+            scores[:] = [output.outputs.probs for output in outputs]
+        self.on_batch()
+        return scores

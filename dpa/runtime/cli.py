@@ -1,0 +1,76 @@
+"""What all scripts share: how they start, fail and read sections of the configuration."""
+
+import json
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
+from dpa.runtime.log import log
+from dpa.runtime.startup import script_starts
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def make_app() -> typer.Typer:
+    """A Typer app without shell completion and without local variables in tracebacks."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def run(app: typer.Typer, *, sklearn: bool = False) -> None:
+    """Run the app: log lines on standard error, InputError as one message and exit status 2.
+
+    Of several processes that train together (RANK is accelerate's) the first one logs progress.
+    `sklearn`: whether the script may import scikit-learn.
+    """
+    script_starts(sklearn=sklearn)
+    name = Path(sys.argv[0]).stem
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if first else logging.ERROR,
+        format=f"[{name}] %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        log.info("on %s, GPU %s", platform.node(), gpus)
+    try:
+        app()
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        fail(str(unwritable(Path(error.filename or "a file"), str(error.strerror))))
+    except (MemoryError, RuntimeError) as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        fail(message)
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and end with status 2."""
+    log.error("error: %s", message)
+    sys.exit(2)
+
+
+def parse(type: type[T] | TypeAdapter, text: str, option: str):
+    """A section of the configuration given as JSON on the command line, validated."""
+    try:
+        if isinstance(type, TypeAdapter):
+            return type.validate_python(json.loads(text))
+        return type.model_validate(json.loads(text))
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise InputError(f"--{option}: {error}") from None

@@ -1,0 +1,169 @@
+"""Training that survives a kill: checkpoints while it runs, and going on from the last one.
+
+While a model is trained, `<output>.partial/` holds `checkpoint-<step>/` (weights, optimiser,
+schedule, random states of every process) and `fingerprint`: a hash of whatever determines the
+result. A rerun with the same fingerprint goes on from the newest complete checkpoint, with the same
+rows in the same order; any other starts anew. A checkpoint is complete when the main process has
+written its name into `complete`, after every process has written its part: what a kill cut short is
+discarded. The finished model is kept there too until its sidecar is written; then it is moved into
+place as a whole, and the partial folder removed.
+
+On SIGTERM (a scheduler preempts the job) training ends behind the current step with a checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from dpa.artefacts.files import content_hash, write_text
+from dpa.artefacts.sidecars import PACKAGES, code_version, installed
+from dpa.runtime.log import log
+from dpa.training.processes import agree, any_process, is_main_process, process_state
+
+
+class Checkpoints:
+    """The checkpoints of the model that is to be `output`."""
+
+    def __init__(self, output: Path, fingerprint: Callable[[], str]):
+        self.output = output
+        self.folder = output.with_name(output.name + ".partial")
+        if is_main_process():
+            self._discard_unless(fingerprint())
+        #: The checkpoint to go on from, if any.
+        self.last: Path | None = agree(self._newest())
+
+    @property
+    def _complete(self) -> Path:
+        return self.folder / "complete"
+
+    def _discard_unless(self, fingerprint: str) -> None:
+        """Remove all but complete checkpoints of a training with this fingerprint."""
+        owner = self.folder / "fingerprint"
+        if not (owner.exists() and owner.read_text() == fingerprint):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_text(owner, fingerprint)
+        complete = self._names()
+        for path in self.folder.glob("checkpoint-*"):
+            if path.name not in complete:
+                shutil.rmtree(path)
+
+    def _names(self) -> list[str]:
+        return self._complete.read_text().split() if self._complete.exists() else []
+
+    def _newest(self) -> Path | None:
+        paths = [path for name in self._names() if (path := self.folder / name).is_dir()]
+        return max(paths, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+    def mark(self, step: int) -> None:
+        """Called by every process when it has written its part of a step's checkpoint."""
+        process_state().wait_for_everyone()
+        if is_main_process():
+            kept = [name for name in self._names() if (self.folder / name).is_dir()]
+            write_text(self._complete, "\n".join([*kept, f"checkpoint-{step}"]))
+
+    @property
+    def finished(self) -> Path:
+        """Where the finished model waits for its sidecar."""
+        return self.folder / "finished"
+
+    @property
+    def _trained(self) -> Path:
+        return self.folder / "trained.json"
+
+    def trained(self) -> dict[str, Any] | None:
+        """What `keep` was told of the finished model, if any; the same in all processes."""
+        there = self._trained.exists() and self.finished.is_dir()
+        return agree(json.loads(self._trained.read_text()) if there else None)
+
+    def keep(self, save: Callable[[Path], None], details: dict[str, Any]) -> None:
+        """Let `save` write the finished model into a folder, and keep its `details` (JSON values).
+
+        Every process calls this, because gathering a sharded model takes all of them; `save` writes
+        in the main process only.
+        """
+        if is_main_process():
+            self._trained.unlink(missing_ok=True)
+            shutil.rmtree(self.finished, ignore_errors=True)
+            self.finished.mkdir()
+        save(self.finished)
+        if is_main_process():
+            write_text(self._trained, json.dumps(details))
+
+    def finish(self, sidecar: Callable[[Path], None]) -> None:
+        """Have the sidecar of the kept model written, move the model into place, and clean up.
+
+        `sidecar` is given the folder whose content it is about. The sidecar comes first: what is
+        killed in between finds the model here, and nothing is trained again.
+        """
+        if is_main_process():
+            sidecar(self.finished)
+            shutil.rmtree(self.output, ignore_errors=True)
+            os.replace(self.finished, self.output)
+            shutil.rmtree(self.folder)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Completes checkpoints, and ends training with one on SIGTERM."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self.checkpoints = checkpoints
+        self.asked_to_stop = False
+        self.stopped = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.previous = signal.signal(signal.SIGTERM, self._ask_to_stop)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self.previous)
+
+    def _ask_to_stop(self, *_):
+        self.asked_to_stop = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the finished model is saved next
+        elif any_process(self.asked_to_stop):
+            self.stopped = control.should_save = control.should_training_stop = True
+        # A resumed run counts from its checkpoint: what was not logged by then would be lost.
+        control.should_log |= control.should_save or state.global_step >= state.max_steps
+
+    def on_save(self, args, state, control, **kwargs):
+        self.checkpoints.mark(state.global_step)
+        if self.stopped:
+            log.info("stopped by SIGTERM behind step %d: run again to go on", state.global_step)
+
+
+def training_fingerprint(start: Any, rows: Iterable[Any], *settings: Any) -> str:
+    """Hash of what determines a trained model: where it starts, rows, settings, code, processes.
+
+    `start` is a model, or the (path, revision) of one; `rows` are dicts of numbers or texts;
+    `settings` are JSON values.
+    """
+    packages = {name: installed(name) for name in (*PACKAGES, "accelerate", "peft")}
+    processes = process_state().num_processes
+    digest = hashlib.sha256(json.dumps([settings, packages, processes, code_version()]).encode())
+    if isinstance(start, tuple):
+        path, revision = start
+        digest.update(json.dumps([str(path), revision, content_hash(Path(path))]).encode())
+    else:
+        for name, parameter in start.named_parameters():
+            digest.update(name.encode() + parameter.detach().numpy().tobytes())
+    for row in rows:
+        for name, value in row.items():
+            digest.update(name.encode() + _bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return json.dumps(value).encode()
