@@ -7,16 +7,16 @@ include: "rules/common.smk"
 
 wildcard_constraints:
     experiment=ANY_RUN,
-    loop=r"dpa|directional_dpo|rsf/[\d_-]+",
+    loop=LOOP_PATTERN,
     iteration=r"\d+",
     shard=r"\d+",
-    direction=r"[\d_-]+",
+    direction=DIRECTION_PATTERN,
     policy=r"[a-z_]+(-\d+)?",
     benchmark=r"alpacaeval|rewardbench",
 
 
 # Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def
-container: "envs/dpa.sif"
+container: clone("envs/dpa.sif")
 
 
 include: "rules/data.smk"
@@ -28,6 +28,9 @@ include: "rules/alpacaeval.smk"
 include: "rules/rewardbench.smk"
 include: "rules/report.smk"
 include: "rules/benchmarks.smk"
+
+
+stamps.save()
 
 
 localrules:
@@ -47,53 +50,53 @@ localrules:
 rule all:
     default_target: True
     input:
-        reward_model_targets(),
-        alpacaeval_targets(),
-        rewardbench_targets(),
-        figure_targets(),
-        table_targets(),
-        report_targets(),
-        provenance_targets(),
+        layout.targets("reward_model"),
+        layout.targets("alpacaeval"),
+        layout.targets("rewardbench"),
+        layout.targets("figures"),
+        layout.targets("tables"),
+        layout.targets("report"),
+        layout.targets("provenance"),
 
 
 rule reward_model:
     input:
-        reward_model_targets(),
+        layout.targets("reward_model"),
 
 
 rule dpa:
     input:
-        dpa_targets(),
+        layout.targets("dpa"),
 
 
 rule baselines:
     input:
-        baseline_targets(),
+        layout.targets("baselines"),
 
 
 rule alpacaeval:
     input:
-        alpacaeval_targets(),
+        layout.targets("alpacaeval"),
 
 
 rule rewardbench:
     input:
-        rewardbench_targets(),
+        layout.targets("rewardbench"),
 
 
 rule figures:
     input:
-        figure_targets(),
+        layout.targets("figures"),
 
 
 rule tables:
     input:
-        table_targets(),
+        layout.targets("tables"),
 
 
 rule report:
     input:
-        report_targets(),
+        layout.targets("report"),
 
 
 rule benchmarks:
@@ -106,10 +109,9 @@ rule benchmarks:
 
 
 onstart:
-    refuse_floating_revisions()
-    check_again()
-    start_message()
+    check_before_jobs()
+    print(hooks.start_message(layout))
 
 
 onsuccess:
-    success_message()
+    print(hooks.success_message(layout))

@@ -57,12 +57,6 @@ def main(folder: Annotated[Path, typer.Option(help="Where the data goes: 5 GB.")
         ],
         "train_prompts": [sources("binarized", "train_prefs")],
         "validation_prompts": [sources("binarized", "test_prefs")],
-        "sft": [],
-        "pretraining": [],
-        "prompts_per_half": None,
-        "original_responses": "ultrafeedback",
-        "drop_sources": ["truthful_qa"],
-        "max_dropped_fraction": 0.05,
     }
     for state in ("empty", "full"):
         print(f"cache {state}: {measure(folder, data)}", flush=True)
@@ -70,7 +64,7 @@ def main(folder: Annotated[Path, typer.Option(help="Where the data goes: 5 GB.")
 
 def measure(folder: Path, data: dict) -> str:
     """Run prepare_data; its seconds, its CPU seconds, its highest resident memory."""
-    outputs = [f"--{n}={folder / n}.jsonl" for n in ("ratings", "d1", "d2", "validation")]
+    outputs = [f"--output-{n}={folder / n}.jsonl" for n in ("ratings", "d1", "d2", "validation")]
     start = time.perf_counter()
     process = subprocess.Popen(
         [
@@ -97,7 +91,7 @@ def measure(folder: Path, data: dict) -> str:
 
 def write(folder: Path):
     """Write the repositories unless they are there; returns a function that names their splits."""
-    from tests import hub_files as hub
+    from tests.support import hub_files as hub
 
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(5000)]

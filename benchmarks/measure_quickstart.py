@@ -25,11 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 COMMAND = "python -m benchmarks.measure_quickstart"
 #: What the rules that run models import beside their scripts' own imports.
-MODELS = """
-from dpa.runtime.startup import import_models
-import_models()
-import dpa.generation.transformers_engine, dpa.reward.transformers_scorer
-"""
+MODELS = "import dpa.generation.transformers_engine, dpa.reward.transformers_scorer"
 RUN_MODELS = ("sample_", "score_", "evaluate_", "annotate_")
 #: Rules that share a script.
 SCRIPTS = {"train_initial_policy": "train_steerlm", "train_directional_dpo": "train_dpo"}
@@ -147,12 +143,10 @@ def read_benchmarks(results: Path) -> dict[str, list[float]]:
 
 def startup_of(rule: str) -> float:
     """CPU seconds that one job of a rule takes to import what it needs, and to end."""
-    program = imports_of(SCRIPTS.get(rule, rule)).split("\n")
-    if rule.startswith(RUN_MODELS):  # before the script's own imports, as in a job
-        program[2:2] = MODELS.split("\n")
-    elif rule.startswith(("train_", "finetune_", "pretrain_")):
-        program.append("import trl")
-    return median(cpu_seconds(["-c", "\n".join(program)]) for _ in range(3))
+    program = imports_of(SCRIPTS.get(rule, rule))
+    if rule.startswith(RUN_MODELS):
+        program += f"\n{MODELS}"
+    return median(cpu_seconds(["-c", program]) for _ in range(3))
 
 
 if __name__ == "__main__":

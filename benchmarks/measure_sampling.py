@@ -37,7 +37,7 @@ from dpa.errors import InputError
 from dpa.generation.engine import Chunk, Request
 from dpa.generation.load import load_engine
 from dpa.records import Prompt, Sample
-from dpa.text.prompts import prompt_id
+from dpa.text.prompts import prompt_id, read_prompts
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -180,7 +180,7 @@ def steer(size: Size) -> Any:
 def planned(tokenizer: Any, prompts: Path, size: Size) -> list[Chunk]:
     """The requests that the stage makes of the prompt file: one chunk."""
     chunk: Chunk = []
-    for prompt in dpa.sampling.read_prompts(prompts):
+    for prompt in read_prompts(prompts):
         [steering] = steer(size)(prompt.prompt_id)
         chunk.append(dpa.generation.sample.request_for(prompt, steering, tokenizer, ["a"], 0, 1))
     return [chunk]
@@ -222,13 +222,13 @@ def compare_stage(
         forget(engine)
         texts[:] = raw_vllm(engine, chunks) if name == "vllm" else raw_transformers(engine, chunks)
 
-    real, settings = dpa.sampling.load_engine, engine.settings
+    real, settings = dpa.generation.sample.load_engine, engine.settings
 
     def lend(*_: Any, **options: Any) -> Any:
         engine.settings = dataclasses.replace(settings, on_tokens=options["on_tokens"])
         return Lent(engine)
 
-    dpa.sampling.load_engine = lend  # type: ignore[assignment]
+    dpa.generation.sample.load_engine = lend  # type: ignore[assignment]
     try:
         stage()
         raw()
@@ -237,7 +237,7 @@ def compare_stage(
             raise SystemExit(f"{name}: the stage and the raw engine differ")
         seconds = take_turns({"stage": stage, "raw": raw}, repeats, clock())
     finally:
-        dpa.sampling.load_engine = real
+        dpa.generation.sample.load_engine = real
         engine.settings = settings
     tokens = sum(sample.response_tokens for sample in samples)
     return row(
@@ -393,7 +393,7 @@ START = """
 import json, sys, time
 from dpa.runtime.startup import script_starts
 script_starts()
-from dpa.engines import load_engine
+from dpa.generation.load import load_engine
 name, policy, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
 load_engine(name, policy, temperature=1.0, max_new_tokens=tokens, max_model_len=1024 + tokens,
             rows_per_batch=32)

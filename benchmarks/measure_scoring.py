@@ -110,7 +110,7 @@ def main(
         single_thread()
     with tempfile.TemporaryDirectory() as folder:
         path = make_reward_model(Path(folder), **({} if gpu else WIDER))
-        ours = TransformersScorer.load(path, tokens_per_batch=TOKENS_PER_BATCH)
+        ours: Any = load_scorer(path, tokens_per_batch=TOKENS_PER_BATCH)
         plain = Plain(path, ours.model.dtype, "cuda" if gpu else "cpu")
         vllm = None if quick else vllm_scorer(path)
         rows = []
@@ -143,7 +143,7 @@ GUARDED = ("share of bound", "one at a time")
 def vllm_scorer(path: str) -> Any:
     """The other engine, or None where it is not installed."""
     try:
-        return load_scorer("vllm", path, tokens_per_batch=TOKENS_PER_BATCH // 8)
+        return load_scorer(path, "vllm", tokens_per_batch=TOKENS_PER_BATCH // 8)
     except InputError as error:
         print(f"skipped: {error}", flush=True)
         return None

@@ -22,14 +22,14 @@ import numpy as np
 import typer
 
 from benchmarks.harness import QUICK, demand, publish
-from dpa.config.load import ROOT
 from dpa.directions import sample_direction
+from dpa.runtime.run_environment import CLONE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 COMMAND = "python -m benchmarks.measure_selection"
 PROMPTS, DIRECTIONS, RESPONSES, SHARDS = 32_000, 5, 16, 16
-LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+DISTRIBUTION = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 SEED, ITERATION = 0, 2
 ATTRIBUTES = [
     "helpsteer-helpfulness", "helpsteer-correctness", "helpsteer-coherence",
@@ -80,7 +80,7 @@ def compare(folder: Path, quick: bool) -> None:
 
     # The same selection first: pandas on the beginning, in an order that is not ours.
     part = min(everything, QUICK_PROMPTS if quick else PANDAS_PROMPTS)
-    few = cut(folder / "part", shards, part)
+    few = beginning(folder / "part", shards, part)
     theirs = run("-m", "benchmarks.select_with_pandas", *map(str, few), str(folder / "pandas.json"))
     ours = select(folder, few[::-1], "part")
     assert chosen(folder / "part.jsonl") == json.loads((folder / "pandas.json").read_text())
@@ -98,7 +98,7 @@ def compare(folder: Path, quick: bool) -> None:
     ]
     for share in (0.1, 0.2, 0.4, 1.0):
         count = round(everything * share)
-        parts = cut(folder / "part", shards, count) if share < 1 else shards
+        parts = beginning(folder / "part", shards, count) if share < 1 else shards
         used = select(folder, parts, "selected")
         rows.append(row(count, "ours", used))
     notes = (
@@ -152,7 +152,7 @@ def lines_of(prompt: str, rng: np.random.Generator, texts: list[str]) -> Iterato
     scores = rng.uniform(0, 100, (DIRECTIONS, RESPONSES, len(ATTRIBUTES))).round(4).tolist()
     picks = rng.integers(0, len(texts), (DIRECTIONS, RESPONSES)).tolist()
     for index in range(DIRECTIONS):
-        direction = json.dumps(sample_direction(LAW, SEED, ITERATION, prompt, index))
+        direction = json.dumps(sample_direction(DISTRIBUTION, SEED, ITERATION, prompt, index))
         for sample in range(RESPONSES):
             values = scores[index][sample]
             named = ",".join(f'"{n}":{v}' for n, v in zip(ATTRIBUTES, values, strict=True))
@@ -166,7 +166,7 @@ def lines_of(prompt: str, rng: np.random.Generator, texts: list[str]) -> Iterato
             )
 
 
-def cut(folder: Path, shards: list[Path], prompts: int) -> list[Path]:
+def beginning(folder: Path, shards: list[Path], prompts: int) -> list[Path]:
     """Shards of the first prompts only; a prompt file of them beside."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -193,9 +193,10 @@ def select(folder: Path, shards: list[Path], name: str) -> Used:
         *(part for shard in shards for part in ("--scored", str(shard))),
         "--prompts", str(shards[0].parent / "prompts.jsonl"),
         "--annotations", str(folder / "annotations.jsonl"),
-        "--iteration", str(ITERATION), "--seed", str(SEED), "--directions", json.dumps(LAW),
-        "--directions-per-prompt", str(DIRECTIONS), "--responses-per-direction", str(RESPONSES),
-        "--replay-fraction", "0", "--output", str(folder / f"{name}.jsonl"),
+        "--iteration", str(ITERATION), "--seed", str(SEED),
+        "--directions", json.dumps(DISTRIBUTION), "--directions-per-prompt", str(DIRECTIONS),
+        "--responses-per-direction", str(RESPONSES), "--replay-fraction", "0",
+        "--output", str(folder / f"{name}.jsonl"),
     )  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def chosen(path: Path) -> list:
 def run(*arguments: str) -> Used:
     """A process of Python: its seconds, and the most memory of it and its children together."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, *arguments], cwd=CLONE)
     most = 0
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         most = max(most, sum(map(resident, family(process.pid))))

@@ -1,11 +1,12 @@
 """How long scripts take to start: their help, their imports, and whole jobs that have little to do.
 
-    git worktree add /tmp/before 7055a68
+    git worktree add /tmp/before <commit>
     python -m benchmarks.measure_startup --baseline /tmp/before
 
 Everything is the CPU seconds of a process of its own, children included. Help and imports are
 compared with a bare `import typer`, jobs (on tiny models) with those of another checkout, whose
-outputs must be the same bytes. --quick checks help, and imports of some light scripts.
+scripts must take the same flags and write the same bytes. --quick checks help, and imports of some
+light scripts.
 """
 
 import ast
@@ -22,7 +23,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.harness import QUICK, REPEATS, demand, publish, ratio
-from dpa.config.load import ROOT
+from dpa.runtime.run_environment import CLONE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -35,22 +36,15 @@ HEAVY = ("torch", "matplotlib", "snakemake")
 #: Some of those, for --quick.
 LIGHT = ["prepare_data", "pair_ratings", "select_responses", "collect_validation_rewards"]
 PLAN = ["experiment=mistral-7b", "shards=256", "methods=[dpa]"]
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
+SCRIPTS = sorted(path.stem for path in (CLONE / "scripts").glob("[!_]*.py"))
 
+#: Over config.yaml's sections.
 SAMPLING = {
-    "engine": "transformers", "kv_cache_dtype": "auto", "temperature": 1.0, "max_new_tokens": 24,
-    "max_prompt_tokens": 400, "prompts_per_chunk": 8, "rows_per_batch": 64,
+    "engine": "transformers", "max_new_tokens": 24, "max_prompt_tokens": 400,
     "max_truncated_fraction": 1.0,
 }  # fmt: skip
-TRAINING = {
-    "per_device_batch_size": 8, "bf16": False, "gradient_checkpointing": False, "packing": False,
-    "attention": "auto", "sharding": "none", "lora": None, "save_steps": None,
-    "adam_betas": [0.9, 0.98], "weight_decay": 0.0, "max_grad_norm": 1.0,
-}  # fmt: skip
-SCHEDULE = {
-    "learning_rate": 0.001, "epochs": 1.0, "batch_size": 8, "warmup_steps": 1, "schedule": "cosine",
-    "max_length": 256,
-}  # fmt: skip
+TRAINER = {"bf16": False, "gradient_checkpointing": False, "packing": False, "save_steps": None}
+SCHEDULE = {"learning_rate": 0.001, "batch_size": 8, "warmup_steps": 1, "max_length": 256}
 
 
 @app.command()
@@ -110,7 +104,7 @@ def least_seconds(arguments: Sequence[str]) -> float:
     return min(cpu_seconds(arguments) for _ in range(3))
 
 
-def cpu_seconds(arguments: Sequence[str], folder: Path = ROOT) -> float:
+def cpu_seconds(arguments: Sequence[str], folder: Path = CLONE) -> float:
     """CPU seconds of `python <arguments>`, and of whatever it starts. Ends when that fails."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -131,7 +125,7 @@ def cpu_seconds(arguments: Sequence[str], folder: Path = ROOT) -> float:
 
 def imports_of(script: str) -> str:
     """A program of a script's imports, those inside of its functions included."""
-    tree = ast.parse((ROOT / f"scripts/{script}.py").read_text())
+    tree = ast.parse((CLONE / f"scripts/{script}.py").read_text())
     found = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     lines = sorted({ast.unparse(node) for node in found})
     return "\n".join(["from dpa.runtime.startup import script_starts", "script_starts()", *lines])
@@ -140,7 +134,7 @@ def imports_of(script: str) -> str:
 def is_light(program: str) -> bool:
     """Whether a script loads no models, draws nothing and plans nothing."""
     check = f"{program}\nimport sys\nsys.exit(any(name in sys.modules for name in {HEAVY}))"
-    return subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+    return subprocess.run([sys.executable, "-c", check], cwd=CLONE).returncode == 0
 
 
 def worst(rounds: list[dict[str, float]], scripts: Sequence[str]) -> tuple[str, list[float]]:
@@ -151,7 +145,7 @@ def worst(rounds: list[dict[str, float]], scripts: Sequence[str]) -> tuple[str, 
 
 def job_rows(baseline: Path | None, repeats: int) -> list[dict[str, str]]:
     """Seconds of jobs with little to do, here and in another checkout, in turns."""
-    sides = {"ours": ROOT} | ({"baseline": baseline.resolve()} if baseline else {})
+    sides = {"ours": CLONE} | ({"baseline": baseline.resolve()} if baseline else {})
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -176,10 +170,9 @@ def job_rows(baseline: Path | None, repeats: int) -> list[dict[str, str]]:
 
 def make_inputs(folder: Path) -> None:
     """Tiny models and a few rows."""
-    from tests.tiny_models import make_reward_model
-    from tests.tiny_policies import make_policy, make_tokenizer
+    from tests.support.tiny_models import make_chat_tokenizer, make_policy, make_reward_model
 
-    make_policy(folder / "policy", make_tokenizer())
+    make_policy(folder / "policy", make_chat_tokenizer())
     make_reward_model(folder / "rewards")
     prompts = [
         {"prompt_id": f"{i:04}", "prompt": f"Describe {i}.", "source": "x"} for i in range(4)
@@ -198,28 +191,27 @@ def write(path: Path, rows: list[dict]) -> None:
 def job(kind: str, folder: Path, side: Path) -> tuple[list[str], Path]:
     """Arguments of a script, and the file that it makes."""
     side.mkdir(exist_ok=True)
-    law = '{"law": "arc", "from_degrees": -45, "to_degrees": 0}'
     weights = [{"name": "a", "outputs": {"quality": 1}}, {"name": "b", "outputs": {"length": 1}}]
     sampled, scored = side / "sampled.jsonl", side / "scored.jsonl"
     prompts = ["--prompts", str(folder / "prompts.jsonl")]
-    chats = {"path": str(folder / "chats.jsonl"), "revision": None, "split": None}
+    chats = {"path": str(folder / "chats.jsonl")}
     arguments: dict[str, tuple[list[str], Path]] = {
         "sample_responses": (
             ["--policy", str(folder / "policy"), *prompts, "--iteration", "1", "--seed", "0",
-             "--directions", law, "--objectives", "a,b", "--directions-per-prompt", "2",
+             "--objective-names", "a,b", "--directions-per-prompt", "2",
              "--responses-per-direction", "2", "--sampling", json.dumps(SAMPLING),
              "--output", str(sampled)],
             sampled,
         ),
         "score_responses": (
             ["--reward-model", str(folder / "rewards"), *prompts,
-             "--input", str(folder / "input/sampled.jsonl"), "--objectives", json.dumps(weights),
+             "--samples", str(folder / "input/sampled.jsonl"), "--objectives", json.dumps(weights),
              "--tokens-per-batch", "4096", "--output", str(scored)],
             scored,
         ),
         "train_sft": (
             ["--base-model", str(folder / "policy"), "--demonstrations", json.dumps(chats),
-             "--schedule", json.dumps(SCHEDULE), "--training", json.dumps(TRAINING), "--seed", "0",
+             "--schedule", json.dumps(SCHEDULE), "--trainer", json.dumps(TRAINER), "--seed", "0",
              "--output", str(side / "policy")],
             side / "policy/model.safetensors",
         ),

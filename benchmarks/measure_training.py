@@ -2,8 +2,8 @@
 
     python -m benchmarks.measure_training
 
-Useful tokens in packed rows of 4,096, of the real distribution of lengths. Then dpa.training's
-finetune on the same tokenised rows as TRL's SFTTrainer with the same arguments, in turns: packed
+Useful tokens in packed rows of 4,096, of the real distribution of lengths. Then dpa.methods.sft's
+Finetuning on the same tokenised rows as TRL's SFTTrainer with the same arguments, in turns: packed
 (the difference is our code, and on a CPU our loss) and unpacked, padded to the longest of a batch
 (the difference is packing). Seconds are those of `train()`. First the mean losses of one step over
 all rows are compared. Peak memory is that of processes of their own.
@@ -28,8 +28,8 @@ from benchmarks.lengths import conversations, source
 from benchmarks.models import llama_config, make_tokenizer, single_thread
 from dpa.artefacts.row_counts import RowCounts
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
-from dpa.methods.sft import finetune, tokenise_conversations
-from dpa.training.trainer import trainer_arguments
+from dpa.methods.sft import Finetuning, tokenise_conversations
+from dpa.training.trainer import TrainingJob, run_training, trainer_arguments
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -112,7 +112,7 @@ def peak_resident() -> float:
 
 
 def tokenised(count: int, length: int) -> list[dict[str, np.ndarray]]:
-    """Rows of single-turn conversations, as dpa.training makes them."""
+    """Rows of single-turn conversations, as dpa.methods.sft makes them."""
     found = conversations(-(-count // 5), 5, seed=11)
     turns = [
         [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
@@ -147,7 +147,7 @@ def trainings(
     from trl import SFTConfig, SFTTrainer
 
     gpu = torch.cuda.is_available()
-    training = TrainerConfig(
+    config = TrainerConfig(
         per_device_batch_size=PACKED_BATCH,
         bf16=gpu,
         gradient_checkpointing=gpu,
@@ -165,7 +165,7 @@ def trainings(
         epochs=1,
         batch_size=PACKED_BATCH,
         warmup_steps=0,
-        schedule="cosine",
+        lr_scheduler="cosine",
         max_length=length,
     )
     tokenizer = make_tokenizer()
@@ -174,25 +174,19 @@ def trainings(
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(llama_config(**shape))
 
+    def job(name: str) -> TrainingJob:
+        return TrainingJob(model(), folder / name, config, schedule, seed=0)
+
     def ours() -> float:
-        finetune(
-            model(),
-            tokenizer,
-            rows,
-            folder / "ours",
-            training,
-            schedule,
-            0,
-            losses=RowCounts(),
-            inputs=[],
-        )
+        run_training(Finetuning(job("ours"), tokenizer, rows, RowCounts()))
         return json.loads((folder / "ours.meta.json").read_text())["train_loss"]
 
     def bare(packing: bool) -> float:
-        arguments = trainer_arguments(training, schedule, 0, folder / "bare")
+        plain = job("bare")
+        arguments = trainer_arguments(plain, plain.output)
         arguments["per_device_train_batch_size"] = PACKED_BATCH if packing else UNPACKED_BATCH
         trainer = SFTTrainer(
-            model=model(),
+            model=plain.start,
             args=SFTConfig(
                 **arguments,
                 max_length=length,

@@ -24,13 +24,13 @@ from dpa.config.experiment import Config
 from dpa.config.load import load_config
 from dpa.directions import evaluation_directions
 from dpa.evaluation.validation import front, mean_scalar_reward, read_validation_rewards
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 
 EXPERIMENT, SEED = "quickstart-comparison", 0
 #: Method -> (where its schedule stands, what else is fixed, its settings).
 SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
     "steerlm": (
-        "steerlm.training",
+        "steerlm.schedule",
         {},
         [
             {"learning_rate": 2.5e-3, "epochs": 8},
@@ -41,7 +41,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
         ],
     ),
     "dpo": (
-        "dpo.recipes.quickstart.training",
+        "dpo.recipes.quickstart.schedule",
         {},
         [
             {"learning_rate": 2.5e-4, "epochs": 3},
@@ -52,7 +52,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
         ],
     ),
     "rsf": (
-        "rsf.training",
+        "rsf.schedule",
         {"rsf.iterations": 1},
         [
             {"learning_rate": 2.5e-3, "epochs": 8},
@@ -63,7 +63,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
         ],
     ),
     "reward_soup": (
-        "rsf.training",
+        "rsf.schedule",
         {"reward_soup.iterations": 1},
         [
             {"learning_rate": 2.5e-3, "epochs": 8},
@@ -73,7 +73,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
         ],
     ),
     "ppo": (
-        "ppo.training",
+        "ppo.schedule",
         {},
         [
             {"learning_rate": 5e-4, "epochs": 4},
@@ -84,7 +84,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
         ],
     ),
     "directional_dpo": (
-        "directional_dpo.training",
+        "directional_dpo.schedule",
         {"directional_dpo.iterations": 1},
         [
             {"learning_rate": 1e-4, "epochs": 1},
@@ -156,4 +156,4 @@ def mean_rewards(table: Path, method: str, cfg: Config) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

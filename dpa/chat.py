@@ -1,7 +1,6 @@
 """A conversation partner: a policy under a direction, with the rewards of what it says."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -12,6 +11,8 @@ from dpa.errors import InputError
 from dpa.generation.engine import Engine, Request
 from dpa.generation.load import load_engine
 from dpa.objectives import objective_rewards
+from dpa.reward.load import load_scorer
+from dpa.reward.scorer import Scorer
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import prompt_ids
 
@@ -68,12 +69,12 @@ class Chat:
         [[[completion]]] = self.engine.generate([[Request(ids, [self.seed])]])
         self.seed += 1
         weights = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, direction, strict=True))
-        cut = ", cut off" if completion.finish_reason == "length" else ""
+        truncated = ", truncated" if completion.finish_reason == "length" else ""
         words = len(completion.text.split())
         lines = [
             completion.text,
             f"  direction: {weights}",
-            f"  length: {completion.tokens} tokens, {words} words{cut}",
+            f"  length: {completion.tokens} tokens, {words} words{truncated}",
         ]
         if self.judge is None:
             lines.append("  rewards: no reward model found; give --reward-model")
@@ -82,15 +83,12 @@ class Chat:
         return "\n".join(lines)
 
     def _rewards(self, prompt: str, response: str, names: list[str]) -> str:
+        assert self.judge is not None
         [[scores]] = self.judge.score_groups([(prompt, [response])])
         attributes = dict(zip(self.judge.names, scores.tolist(), strict=True))
         rewards = objective_rewards(attributes, self.objectives)
         return ", ".join(f"{n} {r:.1f}" for n, r in zip(names, rewards, strict=True))
 
 
-def _load_judge(path: Path | None) -> Any:
-    if path is None:
-        return None
-    from dpa.reward.transformers_scorer import TransformersScorer
-
-    return TransformersScorer.load(str(path), tokens_per_batch=4096)
+def _load_judge(path: Path | None) -> Scorer | None:
+    return None if path is None else load_scorer(path, tokens_per_batch=4096)

@@ -41,14 +41,18 @@ def as_condition(values: Iterable[float]) -> list[int]:
     return [int(min(100, max(0, round(value)))) for value in values]
 
 
-def frontier_targets(rewards: np.ndarray, law: dict, seed: int, top_fraction: float) -> np.ndarray:
-    """(TARGETS, k) mean rewards of the top share of responses by v.r, for directions of the law.
+def frontier_targets(
+    rewards: np.ndarray, distribution: dict, seed: int, top_fraction: float
+) -> np.ndarray:
+    """(TARGETS, k) mean rewards of the top share of responses by v.r.
+
+    The directions v are drawn from the distribution.
 
     `rewards` is (responses, k).
     """
     best = max(1, round(top_fraction * len(rewards)))
     directions = np.array(
-        [sample_direction(law, seed, 0, "steerlm-target", i) for i in range(TARGETS)]
+        [sample_direction(distribution, seed, 0, "steerlm-target", i) for i in range(TARGETS)]
     )
     scores = directions @ rewards.T
     chosen = np.argpartition(-scores, best - 1, axis=1)[:, :best]

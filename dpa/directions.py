@@ -1,8 +1,8 @@
 """Preference directions: unit vectors with one weight per objective (paper, section 2).
 
-A law is where directions come from; `LAWS` has them all, as functions from the unit cube to the
-law's support. Training draws from the cube at random, the evaluation grid takes evenly spread
-points. Nothing here knows how many objectives there are but the laws themselves.
+A distribution is where directions come from; `DISTRIBUTIONS` has them all, as functions from the
+unit cube to the distribution's support. Training draws from the cube at random, the evaluation grid
+takes evenly spread points. Nothing here knows how many objectives there are but the distributions.
 """
 
 import math
@@ -17,7 +17,7 @@ from dpa.seeds import derive_seed
 Direction = list[float]
 
 #: How far a direction's length may be from 1: directions are written with six digits.
-TOLERANCE = 1e-4
+LENGTH_TOLERANCE = 1e-4
 
 
 def from_degrees(angle: float) -> Direction:
@@ -38,7 +38,7 @@ def check_direction(direction: Sequence[float], objectives: int) -> Direction:
     length = math.hypot(*values)
     if not math.isfinite(length):
         raise InputError(f"direction {values} is not finite; give a unit vector")
-    if abs(length - 1) > TOLERANCE:
+    if abs(length - 1) > LENGTH_TOLERANCE:
         nearest = [v / length for v in values] if length else [1.0] + [0.0] * (objectives - 1)
         advice = ",".join(f"{v:.4f}" for v in nearest)
         raise InputError(
@@ -47,55 +47,59 @@ def check_direction(direction: Sequence[float], objectives: int) -> Direction:
     return values
 
 
-def sample_direction(law: dict, seed: int, iteration: int, prompt_id: str, index: int) -> Direction:
-    """Draw direction `index` of a prompt from the law; equal arguments give equal directions."""
+def sample_direction(
+    distribution: dict, seed: int, iteration: int, prompt_id: str, index: int
+) -> Direction:
+    """Draw direction `index` of a prompt; equal arguments give equal directions."""
     generator = np.random.default_rng(derive_seed(seed, "direction", iteration, prompt_id, index))
-    kind = LAWS[law["law"]]
-    return kind.place(law, [generator.uniform() for _ in range(kind.cube(law))])
+    kind = DISTRIBUTIONS[distribution["distribution"]]
+    return kind.place(distribution, [generator.uniform() for _ in range(kind.cube(distribution))])
 
 
-def evaluation_directions(law: dict, grid: int | Sequence[Sequence[float]]) -> list[Direction]:
-    """The evaluation grid: directions given one by one, or that many spread over the law's support.
+def evaluation_directions(
+    distribution: dict, grid: int | Sequence[Sequence[float]]
+) -> list[Direction]:
+    """The evaluation grid: directions given one by one, or that many spread evenly.
 
     On an arc they are evenly spaced, the most helpful first: for the paper's, ten from (1, 0) to
     (sqrt(2)/2, -sqrt(2)/2) (section 3.2; the text's plus sign is a slip). In more dimensions they
     are the first points of a Halton sequence, ordered by the first weight.
     """
     if not isinstance(grid, int):
-        return [check_direction(v, objectives_of(law)) for v in grid]
-    kind = LAWS[law["law"]]
-    if kind.cube(law) == 0:
-        return [kind.place(law, [])]
-    if kind.cube(law) == 1:
-        return [kind.place(law, [u]) for u in np.linspace(1, 0, grid)]
+        return [check_direction(v, objectives_of(distribution)) for v in grid]
+    kind = DISTRIBUTIONS[distribution["distribution"]]
+    if kind.cube(distribution) == 0:
+        return [kind.place(distribution, [])]
+    if kind.cube(distribution) == 1:
+        return [kind.place(distribution, [u]) for u in np.linspace(1, 0, grid)]
     from scipy.stats.qmc import Halton
 
     # The sequence's first point is a corner of the cube.
-    points = Halton(kind.cube(law), scramble=False).random(grid + 1)[1:]
-    return sorted((kind.place(law, list(u)) for u in points), reverse=True)
+    points = Halton(kind.cube(distribution), scramble=False).random(grid + 1)[1:]
+    return sorted((kind.place(distribution, list(u)) for u in points), reverse=True)
 
 
-def objectives_of(law: dict) -> int:
-    """Number of objectives that a law's directions weigh."""
-    return LAWS[law["law"]].objectives(law)
+def objectives_of(distribution: dict) -> int:
+    """Number of objectives that a distribution's directions weigh."""
+    return DISTRIBUTIONS[distribution["distribution"]].objectives(distribution)
 
 
-def conditioned(law: dict) -> bool:
-    """Whether policies are told the direction: one that never changes says nothing."""
-    return law["law"] != "fixed"
+def conditioned(distribution: dict) -> bool:
+    """Whether policies are conditioned on the direction: one that never changes says nothing."""
+    return distribution["distribution"] != "fixed"
 
 
-def fixed_law(direction: Sequence[float]) -> dict:
-    """The law that always gives `direction`: what a scalar method optimises."""
-    return {"law": "fixed", "direction": list(direction)}
+def fixed_distribution(direction: Sequence[float]) -> dict:
+    """The distribution that always gives `direction`: what a scalar method optimises."""
+    return {"distribution": "fixed", "direction": list(direction)}
 
 
-def single_objectives(law: dict) -> list[Direction]:
-    """For each objective the direction that asks for it alone, with the sign it has in the law.
+def single_objectives(distribution: dict) -> list[Direction]:
+    """For each objective the direction that asks for it alone, with its sign in the distribution.
 
     The experts of Reward Soup: where verbosity's weight is negative, its expert is terse.
     """
-    mean = np.sum(evaluation_directions(law, 50), axis=0)
+    mean = np.sum(evaluation_directions(distribution, 50), axis=0)
     signs = np.where(mean < 0, -1.0, 1.0)
     return [[float(v) + 0.0 for v in row] for row in np.diag(signs)]
 
@@ -114,7 +118,7 @@ def scalar_reward(direction: Sequence[float], rewards: Sequence[float]) -> float
 
 
 class Distribution(NamedTuple):
-    """A kind of law: `place` maps a point of a unit cube of `cube` dimensions to a direction."""
+    """A kind: `place` maps a point of a unit cube of `cube` dimensions to a direction."""
 
     objectives: Callable[[dict], int]
     cube: Callable[[dict], int]
@@ -125,42 +129,44 @@ def _between(low: float, high: float, u: float) -> float:
     return low + (high - low) * u
 
 
-def _arc(law: dict, u: Sequence[float]) -> Direction:
+def _arc(distribution: dict, u: Sequence[float]) -> Direction:
     """The angle is uniform; the paper's is Uniform(-45, 0) degrees (section 3.1)."""
-    return from_degrees(_between(law["from_degrees"], law["to_degrees"], u[0]))
+    return from_degrees(_between(distribution["from_degrees"], distribution["to_degrees"], u[0]))
 
 
-def _wedge(law: dict, u: Sequence[float]) -> Direction:
-    """Unit, v1 > v3 >= 0 and v2 <= 0 (appendix A); the law is ours: both angles are uniform."""
-    down = math.radians(_between(law["from_degrees"], 0, u[0]))
-    aside = math.radians(_between(0, law["to_degrees"], u[1]))
+def _wedge(distribution: dict, u: Sequence[float]) -> Direction:
+    """Unit, v1 > v3 >= 0 and v2 <= 0 (appendix A); that both angles are uniform is our choice."""
+    down = math.radians(_between(distribution["from_degrees"], 0, u[0]))
+    aside = math.radians(_between(0, distribution["to_degrees"], u[1]))
     return _rounded(
         [math.cos(down) * math.cos(aside), math.sin(down), math.cos(down) * math.sin(aside)]
     )
 
 
-def _dirichlet(law: dict, u: Sequence[float]) -> Direction:
+def _dirichlet(distribution: dict, u: Sequence[float]) -> Direction:
     """Squared weights are Dirichlet, so the length is 1; signs are given."""
     from scipy.special import gammaincinv
 
-    shares = gammaincinv(law["concentration"], np.clip(u, 1e-9, 1 - 1e-9))
-    return _rounded(np.array(law["signs"]) * np.sqrt(shares / shares.sum()))
+    shares = gammaincinv(distribution["concentration"], np.clip(u, 1e-9, 1 - 1e-9))
+    return _rounded(np.array(distribution["signs"]) * np.sqrt(shares / shares.sum()))
 
 
 def _rounded(values: Iterable[float]) -> Direction:
     return [round(float(v), 6) + 0.0 for v in values]
 
 
-LAWS = {
-    "arc": Distribution(lambda law: 2, lambda law: 1, _arc),
-    "wedge": Distribution(lambda law: 3, lambda law: 2, _wedge),
+DISTRIBUTIONS = {
+    "arc": Distribution(lambda distribution: 2, lambda distribution: 1, _arc),
+    "wedge": Distribution(lambda distribution: 3, lambda distribution: 2, _wedge),
     "dirichlet": Distribution(
-        lambda law: len(law["signs"]), lambda law: len(law["signs"]), _dirichlet
+        lambda distribution: len(distribution["signs"]),
+        lambda distribution: len(distribution["signs"]),
+        _dirichlet,
     ),
     "fixed": Distribution(
-        lambda law: len(law["direction"]),
-        lambda law: 0,
-        lambda law, u: [float(v) for v in law["direction"]],
+        lambda distribution: len(distribution["direction"]),
+        lambda distribution: 0,
+        lambda distribution, u: [float(v) for v in distribution["direction"]],
     ),
 }
 

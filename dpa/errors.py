@@ -58,5 +58,5 @@ def out_of_memory(error: BaseException) -> str | None:
     return (
         f"out of memory{f' ({text})' if text else ''}; lower sampling.rows_per_batch (if this is "
         "sampling), reward_model.tokens_per_batch (scoring) or "
-        "training.per_device_batch_size (training), then rerun: what is complete is kept"
+        "trainer.per_device_batch_size (training), then rerun: what is complete is kept"
     )

@@ -5,14 +5,14 @@ anything), and its own Python code runs only if the configuration's trust_remote
 torch is imported here, so that tokenizers can be loaded without it.
 """
 
-import os
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dpa.errors import InputError
-from dpa.runtime.run_environment import TRUSTED
+from dpa.runtime.run_environment import RunEnvironment
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
@@ -25,53 +25,83 @@ REMEDY = (
 )
 
 
-def load_tokenizer(path: Path | str, revision: str | None) -> Any:
+@dataclass(frozen=True)
+class ModelRef:
+    """A model: a folder, or a hub repository at a commit, `organisation/name@commit`.
+
+    >>> ModelRef.of("organisation/name@0123abc")
+    ModelRef(path='organisation/name', revision='0123abc')
+    """
+
+    path: str
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, model: "AnyModel") -> "ModelRef":
+        """A model as a command line names it. A folder may have an @ in its name."""
+        if isinstance(model, ModelRef):
+            return model
+        path, at, revision = str(model).rpartition("@")
+        if not at or isinstance(model, Path) or Path(model).exists():
+            return cls(str(model))
+        return cls(path, revision)
+
+    def __str__(self) -> str:
+        return self.path if self.revision is None else f"{self.path}@{self.revision}"
+
+
+AnyModel = ModelRef | Path | str
+
+
+def load_tokenizer(model: AnyModel) -> Any:
     """A checkpoint's tokenizer. Raises InputError when there is none that can be loaded."""
     from transformers import AutoTokenizer
 
-    return _loaded(AutoTokenizer, path, revision, "tokenizer")
+    return _loaded(AutoTokenizer, ModelRef.of(model), "tokenizer")
 
 
-def load_checkpoint_config(path: Path | str, revision: str | None) -> Any:
+def load_checkpoint_config(model: AnyModel) -> Any:
     """A checkpoint's config.json. Raises InputError when there is none that can be loaded."""
     from transformers import AutoConfig
 
-    return _loaded(AutoConfig, path, revision, "configuration")
+    return _loaded(AutoConfig, ModelRef.of(model), "configuration")
 
 
-def load_model(kind: Any, path: Path | str, revision: str | None, **options: Any) -> Any:
+def load_model(kind: Any, model: AnyModel, **options: Any) -> Any:
     """A model by its class (`AutoModelForCausalLM`, ...) with all of its weights.
 
     Raises InputError when weights are broken or of another shape, and when some are missing:
     transformers would make them up at random and say so in a warning only.
     """
-    refuse_pickles(path)
+    ref = ModelRef.of(model)
+    refuse_pickles(ref.path)
     options |= {"use_safetensors": True, "output_loading_info": True}
-    model, report = _loaded(kind, path, revision, "weights", **options)
+    loaded, report = _loaded(kind, ref, "weights", **options)
     if missing := sorted(report["missing_keys"]):
         listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(
-            f"{path}: the checkpoint lacks {len(missing)} of the tensors of a "
-            f"{type(model).__name__} ({listed}); {REMEDY}"
+            f"{ref.path}: the checkpoint lacks {len(missing)} of the tensors of a "
+            f"{type(loaded).__name__} ({listed}); {REMEDY}"
         )
-    return model
+    return loaded
 
 
-def is_trusted(path: Path | str, revision: str | None) -> bool:
+def is_trusted(model: AnyModel) -> bool:
     """Whether a model's own code may run: only at a commit that the configuration lists."""
-    return f"{path}@{revision}" in os.environ.get(TRUSTED, "").split()
+    return str(ModelRef.of(model)) in RunEnvironment.read().trust_remote_code
 
 
-def model_options(path: Path | str, revision: str | None) -> dict[str, Any]:
-    """What every from_pretrained of a model is told."""
-    trusted = is_trusted(path, revision)
+def model_options(model: AnyModel) -> dict[str, Any]:
+    """Arguments of every from_pretrained of a model."""
+    revision = ModelRef.of(model).revision
+    trusted = is_trusted(model)
     return {"revision": revision, "trust_remote_code": trusted, "use_safetensors": True}
 
 
 def refuse_pickles(path: Path | str) -> None:
     """Raise InputError for a folder whose weights are pickles only.
 
-    Of hub repositories transformers and vLLM are told to take safetensors or nothing.
+    Of hub repositories transformers and vLLM are asked for safetensors or nothing.
     """
     folder = Path(path)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -84,12 +114,13 @@ def refuse_pickles(path: Path | str) -> None:
         )
 
 
-def _loaded(kind: Any, path: Path | str, revision: str | None, what: str, **options: Any) -> Any:
+def _loaded(kind: Any, model: ModelRef, what: str, **options: Any) -> Any:
     from safetensors import SafetensorError
 
+    path = model.path
     try:
         return kind.from_pretrained(
-            path, revision=revision, trust_remote_code=is_trusted(path, revision), **options
+            path, revision=model.revision, trust_remote_code=is_trusted(model), **options
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if type(error).__name__ == "OutOfMemoryError":

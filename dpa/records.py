@@ -150,7 +150,8 @@ class Selected(Record):
 class Pair(Record):
     """A line of pairs.jsonl: two responses to a prompt, the first better by `margin`.
 
-    `direction` is the one that they were compared under, and that the policy is told; null for
+    `direction` is the one that they were compared under, and that the policy is conditioned on;
+    null for
     pairs from ratings, whose margin is that of the mean ratings.
     """
 

@@ -44,15 +44,6 @@ def pins(lock: str = "requirements.lock") -> list[str]:
     return [re.sub(r"\s*\\$", "", line) for line in lines if re.match(r"^[a-zA-Z0-9]", line)]
 
 
-def conda() -> str:
-    """A conda environment with the lock's versions, for `--sdm conda`."""
-    listed = "\n".join(f'      - "{pin}"' for pin in pins())
-    return (
-        f"# {NOTE}\nchannels: [conda-forge, nodefaults]\ndependencies:\n  - python={PYTHON}\n"
-        f"  - pip\n  - pip:\n{listed}\n"
-    )
-
-
 def containerfile() -> str:
     """An OCI image that runs as an ordinary user: podman build -f envs/Containerfile -t dpa ."""
     return f"""\
@@ -89,7 +80,6 @@ From: python:{PYTHON}-slim
 def environments() -> dict[str, str]:
     """Every generated file: path -> content."""
     return {
-        "envs/dpa.yaml": conda(),
         "envs/Containerfile": containerfile(),
         "envs/dpa.def": apptainer(),
     }

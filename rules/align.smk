@@ -4,8 +4,8 @@
 
 rule train_sft:
     input:
-        demonstrations=local_sources(cfg.data.sft),
-        base_model=made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+        demonstrations=of.sources(cfg.data.sft),
+        base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
         code=code("train_sft"),
         preflight=PREFLIGHT,
     output:
@@ -15,28 +15,27 @@ rule train_sft:
     benchmark:
         "results/{experiment}/benchmarks/train_sft.tsv"
     priority: CRITICAL
-    threads: training_threads()
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=720,
     params:
-        base_model=base_model_flags(),
-        demonstrations=repeat_flag("--demonstrations", map(as_json, cfg.data.sft)),
-        schedule=as_json(cfg.sft.training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        base_model=of.base_model_flags,
+        demonstrations=repeat("--demonstrations", map(section, cfg.data.sft)),
+        schedule=section(cfg.sft.schedule),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         "Training the SFT policy"
     shell:
         "{resources.launcher} -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
-        " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
+        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
 
 
 rule compute_conditions:
     input:
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl"),
+        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
         prompts="results/{experiment}/data/prompts/d2.jsonl",
         code=code("compute_conditions"),
     output:
@@ -48,14 +47,14 @@ rule compute_conditions:
     priority: CRITICAL
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
-        annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
-        directions=as_json(cfg.directions),
+        annotations=input_flags("annotations"),
+        directions=section(cfg.directions),
         top_fraction=cfg.steerlm.top_fraction,
         curve_points=cfg.steerlm.curve_points,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Reading off which ratings SteerLM can be asked for"
     shell:
@@ -67,9 +66,9 @@ rule compute_conditions:
 
 rule train_initial_policy:
     input:
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl"),
-        prompts="results/{experiment}/data/prompts/d2.jsonl",
-        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
+        prompts=["results/{experiment}/data/prompts/d2.jsonl"],
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_steerlm"),
         preflight=PREFLIGHT,
     output:
@@ -79,32 +78,32 @@ rule train_initial_policy:
     benchmark:
         "results/{experiment}/benchmarks/train_initial_policy.tsv"
     priority: CRITICAL
-    threads: training_threads()
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=720,
     params:
-        sft=sft_flags(),
-        annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
-        objectives=OBJECTIVES,
-        schedule=as_json(cfg.steerlm.training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        policy=of.policy_flags,
+        annotations=input_flags("annotations"),
+        prompts=input_flags("prompts"),
+        objective_names=OBJECTIVE_NAMES,
+        schedule=section(cfg.steerlm.schedule),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         "Training iteration 0: SteerLM on D2"
     shell:
-        "{resources.launcher} -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
-        " --prompts {input.prompts:q} --objectives {params.objectives:q}"
-        " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
+        "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
+        " {params.prompts:q} --objective-names {params.objective_names:q}"
+        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
 
 
 rule sample_responses:
     input:
-        policy=sampled_policy,
-        prompts=prompt_half,
-        conditions=iteration_conditions,
+        policy=of.sampled_policy,
+        prompts=of.prompt_half,
+        conditions=of.iteration_conditions,
         code=code("sample_responses"),
         preflight=PREFLIGHT,
     output:
@@ -116,26 +115,24 @@ rule sample_responses:
     priority: CRITICAL
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=48000),
+        **jobs.on_one_gpu(4000, 48000),
         runtime=720,
     params:
-        directions=loop_law,
-        objectives=OBJECTIVES,
+        directions=of.loop_distribution,
+        objective_names=OBJECTIVE_NAMES,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
-        policy=sampled_policy_flags,
-        conditions=condition_flags,
-        sampling=as_json(cfg.sampling),
+        policy=of.sampled_policy_flags,
+        conditions=of.condition_flags,
+        sampling=section(cfg.sampling),
         shards=cfg.shards,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: sampling responses, shard {wildcards.shard}"
     shell:
         "python -m scripts.sample_responses {params.policy:q} --prompts {input.prompts:q}"
         " --iteration {wildcards.iteration} --seed {params.seed}"
-        " --directions {params.directions:q} --objectives {params.objectives:q}"
+        " --directions {params.directions:q} --objective-names {params.objective_names:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction} {params.conditions:q}"
         " --sampling {params.sampling:q} --shard {wildcards.shard} --shards {params.shards}"
@@ -145,8 +142,8 @@ rule sample_responses:
 rule score_responses:
     input:
         sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
-        prompts=prompt_half,
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        prompts=of.prompt_half,
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("score_responses"),
         preflight=PREFLIGHT,
     output:
@@ -158,27 +155,27 @@ rule score_responses:
     priority: CRITICAL
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=32000),
+        **jobs.on_one_gpu(4000, 32000),
         runtime=720,
     params:
-        model=scorer_flags(),
-        objectives=as_json(cfg.objectives),
+        model=of.scorer_flags,
+        objectives=section(cfg.objectives),
         tokens=cfg.reward_model.tokens_per_batch,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: scoring responses, shard {wildcards.shard}"
     shell:
-        "python -m scripts.score_responses {params.model:q} --input {input.sampled:q}"
+        "python -m scripts.score_responses {params.model:q} --samples {input.sampled:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
         " --tokens-per-batch {params.tokens} --output {output.scored:q} 2>&1 | tee {log}"
 
 
 rule select_responses:
     input:
-        scored=shard_files("results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl"),
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl"),
-        prompts=prompt_half,
+        scored=shard_files(
+            "results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl", cfg.shards
+        ),
+        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
+        prompts=of.prompt_half,
         code=code("select_responses"),
     output:
         selected="results/{experiment}/{loop}/iter{iteration}/selected.jsonl",
@@ -188,17 +185,17 @@ rule select_responses:
         "results/{experiment}/benchmarks/select_responses/{loop}/iter{iteration}.tsv"
     priority: CRITICAL
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=60,
     params:
-        scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
-        annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
-        directions=loop_law,
+        scored=input_flags("scored"),
+        annotations=input_flags("annotations"),
+        directions=of.loop_distribution,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
-        shared=lambda wildcards: ["--shared"] if samples_steerlm(wildcards) else [],
+        shared=of.shared_flag,
         replay_fraction=cfg.dpa.replay_fraction,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: selecting each direction's best response"
     shell:
@@ -213,7 +210,7 @@ rule select_responses:
 rule finetune_policy:
     input:
         selected="results/{experiment}/{loop}/iter{iteration}/selected.jsonl",
-        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("finetune_policy"),
         preflight=PREFLIGHT,
     output:
@@ -223,25 +220,24 @@ rule finetune_policy:
     benchmark:
         "results/{experiment}/benchmarks/finetune_policy/{loop}/iter{iteration}.tsv"
     wildcard_constraints:
-        loop=r"dpa|rsf/[\d_-]+",  # directional_dpo trains otherwise
+        loop=loops_trained_by("finetune_policy"),
         iteration=r"[1-9]\d*",  # iteration 0 is train_initial_policy's
     priority: CRITICAL
-    threads: training_threads()
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=720,
     params:
-        sft=sft_flags(),
-        objectives=as_json(cfg.objectives),
-        directions=loop_law,
-        schedule=lambda wildcards: as_json(loop_section(wildcards).training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        policy=of.policy_flags,
+        objectives=section(cfg.objectives),
+        directions=of.loop_distribution,
+        schedule=of.loop_schedule,
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: fine-tuning from the SFT policy"
     shell:
-        "{resources.launcher} -m scripts.finetune_policy {params.sft:q} --selected {input.selected:q}"
+        "{resources.launcher} -m scripts.finetune_policy {params.policy:q} --selected {input.selected:q}"
         " --objectives {params.objectives:q} --directions {params.directions:q}"
-        " --iteration {wildcards.iteration} --schedule {params.schedule:q} --training {params.training:q}"
+        " --iteration {wildcards.iteration} --schedule {params.schedule:q} --trainer {params.trainer:q}"
         " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"

@@ -1,12 +1,11 @@
 # The methods that DPA is compared with.
 
 
-rule train_steerlm:
+use rule train_initial_policy as train_steerlm with:
     input:
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl"),
-        d1="results/{experiment}/data/prompts/d1.jsonl",
-        d2="results/{experiment}/data/prompts/d2.jsonl",
-        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
+        prompts=expand("results/{{experiment}}/data/prompts/{half}.jsonl", half=["d1", "d2"]),
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_steerlm"),
         preflight=PREFLIGHT,
     output:
@@ -15,25 +14,9 @@ rule train_steerlm:
         "results/{experiment}/logs/train_steerlm.log",
     benchmark:
         "results/{experiment}/benchmarks/train_steerlm.tsv"
-    threads: training_threads()
-    resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
-        runtime=720,
-    params:
-        sft=sft_flags(),
-        annotations=lambda wildcards, input: repeat_flag("--annotations", input.annotations),
-        objectives=OBJECTIVES,
-        schedule=as_json(cfg.steerlm.training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+    priority: 0
     message:
         "Training SteerLM on all training prompts"
-    shell:
-        "{resources.launcher} -m scripts.train_steerlm {params.sft:q} {params.annotations:q}"
-        " --prompts {input.d1:q} --prompts {input.d2:q} --objectives {params.objectives:q}"
-        " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
-        " --output {output.policy:q} 2>&1 | tee {log}"
 
 
 rule pair_ratings:
@@ -50,11 +33,11 @@ rule pair_ratings:
         "results/{experiment}/benchmarks/pair_ratings.tsv"
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
         dataset=cfg.data.original_responses,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Pairing rated responses for DPO"
     shell:
@@ -66,7 +49,7 @@ rule pair_ratings:
 rule train_dpo:
     input:
         pairs="results/{experiment}/dpo/pairs.jsonl",
-        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
         code=code("train_dpo"),
         preflight=PREFLIGHT,
     output:
@@ -75,31 +58,32 @@ rule train_dpo:
         "results/{experiment}/logs/train_dpo.log",
     benchmark:
         "results/{experiment}/benchmarks/train_dpo.tsv"
-    threads: training_threads()
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=720,
     params:
-        sft=sft_flags("--policy"),
-        objectives=as_json(cfg.objectives),
+        policy=of.policy_flags,
+        objectives=section(cfg.objectives),
         beta=cfg.dpo.recipes[cfg.dpo.recipe].beta,
-        schedule=as_json(cfg.dpo.recipes[cfg.dpo.recipe].training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        schedule=section(cfg.dpo.recipes[cfg.dpo.recipe].schedule),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         f"Training DPO on rated pairs, recipe {cfg.dpo.recipe}"
     shell:
-        "{resources.launcher} -m scripts.train_dpo {params.sft:q} --pairs {input.pairs:q}"
+        "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
         " --objectives {params.objectives:q} --beta {params.beta}"
-        " --schedule {params.schedule:q} --training {params.training:q} --seed {params.seed}"
+        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
         " --output {output.policy:q} 2>&1 | tee {log}"
 
 
 rule select_pairs:
     input:
-        scored=shard_files("results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl"),
-        prompts=prompt_half,
+        scored=shard_files(
+            "results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl", cfg.shards
+        ),
+        prompts=of.prompt_half,
         code=code("select_pairs"),
     output:
         pairs="results/{experiment}/{loop}/iter{iteration}/pairs.jsonl",
@@ -108,16 +92,16 @@ rule select_pairs:
     benchmark:
         "results/{experiment}/benchmarks/select_pairs/{loop}/iter{iteration}.tsv"
     wildcard_constraints:
-        loop="directional_dpo",
+        loop=loops_trained_by("train_directional_dpo"),
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=60,
     params:
-        scored=lambda wildcards, input: repeat_flag("--scored", input.scored),
-        directions=loop_law,
+        scored=input_flags("scored"),
+        directions=of.loop_distribution,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: pairing best and worst responses"
     shell:
@@ -132,7 +116,7 @@ rule select_pairs:
 rule train_directional_dpo:
     input:
         pairs="results/{experiment}/{loop}/iter{iteration}/pairs.jsonl",
-        policy=sampled_policy,
+        policy=of.sampled_policy,
         code=code("train_dpo"),
         preflight=PREFLIGHT,
     output:
@@ -142,25 +126,24 @@ rule train_directional_dpo:
     benchmark:
         "results/{experiment}/benchmarks/train_directional_dpo/{loop}/iter{iteration}.tsv"
     wildcard_constraints:
-        loop="directional_dpo",
-    threads: training_threads()
+        loop=loops_trained_by("train_directional_dpo"),
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=720,
     params:
-        policy=sampled_policy_flags,
-        objectives=as_json(cfg.objectives),
+        policy=of.sampled_policy_flags,
+        objectives=section(cfg.objectives),
         beta=cfg.directional_dpo.beta,
-        schedule=as_json(cfg.directional_dpo.training),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        schedule=section(cfg.directional_dpo.schedule),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: DPO under directions"
     shell:
         "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
         " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
-        " --beta {params.beta} --schedule {params.schedule:q} --training {params.training:q}"
+        " --beta {params.beta} --schedule {params.schedule:q} --trainer {params.trainer:q}"
         " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"
 
 
@@ -168,8 +151,8 @@ rule train_ppo:
     input:
         d1="results/{experiment}/data/prompts/d1.jsonl",
         d2="results/{experiment}/data/prompts/d2.jsonl",
-        sft=made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("train_ppo"),
         preflight=PREFLIGHT,
     output:
@@ -179,30 +162,29 @@ rule train_ppo:
         "results/{experiment}/logs/train_ppo/{direction}.log",
     benchmark:
         "results/{experiment}/benchmarks/train_ppo/{direction}.tsv"
-    threads: training_threads()
+    threads: jobs.training_threads()
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(),
+        **jobs.training(8000),
         runtime=1440,
     params:
-        sft=sft_flags(),
-        model=reward_model_flags("--reward-model-revision"),
-        objectives=as_json(cfg.objectives),
-        direction=lambda wildcards: ",".join(map(str, FIXED_DIRECTIONS[wildcards.direction])),
+        policy=of.policy_flags,
+        model=of.reward_model_flags,
+        objectives=section(cfg.objectives),
+        direction=of.fixed_direction,
         beta=cfg.ppo.beta,
         responses_per_prompt=cfg.ppo.responses_per_prompt,
-        schedule=as_json(cfg.ppo.training),
-        training=as_json(cfg.training),
-        sampling=as_json(cfg.sampling),
+        schedule=section(cfg.ppo.schedule),
+        trainer=section(cfg.trainer),
+        sampling=section(cfg.sampling),
         tokens=cfg.reward_model.tokens_per_batch,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Training the PPO row at direction {wildcards.direction}"
     shell:
-        "{resources.launcher} -m scripts.train_ppo {params.sft:q} {params.model:q} --prompts {input.d1:q}"
+        "{resources.launcher} -m scripts.train_ppo {params.policy:q} {params.model:q} --prompts {input.d1:q}"
         " --prompts {input.d2:q} --objectives {params.objectives:q}"
         " --direction={params.direction:q} --beta {params.beta}"
         " --responses-per-prompt {params.responses_per_prompt}"
-        " --schedule {params.schedule:q} --training {params.training:q}"
+        " --schedule {params.schedule:q} --trainer {params.trainer:q}"
         " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --history {output.history:q} --output {output.policy:q} 2>&1 | tee {log}"
+        " --output-history {output.history:q} --output {output.policy:q} 2>&1 | tee {log}"

@@ -4,95 +4,86 @@
 
 rule measure_scoring:
     input:
-        benchmark=["benchmarks/measure_scoring.py", "benchmarks/harness.py"],
+        benchmark=clone("benchmarks/measure_scoring.py"),
+        harness=clone("benchmarks/harness.py"),
         code=code("score_responses"),
     output:
-        "results/benchmarks/measure_scoring.txt",
+        report="results/benchmarks/measure_scoring.txt",
     log:
         "results/benchmarks/logs/measure_scoring.log",
     threads: os.cpu_count()
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=64000),
+        **jobs.on_one_gpu(4000, 64000),
         runtime=120,
+    params:
+        module="benchmarks.measure_scoring",
     message:
         "Measuring reward scoring"
     shell:
-        "python -m benchmarks.measure_scoring 2> {log} > {output:q}"
+        "python -m {params.module} 2> {log} > {output.report:q}"
 
 
-rule measure_sampling:
+use rule measure_scoring as measure_sampling with:
     input:
-        benchmark=["benchmarks/measure_sampling.py", "benchmarks/harness.py"],
+        benchmark=clone("benchmarks/measure_sampling.py"),
+        harness=clone("benchmarks/harness.py"),
         code=code("sample_responses"),
     output:
-        "results/benchmarks/measure_sampling.txt",
+        report="results/benchmarks/measure_sampling.txt",
     log:
         "results/benchmarks/logs/measure_sampling.log",
-    threads: os.cpu_count()
-    resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(6000, on_gpu=64000),
-        runtime=120,
+    params:
+        module="benchmarks.measure_sampling",
     message:
         "Measuring sampling"
-    shell:
-        "python -m benchmarks.measure_sampling 2> {log} > {output:q}"
 
 
-rule measure_training:
+use rule measure_scoring as measure_training with:
     input:
-        benchmark=["benchmarks/measure_training.py", "benchmarks/harness.py"],
+        benchmark=clone("benchmarks/measure_training.py"),
+        harness=clone("benchmarks/harness.py"),
         code=code("finetune_policy"),
     output:
-        "results/benchmarks/measure_training.txt",
+        report="results/benchmarks/measure_training.txt",
     log:
         "results/benchmarks/logs/measure_training.log",
-    threads: os.cpu_count()
-    resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=64000),
-        runtime=120,
+    params:
+        module="benchmarks.measure_training",
     message:
         "Measuring fine-tuning"
-    shell:
-        "python -m benchmarks.measure_training 2> {log} > {output:q}"
 
 
-rule measure_startup:
+use rule measure_scoring as measure_startup with:
     input:
-        benchmark=["benchmarks/measure_startup.py", "benchmarks/harness.py"],
-        startup="dpa/runtime/startup.py",
+        benchmark=clone("benchmarks/measure_startup.py"),
+        harness=clone("benchmarks/harness.py"),
+        startup=clone("dpa/runtime/startup.py"),
     output:
-        "results/benchmarks/measure_startup.txt",
+        report="results/benchmarks/measure_startup.txt",
     log:
         "results/benchmarks/logs/measure_startup.log",
-    threads: os.cpu_count()
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=60,
+    params:
+        module="benchmarks.measure_startup",
     message:
         "Measuring how long scripts take to start"
-    shell:
-        "python -m benchmarks.measure_startup 2> {log} > {output:q}"
 
 
-rule measure_selection:
+use rule measure_scoring as measure_selection with:
     input:
-        benchmark=["benchmarks/measure_selection.py", "benchmarks/harness.py"],
+        benchmark=clone("benchmarks/measure_selection.py"),
+        harness=clone("benchmarks/harness.py"),
         code=code("select_responses"),
     output:
-        "results/benchmarks/measure_selection.txt",
+        report="results/benchmarks/measure_selection.txt",
     log:
         "results/benchmarks/logs/measure_selection.log",
-    threads: os.cpu_count()
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=60,
+    params:
+        module="benchmarks.measure_selection",
     message:
         "Measuring selection from 2.56 million records"
-    shell:
-        "python -m benchmarks.measure_selection 2> {log} > {output:q}"

@@ -10,11 +10,11 @@ rule lock_revisions:
         f"results/{cfg.experiment}/logs/lock_revisions.log",
     localrule: True
     resources:
-        mem_mb=memory(1000),
+        mem_mb=jobs.memory(1000),
         runtime=10,
     params:
-        repositories=unlocked_flags(),
-        lock=str(ROOT / LOCK_FILE),
+        repositories=hooks.unlocked_flags(layout),
+        lock=LOCK_FILE,
     message:
         "Asking the hub for the commits of models and data sets"
     shell:
@@ -24,11 +24,12 @@ rule lock_revisions:
 
 # Before everything expensive, once: a job that checks again would be one that Snakemake takes for the
 # reason to run what depends on it, ancient input or not (it then loses sight of other reasons). So it
-# has neither params nor code that change, and later runs check when they start (check_again). On GPUs
-# it is a job with one: the node where Snakemake runs may have none.
+# has neither params nor code that change (its settings are a resource), and later runs check when
+# they start (check_before_jobs). On GPUs it is a job with one: the node where Snakemake runs may have
+# none.
 rule preflight:
     output:
-        report=PREFLIGHT_REPORT,
+        report=f"{RESULTS}/preflight.json",
     log:
         f"results/{cfg.experiment}/logs/preflight.log",
     localrule: not cfg.compute.gpu
@@ -37,10 +38,11 @@ rule preflight:
         cpus_per_gpu=1,
         mem_mb=4000,
         runtime=15,
+        settings=flags.section_file([cfg, RESULTS, layout.trained_stages(), layout.policies()]),
     message:
         "Checking that everything is there for this run"
     shell:
-        'python -m scripts.preflight --experiment "$DPA_PREFLIGHT" --output {output.report:q}'
+        "python -m scripts.preflight --settings {resources.settings} --output {output.report:q}"
         " 2>&1 | tee {log}"
 
 
@@ -64,23 +66,25 @@ if cfg.world is not None:
         benchmark:
             "results/{experiment}/benchmarks/make_quickstart_data.tsv"
         resources:
-            mem_mb=memory(1000),
+            mem_mb=jobs.memory(1000),
             runtime=10,
         params:
             folder="results/{experiment}/data/raw",
-            seed=base_seed,
-            sizes=world_flags(),
+            seed=of.base_seed,
+            sizes=flags.world_sizes(layout),
         message:
             "Making the quickstart's world"
         shell:
             "python -m scripts.make_quickstart_data --seed {params.seed} {params.sizes:q}"
-            " --output-dir {params.folder:q} 2>&1 | tee {log}"
+            " --output {params.folder:q} 2>&1 | tee {log}"
 
 
 rule prepare_data:
     input:
-        ratings=ratings_files(),
-        prompts=local_sources([*cfg.data.train_prompts, *cfg.data.validation_prompts]),
+        ratings=of.sources(
+            [s for r in cfg.data.ratings for s in (r.train, r.validation) if s is not None]
+        ),
+        prompts=of.sources(cfg.data.train_prompts, cfg.data.validation_prompts),
         code=code("prepare_data"),
         preflight=PREFLIGHT,
     output:
@@ -93,14 +97,14 @@ rule prepare_data:
     benchmark:
         "results/{experiment}/benchmarks/prepare_data.tsv"
     resources:
-        mem_mb=memory(8000),
+        mem_mb=jobs.memory(8000),
         runtime=60,
     params:
-        data=as_json(cfg.data),
-        seed=base_seed,
+        data=section(cfg.data),
+        seed=of.base_seed,
     message:
         "Mapping ratings to 0-100 and splitting prompts into D1, D2 and validation"
     shell:
         "python -m scripts.prepare_data --data {params.data:q} --seed {params.seed}"
-        " --ratings {output.ratings:q} --d1 {output.d1:q} --d2 {output.d2:q}"
-        " --validation {output.validation:q} 2>&1 | tee {log}"
+        " --output-ratings {output.ratings:q} --output-d1 {output.d1:q} --output-d2 {output.d2:q}"
+        " --output-validation {output.validation:q} 2>&1 | tee {log}"

@@ -1,12 +1,12 @@
-# Held-out prompts under every direction: the numbers behind figure 4.
+# Held-out prompts under every direction: the numbers of figure 4.
 
 
 rule evaluate_policy:
     input:
-        policy=evaluated_policy,
-        conditions=evaluated_conditions,
+        policy=of.evaluated_policy,
+        conditions=of.evaluated_conditions,
         prompts="results/{experiment}/data/prompts/validation.jsonl",
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_policy"),
         preflight=PREFLIGHT,
     output:
@@ -20,18 +20,16 @@ rule evaluate_policy:
         policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=48000),
+        **jobs.on_one_gpu(4000, 48000),
         runtime=720,
     params:
-        model=scorer_flags("--reward-model-revision"),
-        steering=evaluation_flags,
-        objectives=as_json(cfg.objectives),
+        model=of.scorer_flags,
+        steering=of.evaluation_flags,
+        objectives=section(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
-        sampling=as_json(EVALUATION_SAMPLING),
+        sampling=of.sampling(cfg.evaluation.temperature),
         tokens=cfg.reward_model.tokens_per_batch,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Evaluating {wildcards.policy} on the validation prompts"
     shell:
@@ -39,14 +37,14 @@ rule evaluate_policy:
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
         " --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --sampled {output.sampled:q} --scored {output.scored:q} 2>&1 | tee {log}"
+        " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
 
 
 rule evaluate_soup:
     input:
-        experts=soup_experts,
+        experts=of.soup_experts,
         prompts="results/{experiment}/data/prompts/validation.jsonl",
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_soup"),
         preflight=PREFLIGHT,
     output:
@@ -58,20 +56,18 @@ rule evaluate_soup:
         "results/{experiment}/benchmarks/evaluate_soup.tsv"
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(8000, on_gpu=64000),
+        **jobs.on_one_gpu(8000, 64000),
         runtime=720,
     params:
-        experts=lambda wildcards, input: repeat_flag("--expert", input.experts),
-        model=scorer_flags("--reward-model-revision"),
-        directions=as_json(cfg.directions),
+        experts=input_flags("experts", "--expert"),
+        model=of.scorer_flags,
+        directions=section(cfg.directions),
         grid=json.dumps(cfg.evaluation.directions),
-        objectives=as_json(cfg.objectives),
+        objectives=section(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
-        sampling=as_json(EVALUATION_SAMPLING),
+        sampling=of.sampling(cfg.evaluation.temperature),
         tokens=cfg.reward_model.tokens_per_batch,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Evaluating Reward Soup on the validation prompts"
     shell:
@@ -79,13 +75,13 @@ rule evaluate_soup:
         " --directions {params.directions:q} --grid {params.grid:q} --prompts {input.prompts:q}"
         " --objectives {params.objectives:q} --responses-per-prompt {params.responses}"
         " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --sampled {output.sampled:q} --scored {output.scored:q} 2>&1 | tee {log}"
+        " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
 
 
 rule sample_benchmark:
     input:
-        policy=evaluated_policy,
-        conditions=evaluated_conditions,
+        policy=of.evaluated_policy,
+        conditions=of.evaluated_conditions,
         prompts="results/{experiment}/{benchmark}/prompts.jsonl",
         code=code("sample_benchmark"),
         preflight=PREFLIGHT,
@@ -99,26 +95,26 @@ rule sample_benchmark:
         policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=48000),
+        **jobs.on_one_gpu(4000, 48000),
         runtime=720,
     params:
-        steering=benchmark_flags,
-        objectives=OBJECTIVES,
-        sampling=benchmark_sampling,
-        seed=base_seed,
+        steering=of.benchmark_flags,
+        objective_names=OBJECTIVE_NAMES,
+        sampling=of.benchmark_sampling,
+        seed=of.base_seed,
     message:
         "Sampling {wildcards.policy} on the prompts of {wildcards.benchmark}"
     shell:
         "python -m scripts.sample_benchmark {params.steering:q} --prompts {input.prompts:q}"
-        " --objectives {params.objectives:q} --sampling {params.sampling:q} --seed {params.seed}"
+        " --objective-names {params.objective_names:q} --sampling {params.sampling:q} --seed {params.seed}"
         " --output {output.sampled:q} 2>&1 | tee {log}"
 
 
 rule collect_validation_rewards:
     input:
-        scored=expand("results/{{experiment}}/evaluation/scored/{policy}.jsonl", policy=policies()),
+        scored=expand(
+            "results/{{experiment}}/evaluation/scored/{policy}.jsonl", policy=layout.policies()
+        ),
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         code=code("collect_validation_rewards"),
     output:
@@ -132,19 +128,19 @@ rule collect_validation_rewards:
         experiment=ONE_SEED,
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=30,
     params:
         gold=["--gold", cfg.evaluation.gold] if cfg.evaluation.gold else [],
-        responses=lambda wildcards, input: repeat_flag("--responses", input.scored),
-        objectives=as_json(cfg.objectives),
-        seed=base_seed,
+        scored=input_flags("scored"),
+        objectives=section(cfg.objectives),
+        seed=of.base_seed,
     message:
         "Collecting the validation rewards of all policies"
     shell:
-        "python -m scripts.collect_validation_rewards {params.responses:q} {params.gold:q}"
+        "python -m scripts.collect_validation_rewards {params.scored:q} {params.gold:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q} --seed {params.seed}"
-        " --by-prompt {output.by_prompt:q} --output {output.rewards:q} 2>&1 | tee {log}"
+        " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} 2>&1 | tee {log}"
 
 
 if not isinstance(cfg.seed, int):
@@ -152,18 +148,18 @@ if not isinstance(cfg.seed, int):
     # One table for all seeds, where a single seed has its own.
     rule collect_seeds:
         input:
-            rewards=expand("{run}/evaluation/validation_rewards.csv", run=RUNS),
+            rewards=files_of(RUNS, "evaluation/validation_rewards.csv"),
             code=code("collect_seeds"),
         output:
-            rewards=f"results/{cfg.experiment}/evaluation/validation_rewards.csv",
+            rewards=f"{RESULTS}/evaluation/validation_rewards.csv",
         log:
-            f"results/{cfg.experiment}/logs/collect_seeds.log",
+            f"{RESULTS}/logs/collect_seeds.log",
         localrule: True
         resources:
-            mem_mb=memory(1000),
+            mem_mb=jobs.memory(1000),
             runtime=10,
         params:
-            rewards=lambda wildcards, input: repeat_flag("--rewards", input.rewards),
+            rewards=input_flags("rewards"),
         message:
             "Collecting the validation rewards of all seeds"
         shell:
@@ -174,18 +170,18 @@ if not isinstance(cfg.seed, int):
 # Prints and fails; makes nothing, so that it runs whenever it is asked for.
 rule check_quickstart:
     input:
-        rewards=expand("{run}/evaluation/validation_rewards.csv", run=RUNS),
-        annotations=expand("{run}/annotations/{shard}.jsonl", run=RUNS, shard=SHARDS),
+        rewards=files_of(RUNS, "evaluation/validation_rewards.csv"),
+        annotations=files_of(RUNS, *shard_files("annotations/{shard}.jsonl", cfg.shards)),
         code=code("check_quickstart"),
     log:
-        f"results/{cfg.experiment}/logs/check_quickstart.log",
+        f"{RESULTS}/logs/check_quickstart.log",
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=10,
     params:
-        runs=repeat_flag("--run", RUNS),
-        reference=",".join(map(str, cfg.evaluation.hypervolume_reference)),
+        runs=repeat("--run", RUNS),
+        reference=REFERENCE,
     message:
         "Checking that the run shows what the paper claims"
     shell:

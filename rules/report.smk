@@ -3,113 +3,112 @@
 
 rule plot_pareto_front:
     input:
-        rewards=expand("{run}/evaluation/prompt_rewards.parquet", run=RUNS),
-        published="results/published/figure4_validation_rewards.csv",
+        rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
+        published=clone("results/published/figure4_validation_rewards.csv"),
         code=code("plot_pareto_front"),
     output:
-        multiext(f"results/{cfg.experiment}/figures/figure4.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/figure4.", "pdf", "svg", "png", "csv", "md"),
     log:
-        f"results/{cfg.experiment}/logs/plot_pareto_front.log",
+        f"{RESULTS}/logs/plot_pareto_front.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_pareto_front.tsv"
+        f"{RESULTS}/benchmarks/plot_pareto_front.tsv"
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
-        rewards=lambda wildcards, input: repeat_flag("--prompt-rewards", input.rewards),
-        objectives=OBJECTIVES,
-        reference=",".join(map(str, cfg.evaluation.hypervolume_reference)),
+        rewards=input_flags("rewards", "--prompt-rewards"),
+        objective_names=OBJECTIVE_NAMES,
+        reference=REFERENCE,
         uncertainty=cfg.figures.uncertainty,
         published="--draw-published" if cfg.figures.published else "",
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        folder=folder_of,
     message:
         "Drawing figure 4"
     shell:
-        "python -m scripts.plot_pareto_front {params.rewards:q} --objectives {params.objectives:q}"
+        "python -m scripts.plot_pareto_front {params.rewards:q} --objective-names {params.objective_names:q}"
         " --hypervolume-reference {params.reference} --published {input.published:q}"
         " {params.published} --uncertainty {params.uncertainty} --dpi {params.dpi}"
-        " --experiment {params.experiment} --output-dir {params.folder:q} 2>&1 | tee {log}"
+        " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
 rule plot_win_rates:
     input:
-        results=f"results/{cfg.experiment}/alpacaeval/results.csv",
-        published="results/published/figure5_alpacaeval2.csv",
+        results=f"{RESULTS}/alpacaeval/results.csv",
+        published=clone("results/published/figure5_alpacaeval2.csv"),
         code=code("plot_win_rates"),
     output:
-        multiext(f"results/{cfg.experiment}/figures/figure5.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/figure5.", "pdf", "svg", "png", "csv", "md"),
     log:
-        f"results/{cfg.experiment}/logs/plot_win_rates.log",
+        f"{RESULTS}/logs/plot_win_rates.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_win_rates.tsv"
+        f"{RESULTS}/benchmarks/plot_win_rates.tsv"
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=10,
     params:
-        objectives=OBJECTIVES,
+        objective_names=OBJECTIVE_NAMES,
         published="--draw-published" if cfg.figures.published else "",
         world="--world" if cfg.world else "",
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        folder=folder_of,
     message:
         "Drawing figure 5"
     shell:
-        "python -m scripts.plot_win_rates --results {input.results:q}"
-        " --published {input.published:q} --objectives {params.objectives:q} {params.published}"
+        "python -m scripts.plot_win_rates --alpacaeval-results {input.results:q}"
+        " --published {input.published:q} --objective-names {params.objective_names:q} {params.published}"
         " {params.world} --dpi {params.dpi} --experiment {params.experiment}"
-        " --output-dir {params.folder:q} 2>&1 | tee {log}"
+        " --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
 rule plot_samples:
     input:
-        responses=expand(
-            "{run}/evaluation/scored/{policy}.jsonl", run=RUNS, policy=last_policies(cfg.methods)
+        scored=files_of(
+            RUNS,
+            *(f"evaluation/scored/{p}.jsonl" for p in layout.last_policies(cfg.methods)),
         ),
         prompts=f"{RUNS[0]}/data/prompts/validation.jsonl",
         code=code("plot_samples"),
     output:
-        multiext(f"results/{cfg.experiment}/figures/figure1.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/figure1.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/response_length.", "pdf", "svg", "png", "csv", "md"),
         multiext(
-            f"results/{cfg.experiment}/figures/response_length.", "pdf", "svg", "png", "csv", "md"
-        ),
-        multiext(
-            f"results/{cfg.experiment}/figures/reward_against_length.",
+            f"{RESULTS}/figures/reward_against_length.",
             "pdf",
             "svg",
             "png",
             "csv",
             "md",
         ),
-        multiext(f"results/{cfg.experiment}/tables/figure1.", "csv", "md", "tex"),
-        samples=f"results/{cfg.experiment}/tables/samples.csv",
+        multiext(f"{RESULTS}/tables/figure1.", "csv", "md", "tex"),
+        samples=f"{RESULTS}/tables/samples.csv",
     log:
-        f"results/{cfg.experiment}/logs/plot_samples.log",
+        f"{RESULTS}/logs/plot_samples.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_samples.tsv"
+        f"{RESULTS}/benchmarks/plot_samples.tsv"
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
-        responses=lambda wildcards, input: repeat_flag("--responses", input.responses),
-        objectives=OBJECTIVES,
+        scored=input_flags("scored"),
+        objective_names=OBJECTIVE_NAMES,
         shown=",".join(map(str, cfg.figures.prompts)),
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        figures=lambda wildcards, output: os.path.dirname(output[0]),
+        figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.samples),
     message:
         "Drawing figure 1, response lengths, and reward against length"
     shell:
-        "python -m scripts.plot_samples {params.responses:q} --prompts {input.prompts:q}"
-        " --objectives {params.objectives:q} --shown {params.shown} --dpi {params.dpi}"
-        " --experiment {params.experiment} --output-dir {params.figures:q}"
-        " --tables-dir {params.tables:q} 2>&1 | tee {log}"
+        "python -m scripts.plot_samples {params.scored:q} --prompts {input.prompts:q}"
+        " --objective-names {params.objective_names:q} --shown {params.shown} --dpi {params.dpi}"
+        " --experiment {params.experiment} --output-figures {params.figures:q}"
+        " --output-tables {params.tables:q} 2>&1 | tee {log}"
 
 
 rule plot_reward_model:
@@ -119,217 +118,208 @@ rule plot_reward_model:
         ranking=f"{RUNS[0]}/reward_model/ranking.csv",
         code=code("plot_reward_model"),
     output:
-        multiext(
-            f"results/{cfg.experiment}/figures/reward_model.", "pdf", "svg", "png", "csv", "md"
-        ),
-        multiext(f"results/{cfg.experiment}/tables/reward_model.", "md", "tex"),
-        table=f"results/{cfg.experiment}/tables/reward_model.csv",
+        multiext(f"{RESULTS}/figures/reward_model.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/tables/reward_model.", "md", "tex"),
+        table=f"{RESULTS}/tables/reward_model.csv",
     log:
-        f"results/{cfg.experiment}/logs/plot_reward_model.log",
+        f"{RESULTS}/logs/plot_reward_model.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_reward_model.tsv"
+        f"{RESULTS}/benchmarks/plot_reward_model.tsv"
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        figures=lambda wildcards, output: os.path.dirname(output[0]),
+        figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.table),
     message:
         "Drawing the reward model's predictions against labels"
     shell:
         "python -m scripts.plot_reward_model --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --ranking {input.ranking:q} --dpi {params.dpi}"
-        " --experiment {params.experiment} --output-dir {params.figures:q}"
-        " --tables-dir {params.tables:q} 2>&1 | tee {log}"
+        " --experiment {params.experiment} --output-figures {params.figures:q}"
+        " --output-tables {params.tables:q} 2>&1 | tee {log}"
 
 
 rule plot_policy_gradient:
     input:
-        histories=policy_gradient_histories(),
+        histories=layout.policy_gradient_histories(),
         code=code("plot_policy_gradient"),
     output:
-        multiext(
-            f"results/{cfg.experiment}/figures/policy_gradient.", "pdf", "svg", "png", "csv", "md"
-        ),
+        multiext(f"{RESULTS}/figures/policy_gradient.", "pdf", "svg", "png", "csv", "md"),
     log:
-        f"results/{cfg.experiment}/logs/plot_policy_gradient.log",
+        f"{RESULTS}/logs/plot_policy_gradient.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_policy_gradient.tsv"
+        f"{RESULTS}/benchmarks/plot_policy_gradient.tsv"
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=10,
     params:
-        histories=lambda wildcards, input: repeat_flag("--history", input.histories),
+        histories=input_flags("histories", "--history"),
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        folder=folder_of,
     message:
         "Drawing the policy gradient's reward and KL curves"
     shell:
         "python -m scripts.plot_policy_gradient {params.histories:q} --dpi {params.dpi}"
-        " --experiment {params.experiment} --output-dir {params.folder:q} 2>&1 | tee {log}"
+        " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
 # Reads the benchmark files of all jobs that are no figures: its inputs are what they lead to.
 rule plot_costs:
     input:
-        rewards=expand("{run}/evaluation/prompt_rewards.parquet", run=RUNS),
-        metrics=expand("{run}/reward_model/metrics.csv", run=RUNS),
-        benchmarks=alpacaeval_targets() + rewardbench_targets(),
+        rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
+        metrics=files_of(RUNS, "reward_model/metrics.csv"),
+        benchmarks=layout.targets("alpacaeval") + layout.targets("rewardbench"),
         code=code("plot_costs"),
     output:
-        multiext(f"results/{cfg.experiment}/figures/costs.", "pdf", "svg", "png", "csv", "md"),
-        multiext(f"results/{cfg.experiment}/tables/costs.", "md", "tex"),
-        table=f"results/{cfg.experiment}/tables/costs.csv",
+        multiext(f"{RESULTS}/figures/costs.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/tables/costs.", "md", "tex"),
+        table=f"{RESULTS}/tables/costs.csv",
     log:
-        f"results/{cfg.experiment}/logs/plot_costs.log",
+        f"{RESULTS}/logs/plot_costs.log",
     benchmark:
-        f"results/{cfg.experiment}/benchmarks/plot_costs.tsv"
+        f"{RESULTS}/benchmarks/plot_costs.tsv"
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=10,
     params:
-        runs=repeat_flag("--run", RUNS),
-        parts=json.dumps(method_parts()),
+        runs=repeat("--run", RUNS),
+        stages=section(layout.method_stages()),
         dpi=cfg.figures.dpi,
         experiment=cfg.experiment,
-        figures=lambda wildcards, output: os.path.dirname(output[0]),
+        figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.table),
     message:
         "Drawing what the run cost"
     shell:
-        "python -m scripts.plot_costs {params.runs:q} --parts {params.parts:q} --dpi {params.dpi}"
-        " --experiment {params.experiment} --output-dir {params.figures:q}"
-        " --tables-dir {params.tables:q} 2>&1 | tee {log}"
+        "python -m scripts.plot_costs {params.runs:q} --stages {params.stages:q} --dpi {params.dpi}"
+        " --experiment {params.experiment} --output-figures {params.figures:q}"
+        " --output-tables {params.tables:q} 2>&1 | tee {log}"
 
 
 rule make_table1:
     input:
-        rewards=expand("{run}/evaluation/prompt_rewards.parquet", run=RUNS),
-        published="results/published/table1_method_properties.csv",
+        rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
+        published=clone("results/published/table1_method_properties.csv"),
         code=code("make_table1"),
     output:
-        multiext(f"results/{cfg.experiment}/tables/table1.", "csv", "md", "tex"),
-        multiext(f"results/{cfg.experiment}/tables/comparison.", "csv", "md", "tex"),
+        multiext(f"{RESULTS}/tables/table1.", "csv", "md", "tex"),
+        multiext(f"{RESULTS}/tables/comparison.", "csv", "md", "tex"),
     log:
-        f"results/{cfg.experiment}/logs/make_table1.log",
+        f"{RESULTS}/logs/make_table1.log",
     localrule: True
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=30,
     params:
-        rewards=lambda wildcards, input: repeat_flag("--prompt-rewards", input.rewards),
-        runs=repeat_flag("--run", RUNS),
-        parts=json.dumps(method_parts()),
-        objectives=OBJECTIVES,
-        reference=",".join(map(str, cfg.evaluation.hypervolume_reference)),
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        rewards=input_flags("rewards", "--prompt-rewards"),
+        runs=repeat("--run", RUNS),
+        stages=section(layout.method_stages()),
+        objective_names=OBJECTIVE_NAMES,
+        reference=REFERENCE,
+        folder=folder_of,
     message:
         "Making table 1"
     shell:
-        "python -m scripts.make_table1 {params.rewards:q} {params.runs:q} --parts {params.parts:q}"
-        " --objectives {params.objectives:q} --hypervolume-reference {params.reference}"
-        " --published {input.published:q} --output-dir {params.folder:q} 2>&1 | tee {log}"
+        "python -m scripts.make_table1 {params.rewards:q} {params.runs:q} --stages {params.stages:q}"
+        " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
+        " --published {input.published:q} --output-tables {params.folder:q} 2>&1 | tee {log}"
 
 
 rule make_table2:
     input:
-        win_rates=f"results/{cfg.experiment}/rewardbench/win_rates.csv",
-        accuracy=f"results/{cfg.experiment}/rewardbench/reward_model_accuracy.csv",
-        published="results/published/table2_rewardbench_gemma2b.csv",
+        win_rates=f"{RESULTS}/rewardbench/win_rates.csv",
+        accuracy=f"{RESULTS}/rewardbench/reward_model_accuracy.csv",
+        published=clone("results/published/table2_rewardbench_gemma2b.csv"),
         code=code("make_table2"),
     output:
-        multiext(f"results/{cfg.experiment}/tables/table2.", "csv", "md", "tex"),
-        multiext(f"results/{cfg.experiment}/tables/rewardbench_reward_model.", "csv", "md", "tex"),
+        multiext(f"{RESULTS}/tables/table2.", "csv", "md", "tex"),
+        multiext(f"{RESULTS}/tables/rewardbench_reward_model.", "csv", "md", "tex"),
     log:
-        f"results/{cfg.experiment}/logs/make_table2.log",
+        f"{RESULTS}/logs/make_table2.log",
     localrule: True
     resources:
-        mem_mb=memory(1000),
+        mem_mb=jobs.memory(1000),
         runtime=10,
     params:
-        objectives=OBJECTIVES,
+        objective_names=OBJECTIVE_NAMES,
         world="--world" if cfg.world else "",
         experiment=cfg.experiment,
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
+        folder=folder_of,
     message:
         "Making table 2"
     shell:
         "python -m scripts.make_table2 --win-rates {input.win_rates:q}"
         " --accuracy {input.accuracy:q} --published {input.published:q}"
-        " --objectives {params.objectives:q} {params.world} --experiment {params.experiment}"
-        " --output-dir {params.folder:q} 2>&1 | tee {log}"
+        " --objective-names {params.objective_names:q} {params.world} --experiment {params.experiment}"
+        " --output-tables {params.folder:q} 2>&1 | tee {log}"
 
 
 rule make_report:
     input:
         figures=expand(
-            "results/{experiment}/figures/{figure}.{kind}",
-            experiment=cfg.experiment,
-            figure=figure_names(),
+            "{results}/figures/{figure}.{kind}",
+            results=RESULTS,
+            figure=layout.figure_names(),
             kind=["png", "csv", "md"],
         ),
-        tables=expand(
-            "results/{experiment}/tables/{table}.md",
-            experiment=cfg.experiment,
-            table=table_names(),
-        ),
-        samples=f"results/{cfg.experiment}/tables/samples.csv" if has_dpa() else [],
-        rewards=f"results/{cfg.experiment}/evaluation/validation_rewards.csv" if has_dpa() else [],
-        readme="README.md",
-        template="dpa/report/templates/report.html.j2",
-        code=code("make_report"),
+        tables=expand("{results}/tables/{table}.md", results=RESULTS, table=layout.table_names()),
+        samples=f"{RESULTS}/tables/samples.csv" if layout.shows_dpa() else [],
+        rewards=f"{RESULTS}/evaluation/validation_rewards.csv" if layout.shows_dpa() else [],
+        deviations=clone("docs/deviations.md"),
+        code=code("make_report", "dpa/report/templates/report.html.j2"),
     output:
-        page=f"results/{cfg.experiment}/report.html",
+        page=f"{RESULTS}/report.html",
     log:
-        f"results/{cfg.experiment}/logs/make_report.log",
+        f"{RESULTS}/logs/make_report.log",
     localrule: True
     resources:
-        mem_mb=memory(1000),
+        mem_mb=jobs.memory(1000),
         runtime=10,
     params:
         results=lambda wildcards, output: os.path.dirname(output.page),
         experiment=cfg.experiment,
-        config=lambda wildcards: as_json(cfg),
+        configuration=lambda wildcards: section(result_settings(cfg)),
         config_hash=config_hash(cfg),
-        figures=repeat_flag("--figure", figure_names()),
-        tables=repeat_flag("--table", table_names()),
+        figures=repeat("--shown-figure", layout.figure_names()),
+        tables=repeat("--shown-table", layout.table_names()),
     message:
         "Making the report"
     shell:
         "python -m scripts.make_report --results {params.results:q}"
-        " --experiment {params.experiment} --config {params.config:q}"
+        " --experiment {params.experiment} --configuration {params.configuration:q}"
         " --config-hash {params.config_hash} {params.figures:q} {params.tables:q}"
-        " --readme {input.readme:q} --output {output.page:q} 2>&1 | tee {log}"
+        " --deviations {input.deviations:q} --output {output.page:q} 2>&1 | tee {log}"
 
 
 # Reads the sidecars of everything in the experiment's folder: its inputs are what they lead to.
 rule collect_provenance:
     input:
-        reward_model=reward_model_targets(),
-        benchmarks=alpacaeval_targets() + rewardbench_targets(),
-        figures=figure_targets(),
-        tables=table_targets(),
-        report=report_targets(),
+        reward_model=layout.targets("reward_model"),
+        benchmarks=layout.targets("alpacaeval") + layout.targets("rewardbench"),
+        figures=layout.targets("figures"),
+        tables=layout.targets("tables"),
+        report=layout.targets("report"),
         code=code("collect_provenance"),
     output:
-        record=f"results/{cfg.experiment}/provenance.json",
+        record=f"{RESULTS}/provenance.json",
     log:
-        f"results/{cfg.experiment}/logs/collect_provenance.log",
+        f"{RESULTS}/logs/collect_provenance.log",
     localrule: True
     resources:
-        mem_mb=memory(1000),
+        mem_mb=jobs.memory(1000),
         runtime=10,
     params:
         results=lambda wildcards: RESULTS,
         experiment=cfg.experiment,
         config_hash=config_hash(cfg),
-        seeds=repeat_flag("--seed", cfg.seeds),
+        seeds=repeat("--seed", cfg.seeds),
     message:
         "Summing what every stage read, kept and dropped"
     shell:
@@ -344,10 +334,10 @@ rule verify:
     input:
         code=code("verify"),
     log:
-        f"results/{cfg.experiment}/logs/verify.log",
+        f"{RESULTS}/logs/verify.log",
     localrule: True
     resources:
-        mem_mb=memory(2000),
+        mem_mb=jobs.memory(2000),
         runtime=240,
     params:
         results=RESULTS,

@@ -3,7 +3,7 @@
 
 rule pretrain_base_model:
     input:
-        documents=local_sources(cfg.data.pretraining),
+        documents=of.sources(cfg.data.pretraining),
         ratings="results/{experiment}/data/ratings.jsonl",
         code=code("pretrain_base_model"),
         preflight=PREFLIGHT,
@@ -15,25 +15,25 @@ rule pretrain_base_model:
         "results/{experiment}/benchmarks/pretrain_base_model.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=memory(4000),
+        mem_mb=jobs.memory(4000),
         runtime=60,
     params:
-        documents=repeat_flag("--documents", map(as_json, cfg.data.pretraining)),
-        scratch=as_json(cfg.base_model.scratch),
-        training=as_json(cfg.training),
-        seed=base_seed,
+        documents=repeat("--documents", map(section, cfg.data.pretraining)),
+        scratch=section(cfg.base_model.scratch),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
     message:
         "Making a base model from scratch"
     shell:
         "python -m scripts.pretrain_base_model {params.documents:q} --ratings {input.ratings:q}"
-        " --scratch {params.scratch:q} --training {params.training:q} --seed {params.seed}"
+        " --scratch {params.scratch:q} --trainer {params.trainer:q} --seed {params.seed}"
         " --output {output.model:q} 2>&1 | tee {log}"
 
 
 rule train_reward_model:
     input:
         ratings="results/{experiment}/data/ratings.jsonl",
-        base_model=made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+        base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
         code=code("train_reward_model"),
         preflight=PREFLIGHT,
     output:
@@ -43,24 +43,23 @@ rule train_reward_model:
     benchmark:
         "results/{experiment}/benchmarks/train_reward_model.tsv"
     priority: CRITICAL
-    threads: training_threads(cfg.reward_model.threads)
+    threads: jobs.training_threads(cfg.reward_model.threads)
     resources:
-        **training_resources(8000),
-        launcher=training_launcher(cfg.reward_model.threads),
+        **jobs.training(8000, cfg.reward_model.threads),
         runtime=720,
     params:
-        base_model=base_model_flags(),
+        base_model=of.base_model_flags,
         attributes=",".join(cfg.reward_model.attributes),
-        training=as_json(cfg.training),
-        schedule=as_json(cfg.reward_model.training),
+        trainer=section(cfg.trainer),
+        schedule=section(cfg.reward_model.schedule),
         lm_loss_weight=cfg.reward_model.lm_loss_weight,
         token_dropout=cfg.reward_model.token_dropout,
-        seed=base_seed,
+        seed=of.base_seed,
     message:
         "Training the reward model on all ratings"
     shell:
         "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
-        " --attributes {params.attributes:q} --training {params.training:q}"
+        " --attributes {params.attributes:q} --trainer {params.trainer:q}"
         " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
         " --token-dropout {params.token_dropout} --seed {params.seed}"
         " --output {output.model:q} 2>&1 | tee {log}"
@@ -69,7 +68,7 @@ rule train_reward_model:
 rule evaluate_reward_model:
     input:
         ratings="results/{experiment}/data/ratings.jsonl",
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("evaluate_reward_model"),
         preflight=PREFLIGHT,
     output:
@@ -82,19 +81,18 @@ rule evaluate_reward_model:
         "results/{experiment}/benchmarks/evaluate_reward_model.tsv"
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=32000),
+        **jobs.on_one_gpu(4000, 32000),
         runtime=120,
     params:
-        model=scorer_flags(),
+        model=of.scorer_flags,
         tokens=cfg.reward_model.tokens_per_batch,
     message:
         "Comparing the reward model with held-out ratings"
     shell:
         "python -m scripts.evaluate_reward_model {params.model:q} --ratings {input.ratings:q}"
-        " --tokens-per-batch {params.tokens} --metrics {output.metrics:q}"
-        " --ranking {output.ranking:q} --predictions {output.predictions:q} 2>&1 | tee {log}"
+        " --tokens-per-batch {params.tokens} --output-metrics {output.metrics:q}"
+        " --output-ranking {output.ranking:q} --output-predictions {output.predictions:q}"
+        " 2>&1 | tee {log}"
 
 
 rule annotate_responses:
@@ -103,7 +101,7 @@ rule annotate_responses:
         d1="results/{experiment}/data/prompts/d1.jsonl",
         d2="results/{experiment}/data/prompts/d2.jsonl",
         validation="results/{experiment}/data/prompts/validation.jsonl",
-        model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
         code=code("annotate_responses"),
         preflight=PREFLIGHT,
     output:
@@ -115,13 +113,11 @@ rule annotate_responses:
     priority: CRITICAL
     threads: cfg.threads
     resources:
-        gpu=GPU,
-        cpus_per_gpu=cfg.compute.cpus_per_gpu,
-        mem_mb=memory(4000, on_gpu=32000),
+        **jobs.on_one_gpu(4000, 32000),
         runtime=720,
     params:
-        model=scorer_flags(),
-        objectives=as_json(cfg.objectives),
+        model=of.scorer_flags,
+        objectives=section(cfg.objectives),
         dataset=cfg.data.original_responses,
         shards=cfg.shards,
         tokens=cfg.reward_model.tokens_per_batch,

@@ -4,7 +4,7 @@ if cfg.rewardbench is not None:
 
     rule prepare_rewardbench:
         input:
-            source=local_sources([cfg.rewardbench.data]),
+            source=of.sources([cfg.rewardbench.data]),
             code=code("prepare_rewardbench"),
         output:
             choices="results/{experiment}/rewardbench/items.jsonl",
@@ -15,17 +15,17 @@ if cfg.rewardbench is not None:
             "results/{experiment}/benchmarks/prepare_rewardbench.tsv"
         localrule: True
         resources:
-            mem_mb=memory(2000),
+            mem_mb=jobs.memory(2000),
             runtime=30,
         params:
-            source=as_json(cfg.rewardbench.data),
-            sections=as_json(cfg.rewardbench.sections),
+            source=section(cfg.rewardbench.data),
+            sections=section(cfg.rewardbench.sections),
         message:
             "Getting RewardBench's prompts"
         shell:
             "python -m scripts.prepare_rewardbench --source {params.source:q}"
-            " --sections {params.sections:q} --items {output.choices:q}"
-            " --prompts {output.prompts:q} 2>&1 | tee {log}"
+            " --sections {params.sections:q} --output-items {output.choices:q}"
+            " --output-prompts {output.prompts:q} 2>&1 | tee {log}"
 
     rule judge_rewardbench:
         input:
@@ -41,12 +41,10 @@ if cfg.rewardbench is not None:
             "results/{experiment}/benchmarks/judge_rewardbench/{policy}.tsv"
         threads: cfg.threads
         resources:
-            gpu=GPU,
-            cpus_per_gpu=cfg.compute.cpus_per_gpu,
-            mem_mb=memory(4000, on_gpu=32000),
+            **jobs.on_one_gpu(4000, 32000),
             runtime=720,
         params:
-            judge=rewardbench_judge_flags(),
+            judge=flags.preference_judge(layout),
         message:
             "Judging {wildcards.policy} on RewardBench's prompts"
         shell:
@@ -56,7 +54,7 @@ if cfg.rewardbench is not None:
     rule score_rewardbench:
         input:
             choices="results/{experiment}/rewardbench/items.jsonl",
-            model=made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+            model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
             code=code("score_rewardbench"),
             preflight=PREFLIGHT,
         output:
@@ -67,13 +65,11 @@ if cfg.rewardbench is not None:
             "results/{experiment}/benchmarks/score_rewardbench.tsv"
         threads: cfg.threads
         resources:
-            gpu=GPU,
-            cpus_per_gpu=cfg.compute.cpus_per_gpu,
-            mem_mb=memory(4000, on_gpu=32000),
+            **jobs.on_one_gpu(4000, 32000),
             runtime=240,
         params:
-            model=reward_model_flags(),
-            objectives=as_json(cfg.objectives),
+            model=of.scorer_flags,
+            objectives=section(cfg.objectives),
             tokens=cfg.reward_model.tokens_per_batch,
         message:
             "Scoring RewardBench's own responses with the reward model"
@@ -84,31 +80,32 @@ if cfg.rewardbench is not None:
 
     rule collect_rewardbench:
         input:
-            rewards=expand("{run}/rewardbench/rewards.jsonl", run=RUNS),
-            choices=expand("{run}/rewardbench/items.jsonl", run=RUNS),
-            judged=expand(
-                "{run}/rewardbench/judged/{policy}.jsonl", run=RUNS, policy=rewardbench_judged()
+            rewards=files_of(RUNS, "rewardbench/rewards.jsonl"),
+            choices=files_of(RUNS, "rewardbench/items.jsonl"),
+            judged=files_of(
+                RUNS,
+                *(f"rewardbench/judged/{policy}.jsonl" for policy in layout.rewardbench_judged()),
             ),
             code=code("collect_rewardbench"),
         output:
-            rewardbench_tables(),
+            layout.rewardbench_tables(),
         log:
-            f"results/{cfg.experiment}/logs/collect_rewardbench.log",
+            f"{RESULTS}/logs/collect_rewardbench.log",
         benchmark:
-            f"results/{cfg.experiment}/benchmarks/collect_rewardbench.tsv"
+            f"{RESULTS}/benchmarks/collect_rewardbench.tsv"
         localrule: True
         resources:
-            mem_mb=memory(2000),
+            mem_mb=jobs.memory(2000),
             runtime=10,
         params:
-            runs=repeat_flag("--run", RUNS),
-            seeds=repeat_flag("--seed", cfg.seeds),
-            sections=as_json(cfg.rewardbench.sections),
-            objectives=OBJECTIVES,
-            tables=rewardbench_table_flags(),
+            runs=repeat("--run", RUNS),
+            seeds=repeat("--seed", cfg.seeds),
+            sections=section(cfg.rewardbench.sections),
+            objective_names=OBJECTIVE_NAMES,
+            tables=flags.rewardbench_tables(layout),
         message:
             "Collecting RewardBench's results"
         shell:
             "python -m scripts.collect_rewardbench {params.runs:q} {params.seeds:q}"
-            " --sections {params.sections:q} --objectives {params.objectives:q}"
+            " --sections {params.sections:q} --objective-names {params.objective_names:q}"
             " {params.tables:q} 2>&1 | tee {log}"

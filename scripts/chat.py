@@ -14,27 +14,27 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import DirectionOption, PolicyOption, SeedOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    policy: Annotated[Path, typer.Option(help="A policy folder of finetune_policy.")],
-    direction: Annotated[
-        str | None, typer.Option(help="Unit vector, one weight per objective: 0.8,-0.6")
-    ] = None,
+    policy: PolicyOption,
+    direction: DirectionOption = None,
     angle: Annotated[
         float | None, typer.Option(help="Instead: the direction (cos a, sin a), in degrees.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One-shot; interactive without.")] = None,
-    reward_model: Annotated[
-        Path | None, typer.Option(help="Default: the policy's experiment's own.")
+    judge_by: Annotated[
+        Path | None,
+        typer.Option(help="Reward model's folder; default: that of the policy's experiment."),
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0)] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 100,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 100,
+    seed: SeedOption = 0,
 ) -> None:
     """Talk to a steerable policy."""
     from dpa.chat import Chat, policy_objectives
@@ -42,9 +42,9 @@ def main(
     from dpa.errors import InputError
 
     # Before anything is loaded: a wrong direction should not cost a model.
-    names = [objective.name for objective in policy_objectives(policy)]
+    names = [objective.name for objective in policy_objectives(Path(policy))]
     asked = read_direction(direction, angle, len(names))
-    chat = Chat(policy, reward_model, temperature, max_new_tokens, seed)
+    chat = Chat(Path(policy), judge_by, temperature, max_new_tokens, seed)
     if prompt is not None:
         print(chat.answer(prompt, asked))
         return
@@ -63,4 +63,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -7,21 +7,16 @@ Rule: check_quickstart. Example:
 Fails when a fact fails.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app
-from dpa.runtime.cli import run as run_app
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import ReferenceOption, RunsOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    run: Annotated[list[Path], typer.Option(help="Folder of a run: results/<experiment>.")],
-    hypervolume_reference: Annotated[str, typer.Option(help="Worst corner, comma-separated.")],
+    run: RunsOption,
+    hypervolume_reference: ReferenceOption,
 ) -> None:
     """Check that quickstart runs show what the paper claims."""
     from dpa.errors import InputError

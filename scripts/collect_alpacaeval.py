@@ -3,10 +3,10 @@
 Rule: collect_alpacaeval. Example:
 
     python -m scripts.collect_alpacaeval --seed 0 --judged alpacaeval/judged.json \
-        --sampled alpacaeval/sampled --policies sft,dpa-4 --objectives helpfulness,verbosity \
-        --output alpacaeval/results.csv
+        --samples-dir alpacaeval/sampled --policies sft,dpa-4 \
+        --objective-names helpfulness,verbosity --output alpacaeval/results.csv
 
-Give --seed, --judged and --sampled once per seed, in the same order.
+Give --seed, --judged and --samples-dir once per seed, in the same order.
 """
 
 from pathlib import Path
@@ -14,20 +14,23 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import ObjectiveNamesOption, OutputOption, SeedsOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    seed: Annotated[list[int], typer.Option(help="Base seed of a run.")],
-    judged: Annotated[list[Path], typer.Option(help="Its judgements.")],
-    sampled: Annotated[list[Path], typer.Option(help="The folder of its samples.")],
-    policies: Annotated[str, typer.Option(help="Policies in order, separated by commas.")],
-    objectives: Annotated[str, typer.Option(help="Names in order, separated by commas.")],
-    output: Annotated[Path, typer.Option(help="results.csv")],
+    seed: SeedsOption,
+    judged: Annotated[list[Path], typer.Option(help="Judgements of a run, a seed each.")],
+    samples_dir: Annotated[
+        list[Path], typer.Option(help="Folder of a run's samples, a seed each.")
+    ],
+    policies: Annotated[str, typer.Option(help="Policies in order, by commas.")],
+    objective_names: ObjectiveNamesOption,
+    output: OutputOption,
 ) -> None:
     """Collect the judgements of all seeds into AlpacaEval's results."""
     import json
@@ -40,15 +43,17 @@ def main(
     from dpa.evaluation.alpacaeval import result_rows
 
     rows = []
-    for number, results, folder in zip(seed, judged, sampled, strict=True):
+    for number, results, folder in zip(seed, judged, samples_dir, strict=True):
         files = [folder / f"{policy}.jsonl" for policy in policies.split(",")]
-        rows += result_rows(json.loads(results.read_text()), files, objectives.split(","), number)
+        rows += result_rows(
+            json.loads(results.read_text()), files, objective_names.split(","), number
+        )
     table = pd.DataFrame(rows).astype({"iteration": "Int64"})
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, judged, RowCounts.none(len(table)))
+    write_sidecar(output, judged, RowCounts.all_kept(len(table)))
     log.info("%d rows", len(table))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -8,24 +8,26 @@ Rule: collect_provenance. Example:
 reads the sidecars of everything below --results.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    ConfigHashOption,
+    ExperimentOption,
+    OutputOption,
+    ResultsOption,
+    SeedsOption,
+)
 
 app = make_app()
 
 
 @app.command()
 def main(
-    results: Annotated[Path, typer.Option(help="The experiment's folder.")],
-    experiment: Annotated[str, typer.Option(help="Its name.")],
-    config_hash: Annotated[str, typer.Option(help="Hash of its configuration.")],
-    seed: Annotated[list[int], typer.Option(help="A base seed.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    results: ResultsOption,
+    experiment: ExperimentOption,
+    config_hash: ConfigHashOption,
+    seed: SeedsOption,
+    output: OutputOption,
 ) -> None:
     """Sum an experiment's sidecars."""
     import json
@@ -49,4 +51,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import OutputOption
 
 app = make_app()
 
@@ -20,7 +21,7 @@ app = make_app()
 @app.command()
 def main(
     rewards: Annotated[list[Path], typer.Option(help="validation_rewards.csv of each seed.")],
-    output: Annotated[Path, typer.Option()],
+    output: OutputOption,
 ) -> None:
     """Put the validation rewards of all seeds into one table."""
     import pandas as pd
@@ -33,9 +34,9 @@ def main(
     table = pd.concat([read_validation_rewards(path) for path in rewards])
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    write_sidecar(output, rewards, RowCounts.none(len(table)))
+    write_sidecar(output, rewards, RowCounts.all_kept(len(table)))
     log.info("%d rows of %d seeds", len(table), table["seed"].nunique())
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

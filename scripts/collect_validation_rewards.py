@@ -2,12 +2,12 @@
 
 Rule: collect_validation_rewards. Example:
 
-    python -m scripts.collect_validation_rewards --responses evaluation/scored/sft.jsonl \
-        --responses evaluation/scored/dpa-1.jsonl --prompts data/prompts/validation.jsonl \
-        --objectives '[{...}]' --gold quickstart --seed 0 \
-        --by-prompt evaluation/prompt_rewards.parquet --output evaluation/validation_rewards.csv
+    python -m scripts.collect_validation_rewards --scored evaluation/scored/sft.jsonl \
+        --scored evaluation/scored/dpa-1.jsonl --prompts data/prompts/validation.jsonl \
+        --gold quickstart --seed 0 --output-by-prompt evaluation/prompt_rewards.parquet \
+        --output evaluation/validation_rewards.csv
 
-Writes a row per policy, direction and prompt (--by-prompt), and their means (--output).
+Writes a row per policy, direction and prompt (--output-by-prompt), and their means (--output).
 """
 
 from pathlib import Path
@@ -15,43 +15,53 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    GoldOption,
+    ObjectivesOption,
+    OutputOption,
+    PromptsOption,
+    ScoredOption,
+    SeedOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    responses: Annotated[list[Path], typer.Option(help="<method>[-<iteration>].jsonl files.")],
-    prompts: Annotated[Path, typer.Option(help="Validation prompts.")],
-    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed of the run.")],
-    by_prompt: Annotated[Path, typer.Option(help="prompt_rewards.parquet")],
-    output: Annotated[Path, typer.Option(help="validation_rewards.csv")],
-    gold: Annotated[str | None, typer.Option(help="A gold scorer: quickstart.")] = None,
+    scored: ScoredOption,
+    prompts: PromptsOption,
+    seed: SeedOption,
+    output_by_prompt: Annotated[
+        Path, typer.Option(help="prompt_rewards.parquet, which is written.")
+    ],
+    output: OutputOption,
+    objectives: ObjectivesOption = None,
+    gold: GoldOption = None,
 ) -> None:
     """Collect scored validation responses into one table."""
-    from pydantic import TypeAdapter
 
     from dpa.artefacts.files import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import ObjectiveConfig
+    from dpa.config.steering import ObjectivesConfig
     from dpa.evaluation.validation import gold_scorer, prompt_rewards, validation_rewards
 
-    scored = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
-    rewards = prompt_rewards(responses, prompts, scored, seed, gold_scorer(gold, scored))
-    table = validation_rewards(rewards, [objective.name for objective in scored])
-    with atomic(by_prompt) as partial:
+    asked = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
+    rewards = prompt_rewards(scored, prompts, asked, seed, gold_scorer(gold, asked))
+    table = validation_rewards(rewards, [objective.name for objective in asked])
+    with atomic(output_by_prompt) as partial:
         rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    read = RowCounts.none(int(rewards["n"].sum()))  # responses
-    write_sidecar(by_prompt, [*responses, prompts], read)
-    write_sidecar(output, [*responses, prompts], read, counted_in=by_prompt.name)
-    log.info("%d rows for %d policies", len(table), len(responses))
+    read = RowCounts.all_kept(int(rewards["n"].sum()))  # responses
+    write_sidecar(output_by_prompt, [*scored, prompts], read)
+    write_sidecar(output, [*scored, prompts], read, counted_in=output_by_prompt.name)
+    log.info("%d rows for %d policies", len(table), len(scored))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

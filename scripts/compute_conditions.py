@@ -3,33 +3,43 @@
 Rule: compute_conditions. Example:
 
     python -m scripts.compute_conditions --annotations annotations/0.jsonl \
-        --prompts data/prompts/d2.jsonl --directions '{"law": "arc", ...}' --top-fraction 0.02 \
-        --curve-points 5 --seed 0 --output steerlm/conditions.json
+        --prompts data/prompts/d2.jsonl --seed 0 --output steerlm/conditions.json
 
 Writes the targets of iteration 1's samples (from the responses to --prompts) and the evaluated
 curve (from all training responses).
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    AnnotationsOption,
+    DirectionsOption,
+    OutputOption,
+    PromptsOption,
+    SeedOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    annotations: Annotated[list[Path], typer.Option(help="Annotated original responses.")],
-    prompts: Annotated[Path, typer.Option(help="Prompts whose responses give the targets (D2).")],
-    directions: Annotated[str, typer.Option(help="Direction law (JSON).")],
-    top_fraction: Annotated[float, typer.Option(min=0, max=1)],
-    curve_points: Annotated[int, typer.Option(min=2)],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option()],
+    annotations: AnnotationsOption,
+    prompts: PromptsOption,
+    seed: SeedOption,
+    output: OutputOption,
+    directions: DirectionsOption = None,
+    top_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of responses, the best, that give targets.")
+    ] = 0.02,
+    curve_points: Annotated[
+        int, typer.Option(min=2, help="Conditions on the evaluated curve.")
+    ] = 5,
 ) -> None:
     """Work out which conditions SteerLM can be asked for."""
     import msgspec
@@ -40,19 +50,21 @@ def main(
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.conditions import Conditions, feasible_curve, frontier_targets
-    from dpa.config.steering import Distribution
+    from dpa.config.steering import DistributionConfig
     from dpa.errors import InputError
     from dpa.records import Annotation, Prompt
 
-    law = parse(Distribution, directions, "directions").model_dump()
+    distribution = read_section(
+        DistributionConfig, directions, "directions", "directions"
+    ).model_dump()
     wanted = {prompt.prompt_id for prompt in decode_lines(prompts, Prompt)}
     everything, mine = [], []
-    losses = RowCounts()
+    row_counts = RowCounts()
     for path in annotations:
         for record in decode_lines(path, Annotation):
-            losses.read += 1
+            row_counts.read += 1
             if record.split != "train":
-                losses.drop("held out", asked_for=True)
+                row_counts.drop("held out", asked_for=True)
             else:
                 everything.append(record.rewards)
                 if record.prompt_id in wanted:
@@ -60,13 +72,15 @@ def main(
     if not mine:
         raise InputError(f"{prompts}: none of these prompts has an annotated response")
     conditions = Conditions(
-        targets=frontier_targets(np.array(mine), law, seed, top_fraction).round(2).tolist(),
+        targets=frontier_targets(np.array(mine), distribution, seed, top_fraction)
+        .round(2)
+        .tolist(),
         curve=feasible_curve(np.array(everything), curve_points),
     )
     write_text(output, msgspec.json.encode(conditions).decode() + "\n")
-    write_sidecar(output, [*annotations, prompts], losses, from_prompts=len(mine))
+    write_sidecar(output, [*annotations, prompts], row_counts, from_prompts=len(mine))
     log.info("curve %s from %d responses", conditions.curve, len(everything))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

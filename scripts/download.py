@@ -9,19 +9,16 @@ there already is not fetched again. Jobs find it with the same HF_HOME, and with
 they ask nobody.
 """
 
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import ExperimentOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    experiment: Annotated[str, typer.Option(help="Name or file, as for a run.")],
+    experiment: ExperimentOption,
 ) -> None:
     """Fetch everything that an experiment needs from the hub."""
     from dpa.config.base import ModelConfig
@@ -45,4 +42,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

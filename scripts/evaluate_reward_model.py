@@ -3,8 +3,8 @@
 Rule: evaluate_reward_model. Example:
 
     python -m scripts.evaluate_reward_model --reward-model reward_model/model \
-        --ratings data/ratings.jsonl --tokens-per-batch 16384 --metrics metrics.csv \
-        --ranking ranking.csv --predictions predictions.parquet
+        --ratings data/ratings.jsonl --output-metrics metrics.csv --output-ranking ranking.csv \
+        --output-predictions predictions.parquet
 
 Writes metrics.csv (attribute, n, pearson, spearman, rmse) over all validation ratings, and
 ranking.csv (attribute, prompts, spearman_within_prompt, pairwise_accuracy): how responses to the
@@ -13,31 +13,36 @@ prediction.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    AttributesOption,
+    EngineOption,
+    RatingsOption,
+    RewardModelOption,
+    TokensPerBatchOption,
+)
+from dpa.runtime.sections import names_of
 
 app = make_app()
 
 
 @app.command()
 def main(
-    reward_model: Annotated[str, typer.Option(help="Folder or hub id.")],
-    ratings: Annotated[Path, typer.Option(help="ratings.jsonl; its validation split is used.")],
-    metrics: Annotated[Path, typer.Option(help="CSV to write.")],
-    ranking: Annotated[Path, typer.Option(help="CSV to write.")],
-    predictions: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    tokens_per_batch: Annotated[int, typer.Option(min=1, help="Most tokens at a time.")] = 16384,
-    attributes: Annotated[
-        str | None, typer.Option(help="Names that the outputs must have, in order.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
-    engine: Annotated[
-        Literal["transformers", "vllm"], typer.Option(help="What runs the reward model.")
-    ] = "transformers",
+    reward_model: RewardModelOption,
+    ratings: RatingsOption,
+    output_metrics: Annotated[Path, typer.Option(help="metrics.csv, which is written.")],
+    output_ranking: Annotated[Path, typer.Option(help="ranking.csv, which is written.")],
+    output_predictions: Annotated[
+        Path, typer.Option(help="predictions.parquet, which is written.")
+    ],
+    tokens_per_batch: TokensPerBatchOption = 16384,
+    attributes: AttributesOption = None,
+    engine: EngineOption = "transformers",
 ) -> None:
     """Compare the reward model's outputs with the held-out ratings."""
     import pandas as pd
@@ -53,42 +58,46 @@ def main(
         ranking_table,
         score_held_out,
     )
+    from dpa.models import ModelRef
     from dpa.reward.load import open_scorer
 
-    losses = RowCounts()
-    groups = held_out_groups(ratings, losses)
+    inputs: list[Path | str] = [ModelRef.of(reward_model).path, ratings]
+    row_counts = RowCounts()
+    groups = held_out_groups(ratings, row_counts)
     with open_scorer(
-        engine,
         reward_model,
-        revision,
-        metrics,
-        attributes=attributes.split(",") if attributes else None,
+        engine,
+        output_metrics,
+        attributes=names_of(attributes),
         tokens_per_batch=tokens_per_batch,
     ) as model:
         survey = model.survey((g[0].prompt, [r.response for r in g]) for g in groups)
-        survey.check(metrics)
+        survey.check(output_metrics)
         pairs = labelled_pairs(score_held_out(model, ratings, groups), model.names)
-    details = {
+    details: dict[str, Any] = {
         "scored": survey.inputs,
-        "cut": survey.cut,
-        "neutralised": model.controls.log_neutralised(),
+        "cut": survey.truncated,
+        "neutralised": model.controls.log_escaped(),
     }
-    with atomic(predictions) as partial:
+    with atomic(output_predictions) as partial:
         pd.DataFrame(prediction_rows(pairs)).to_parquet(partial, index=False)
-    write_sidecar(predictions, [reward_model, ratings], losses, **details)
-    for path, rows in ((metrics, metrics_table(pairs)), (ranking, ranking_table(pairs))):
+    write_sidecar(output_predictions, inputs, row_counts, **details)
+    for path, rows in (
+        (output_metrics, metrics_table(pairs)),
+        (output_ranking, ranking_table(pairs)),
+    ):
         table = pd.DataFrame(rows)
         with atomic(path) as partial:
             table.to_csv(partial, index=False)
         write_sidecar(
             path,
-            [reward_model, ratings],
-            losses,
-            counted_in=predictions.name,
+            inputs,
+            row_counts,
+            counted_in=output_predictions.name,
             **details,
         )
         log.info("%s\n%s", path, table.to_string(index=False))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -2,41 +2,43 @@
 
 Rule: judge_rewardbench. Example:
 
-    python -m scripts.judge_rewardbench --judge weqweasdas/RM-Mistral-7B --revision <commit> \
+    python -m scripts.judge_rewardbench --preference-judge weqweasdas/RM-Mistral-7B@<commit> \
         --samples rewardbench/sampled/dpa-3.jsonl --prompts rewardbench/prompts.jsonl \
         --output rewardbench/judged/dpa-3.jsonl
 
---judge is any sequence-classification model with one output; --gold quickstart is the quickstart's
-scorer in its place. Writes JudgedSample records; a killed run resumes.
+--preference-judge is any sequence-classification model with one output; --gold quickstart is
+the quickstart's scorer in its place. Writes JudgedSample records; a killed run resumes.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import GoldOption, OutputOption, PromptsOption, SamplesOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    samples: Annotated[Path, typer.Option(help="Samples of a policy.")],
-    prompts: Annotated[Path, typer.Option(help="The benchmark's prompts.")],
-    output: Annotated[Path, typer.Option(help="Judged samples to write.")],
-    judge: Annotated[str | None, typer.Option(help="Folder or hub id.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
-    gold: Annotated[str | None, typer.Option(help="A gold scorer: quickstart.")] = None,
+    samples: SamplesOption,
+    prompts: PromptsOption,
+    output: OutputOption,
+    preference_judge: Annotated[
+        str | None,
+        typer.Option(help="A classifier with one output: folder, or organisation/name@commit."),
+    ] = None,
+    gold: GoldOption = None,
 ) -> None:
     """Score a policy's responses to RewardBench's prompts by a scalar judge."""
     from dpa.errors import InputError
-    from dpa.evaluation.preference_judge import judge_file
+    from dpa.evaluation.rewardbench_judging import judge_file
 
-    if (judge is None) == (gold is None) or gold not in (None, "quickstart"):
-        raise InputError("give either --judge or --gold quickstart")
-    judge_file(samples, prompts, output, gold=gold, model=(judge or "", revision))
+    if (preference_judge is None) == (gold is None) or gold not in (None, "quickstart"):
+        raise InputError("give either --preference-judge or --gold quickstart")
+    judge_file(samples, prompts, output, gold=gold, model=preference_judge)
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -2,7 +2,8 @@
 
 Rule: lock_revisions. Example:
 
-    python -m scripts.lock_revisions --model mistralai/Mistral-7B-v0.1 --dataset nvidia/HelpSteer
+    python -m scripts.lock_revisions --hub-model mistralai/Mistral-7B-v0.1 \
+        --hub-dataset nvidia/HelpSteer
 
 Commits that the lock file has stay as they are. The only command that asks which commit is the
 newest: needs the hub, and a token (HF_TOKEN or `hf auth login`) for private repositories.
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 
 app = make_app()
@@ -21,8 +22,8 @@ app = make_app()
 
 @app.command()
 def main(
-    model: Annotated[list[str] | None, typer.Option(help="Hub ids of models.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Hub ids of data sets.")] = None,
+    hub_model: Annotated[list[str] | None, typer.Option(help="Hub id of a model.")] = None,
+    hub_dataset: Annotated[list[str] | None, typer.Option(help="Hub id of a data set.")] = None,
     lock_file: Annotated[Path, typer.Option(help="The file to complete.")] = Path(
         "revisions.lock.yaml"
     ),
@@ -32,7 +33,10 @@ def main(
     from dpa.config.revisions import complete, read_lock, write_lock
 
     lock = read_lock(lock_file)
-    asked: dict[RepositoryKind, list[str]] = {"model": model or [], "dataset": dataset or []}
+    asked: dict[RepositoryKind, list[str]] = {
+        "model": hub_model or [],
+        "dataset": hub_dataset or [],
+    }
     for kind, names in asked.items():
         added = complete(lock, kind, names)
         for name in dict.fromkeys(names):
@@ -43,4 +47,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

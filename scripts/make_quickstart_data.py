@@ -2,28 +2,28 @@
 
 Rule: make_quickstart_data. Example:
 
-    python -m scripts.make_quickstart_data --seed 0 --output-dir results/quickstart/data/raw
+    python -m scripts.make_quickstart_data --seed 0 --output results/quickstart/data/raw
 
 Writes helpsteer/{train,validation}.jsonl, ultrafeedback.jsonl,
 ultrafeedback_binarized/{train_prefs,test_prefs}.jsonl, ultrachat.jsonl, pretraining.jsonl,
 alpaca_eval.json and reward_bench.jsonl.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import OutputOption, SeedOption
 
 app = make_app()
 
 
 @app.command()
 def main(
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output_dir: Annotated[Path, typer.Option()],
+    seed: SeedOption,
+    output: OutputOption,
     helpsteer_rows: Annotated[int, typer.Option(min=1)] = 8000,
     ultrafeedback_prompts: Annotated[int, typer.Option(min=1)] = 2000,
     validation_prompts: Annotated[int, typer.Option(min=1)] = 100,
@@ -51,14 +51,14 @@ def main(
         rewardbench_rows=rewardbench_rows,
     )
     for name, rows in build_world(seed, sizes).items():
-        path = output_dir / name
+        path = output / name
         if path.suffix == ".json":
             write_text(path, json.dumps(rows, indent=1) + "\n")
         else:
             write_jsonl(path, rows)
-        write_sidecar(path, [], RowCounts.none(len(rows)), seed=seed)
+        write_sidecar(path, [], RowCounts.all_kept(len(rows)), seed=seed)
         log.info("%s: %d rows", path, len(rows))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -3,34 +3,39 @@
 Rule: make_table1. Example (one seed; repeat --prompt-rewards and --run for more):
 
     python -m scripts.make_table1 --prompt-rewards evaluation/prompt_rewards.parquet --run . \
-        --parts '{"dpa": ["dpa"], "sft": ["sft"], "dpo": []}' --objectives helpfulness,verbosity \
-        --hypervolume-reference 0,100 --published results/published/table1_method_properties.csv \
-        --output-dir tables
+        --stages '{"dpa": ["dpa/iter0", "dpa/iter1"], "sft": ["sft"], "dpo": []}' \
+        --objective-names helpfulness,verbosity --hypervolume-reference 0,100 \
+        --published results/published/table1_method_properties.csv --output-tables tables
 
-writes table1 and comparison, each as .csv, .md and .tex. --parts names the folders of a run
+writes table1 and comparison, each as .csv, .md and .tex. --stages names the folders of a run
 whose cost is a method's: none for a model that was not trained here.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    ObjectiveNamesOption,
+    OutputTablesOption,
+    PromptRewardsOption,
+    PublishedOption,
+    ReferenceOption,
+    RunsOption,
+    StagesOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    prompt_rewards: Annotated[list[Path], typer.Option(help="prompt_rewards.parquet of a seed.")],
-    run: Annotated[list[Path], typer.Option(help="Results folder of that seed, same order.")],
-    parts: Annotated[str, typer.Option(help="Method -> folders below the run (JSON).")],
-    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
-    hypervolume_reference: Annotated[str, typer.Option(help="Worst corner, comma-separated.")],
-    published: Annotated[Path, typer.Option(help="The paper's table 1 (CSV).")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the six files.")],
+    prompt_rewards: PromptRewardsOption,
+    run: RunsOption,
+    stages: StagesOption,
+    objective_names: ObjectiveNamesOption,
+    hypervolume_reference: ReferenceOption,
+    published: PublishedOption,
+    output_tables: OutputTablesOption,
 ) -> None:
     """Make table 1 and the comparison with DPA."""
     import pandas as pd
@@ -40,7 +45,7 @@ def main(
     from dpa.evaluation.bootstrap import REPLICATES, read_prompt_rewards
     from dpa.report.table1 import (
         COMPARISON_HEADING,
-        HEADING,
+        TABLE1_HEADING,
         comparison,
         comparison_lead,
         comparison_tables,
@@ -51,13 +56,13 @@ def main(
     )
     from dpa.report.tables import latex, markdown, write_tables
 
-    names = objectives.split(",")
+    names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
     if len(reference) != len(names):
         raise InputError(f"--hypervolume-reference: give {len(names)} values, one per objective")
     if len(prompt_rewards) != len(run):
         raise InputError(f"{len(prompt_rewards)} --prompt-rewards, {len(run)} --run: give pairs")
-    folders = parse(TypeAdapter(dict[str, list[str]]), parts, "parts")
+    folders = read_section(TypeAdapter(dict[str, list[str]]), stages, "stages")
     seeds = [
         measure_seed(read_prompt_rewards(path, names), folder, folders, names, reference)
         for path, folder in zip(prompt_rewards, run, strict=True)
@@ -66,7 +71,7 @@ def main(
         raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
     table = table1(seeds, len(names), pd.read_csv(published))
     compared = comparison(seeds)
-    page = (HEADING, table1_lead(seeds), table1_tables(table))
+    page = (TABLE1_HEADING, table1_lead(seeds), table1_tables(table))
     against = (COMPARISON_HEADING, comparison_lead(seeds), comparison_tables(compared))
     for name, data, shown in (("table1", table, page), ("comparison", compared, against)):
         texts = {
@@ -75,7 +80,7 @@ def main(
             f"{name}.tex": latex(*shown),
         }
         write_tables(
-            output_dir,
+            output_tables,
             texts,
             [*prompt_rewards, published],
             len(data),
@@ -83,8 +88,8 @@ def main(
             prompts=[seed.prompts for seed in seeds],
             replicates=REPLICATES,
         )
-    log.info("%d methods, %d seeds: %s", len(table), len(seeds), output_dir / "table1.md")
+    log.info("%d methods, %d seeds: %s", len(table), len(seeds), output_tables / "table1.md")
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -5,7 +5,7 @@ Rule: make_table2. Example:
     python -m scripts.make_table2 --win-rates rewardbench/win_rates.csv \
         --accuracy rewardbench/reward_model_accuracy.csv \
         --published results/published/table2_rewardbench_gemma2b.csv \
-        --objectives helpfulness,verbosity --experiment quickstart --output-dir tables
+        --objective-names helpfulness,verbosity --experiment quickstart --output-tables tables
 
 writes table2 and rewardbench_reward_model: subsets, sections and averages in .csv, sections and
 averages in .md and .tex. --world says that the prompts are the quickstart's, not RewardBench's.
@@ -16,8 +16,15 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    ExperimentOption,
+    ObjectiveNamesOption,
+    OutputTablesOption,
+    PublishedOption,
+    WorldOption,
+)
 
 app = make_app()
 
@@ -26,11 +33,11 @@ app = make_app()
 def main(
     win_rates: Annotated[Path, typer.Option(help="rewardbench/win_rates.csv")],
     accuracy: Annotated[Path, typer.Option(help="rewardbench/reward_model_accuracy.csv")],
-    published: Annotated[Path, typer.Option(help="The paper's table 2 (CSV).")],
-    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
-    experiment: Annotated[str, typer.Option(help="Its name, for the captions.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the tables' files.")],
-    world: Annotated[bool, typer.Option(help="The benchmark is the quickstart's own.")] = False,
+    published: PublishedOption,
+    objective_names: ObjectiveNamesOption,
+    experiment: ExperimentOption,
+    output_tables: OutputTablesOption,
+    world: WorldOption = False,
 ) -> None:
     """Make table 2."""
     import pandas as pd
@@ -38,13 +45,13 @@ def main(
     from dpa.report import table2
     from dpa.report.tables import latex, markdown, write_tables
 
-    names = objectives.split(",")
+    names = objective_names.split(",")
     rates = table2.read_win_rates(win_rates)
     table = table2.table2(rates, pd.read_csv(published), names)
     scored = pd.read_csv(accuracy)
     lead = table2.table2_lead(rates, experiment, world)
     pages = {
-        "table2": (table, (table2.HEADING, lead, table2.table2_tables(table, names))),
+        "table2": (table, (table2.TABLE2_HEADING, lead, table2.table2_tables(table, names))),
         "rewardbench_reward_model": (
             scored,
             (
@@ -60,9 +67,9 @@ def main(
             f"{name}.md": markdown(*page),
             f"{name}.tex": latex(*page),
         }
-        write_tables(output_dir, texts, [win_rates, accuracy, published], len(data))
-    log.info("wrote %s", output_dir / "table2.md")
+        write_tables(output_tables, texts, [win_rates, accuracy, published], len(data))
+    log.info("wrote %s", output_tables / "table2.md")
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -8,24 +8,26 @@ Rule: pair_ratings. Example:
 Chosen has the highest mean rating, rejected is a seeded choice among the rest (zephyr's recipe).
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    DatasetOption,
+    OutputOption,
+    PromptFilesOption,
+    RatingsOption,
+    SeedOption,
+)
 
 app = make_app()
 
 
 @app.command()
 def main(
-    ratings: Annotated[Path, typer.Option(help="ratings.jsonl")],
-    prompts: Annotated[list[Path], typer.Option(help="Prompt files whose responses are paired.")],
-    dataset: Annotated[str, typer.Option(help="Whose ratings: a name in data.ratings.")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option()],
+    ratings: RatingsOption,
+    prompts: PromptFilesOption,
+    dataset: DatasetOption,
+    seed: SeedOption,
+    output: OutputOption,
 ) -> None:
     """Pair rated responses."""
     from dpa.artefacts.jsonl import decode_lines, write_jsonl
@@ -35,11 +37,11 @@ def main(
     from dpa.records import Prompt
 
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    losses = RowCounts()
-    rows = write_jsonl(output, rating_pairs(ratings, dataset, wanted, seed, losses))
-    write_sidecar(output, [ratings, *prompts], losses, rows=rows)
-    log.info("%d pairs for %d prompts", rows, losses.read)
+    row_counts = RowCounts()
+    rows = write_jsonl(output, rating_pairs(ratings, dataset, wanted, seed, row_counts))
+    write_sidecar(output, [ratings, *prompts], row_counts, rows=rows)
+    log.info("%d pairs for %d prompts", rows, row_counts.read)
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

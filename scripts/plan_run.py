@@ -9,7 +9,7 @@ No rule: for people, before they start a run. Example:
 The jobs are those of Snakemake's own DAG: of an empty results folder, or with --remaining of what
 is not there yet. Throughput comes from a cost model whose constants, with their sources, are in
 dpa/plan/assumptions.yaml; --assumptions overlays numbers of your own, measured ones for instance
-(`measured: {sampling: 5200}`). Ends with status 2 when a stage does not fit compute.gpu_memory_gb.
+(`measured: {sampling: 5200}`). Ends with status 2 when a stage does not fit plan.gpu_memory_gb.
 """
 
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import ExperimentOption
+from dpa.runtime.run_environment import CLONE
 
 app = make_app()
 
@@ -26,12 +28,12 @@ app = make_app()
 @app.command()
 def main(
     targets: Annotated[list[str] | None, typer.Argument(help="Targets of the run.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="Name or file, as for a run.")] = None,
+    experiment: ExperimentOption = "",
     config: Annotated[list[str] | None, typer.Option(help="key=value, as for a run.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="Kind of GPU; default: cluster.gpu.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Kind of GPU; default: plan.gpu.")] = None,
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="GPUs at a time (default: cluster.gpus), or cores of a CPU run."),
+        typer.Option(min=1, help="GPUs at a time (default: plan.gpus), or cores of a CPU run."),
     ] = None,
     assumptions: Annotated[
         Path | None, typer.Option(help="YAML laid over dpa/plan/assumptions.yaml.")
@@ -50,7 +52,7 @@ def main(
     from dpa.plan.work import Experiment
 
     overrides = parse_overrides(config or [])
-    if experiment is not None:
+    if experiment:
         overrides["experiment"] = experiment
     loaded = load_config(overrides)
     numbers = load_assumptions(assumptions)
@@ -61,8 +63,8 @@ def main(
         planned,
         jobs,
         numbers,
-        device_name=gpu or (loaded.cluster.gpu if on_gpu else "cpu"),
-        devices=devices or (loaded.cluster.gpus if on_gpu else os.cpu_count() or 1),
+        device_name=gpu or (loaded.plan.gpu if on_gpu else "cpu"),
+        devices=devices or (loaded.plan.gpus if on_gpu else os.cpu_count() or 1),
     )
     print(f"Plan of experiment {loaded.experiment} (estimated, not measured):\n")
     print(as_text(plan))
@@ -73,7 +75,7 @@ def main(
         log.info("%d rules: %s", len(plan.rows), output)
     if too_large := [need for need in plan.needs if not need.fits]:
         raise InputError(
-            "does not fit compute.gpu_memory_gb:\n" + "\n".join(f"  {need}" for need in too_large)
+            "does not fit plan.gpu_memory_gb:\n" + "\n".join(f"  {need}" for need in too_large)
         )
 
 
@@ -81,8 +83,8 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """--config's values as Snakemake reads them: key=value, the value being YAML."""
     import yaml
 
-    from dpa.config.load import merge
     from dpa.errors import InputError
+    from dpa.runtime.sections import merge
 
     overrides: dict[str, Any] = {}
     for setting in settings:
@@ -97,7 +99,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
 
 
 def jobs_of(overrides: dict[str, Any], targets: list[str], everything: bool) -> list:
-    """The jobs that Snakemake would run, each behind those that it waits for.
+    """The jobs that Snakemake would run, each after those that it waits for.
 
     Raises InputError with Snakemake's message when there is no such run.
     """
@@ -112,7 +114,6 @@ def jobs_of(overrides: dict[str, Any], targets: list[str], everything: bool) -> 
         ResourceSettings,
     )
 
-    from dpa.config.load import ROOT
     from dpa.errors import InputError
 
     logging.disable(logging.ERROR)  # what is wrong comes as an exception
@@ -121,7 +122,7 @@ def jobs_of(overrides: dict[str, Any], targets: list[str], everything: bool) -> 
             # Cores without end, or Snakemake would give jobs fewer than their threads.
             resource_settings=ResourceSettings(cores=2**20),
             config_settings=ConfigSettings(config=overrides),
-            snakefile=ROOT / "Snakefile",
+            snakefile=CLONE / "Snakefile",
         )
         try:
             asked = workflow.dag(DAGSettings(targets=set(targets), forceall=everything))
@@ -129,7 +130,7 @@ def jobs_of(overrides: dict[str, Any], targets: list[str], everything: bool) -> 
         except Exception as error:
             logging.disable(logging.NOTSET)
             raise InputError(f"snakemake cannot plan this run: {error}") from None
-        # Snakemake's API executes and prints DAGs; the DAG itself is behind it.
+        # Snakemake's API executes and prints DAGs; the DAG itself is internal.
         dag = workflow._workflow.dag
         logging.disable(logging.NOTSET)
         return in_order(dag, set(dag.needrun_jobs(exclude_finished=False)))
@@ -165,4 +166,4 @@ def in_order(dag: Any, needed: set) -> list:
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -2,32 +2,36 @@
 
 Rule: plot_costs. Example (repeat --run for more seeds):
 
-    python -m scripts.plot_costs --run results/quickstart --parts '{"dpa": ["dpa/iter1"]}' \
-        --experiment quickstart --output-dir figures --tables-dir tables
+    python -m scripts.plot_costs --run results/quickstart --stages '{"dpa": ["dpa/iter1"]}' \
+        --experiment quickstart --output-figures figures --output-tables tables
 
 reads the run's benchmarks/ and sidecars; writes figures/costs.{pdf,svg,png,csv,md} and
-tables/costs.{csv,md,tex}. --parts names the folders of a run that make up each method.
+tables/costs.{csv,md,tex}. --stages names the folders of a run that make up each method.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    DpiOption,
+    ExperimentOption,
+    OutputFiguresOption,
+    OutputTablesOption,
+    RunsOption,
+    StagesOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    run: Annotated[list[Path], typer.Option(help="Results folder of a seed.")],
-    parts: Annotated[str, typer.Option(help="Method -> folders below the run (JSON).")],
-    experiment: Annotated[str, typer.Option(help="Its name, for title and caption.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the figure's files.")],
-    tables_dir: Annotated[Path, typer.Option(help="Folder of the table's files.")],
-    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG file.")] = 200,
+    run: RunsOption,
+    stages: StagesOption,
+    experiment: ExperimentOption,
+    output_figures: OutputFiguresOption,
+    output_tables: OutputTablesOption,
+    dpi: DpiOption = 200,
 ) -> None:
     """Draw what a run cost."""
     from pydantic import TypeAdapter
@@ -44,20 +48,20 @@ def main(
     from dpa.report.tables import latex, markdown, write_tables
 
     rules = rule_costs(run)
-    stages = stage_costs(run, parse(TypeAdapter(dict[str, list[str]]), parts, "parts"))
-    marks = cost_marks(rules, stages)
+    by_stage = stage_costs(run, read_section(TypeAdapter(dict[str, list[str]]), stages, "stages"))
+    marks = cost_marks(rules, by_stage)
     title = f"Cost, experiment {experiment}"
     caption = cost_caption(rules, experiment, len(run))
-    write_figure(output_dir, "costs", draw_costs(marks, title), marks, caption, [], dpi)
-    page = (title, "", cost_tables(rules, stages))
+    write_figure(output_figures, "costs", draw_costs(marks, title), marks, caption, [], dpi)
+    page = (title, "", cost_tables(rules, by_stage))
     texts = {
         "costs.csv": rules.to_csv(index=False, float_format="%.6g"),
         "costs.md": markdown(*page),
         "costs.tex": latex(*page),
     }
-    write_tables(tables_dir, texts, [], len(rules))
-    log.info("wrote %s", output_dir / "costs.pdf")
+    write_tables(output_tables, texts, [], len(rules))
+    log.info("wrote %s", output_figures / "costs.pdf")
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

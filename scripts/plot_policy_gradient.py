@@ -3,7 +3,7 @@
 Rule: plot_policy_gradient. Example:
 
     python -m scripts.plot_policy_gradient --history ppo/100_0/history.csv \
-        --experiment quickstart --output-dir figures
+        --experiment quickstart --output-figures figures
 
 writes policy_gradient.{pdf,svg,png,csv,md}. The folder of a history names its direction.
 """
@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import DpiOption, ExperimentOption, OutputFiguresOption
 
 app = make_app()
 
@@ -22,9 +23,9 @@ app = make_app()
 @app.command()
 def main(
     history: Annotated[list[Path], typer.Option(help="<direction>/history.csv files.")],
-    experiment: Annotated[str, typer.Option(help="Its name, for title and caption.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the figure's files.")],
-    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG file.")] = 200,
+    experiment: ExperimentOption,
+    output_figures: OutputFiguresOption,
+    dpi: DpiOption = 200,
 ) -> None:
     """Draw the training curves of the PPO row."""
     import os
@@ -43,9 +44,9 @@ def main(
     marks = policy_gradient_marks({name: pd.read_csv(path) for name, path in names.items()})
     figure = draw_policy_gradient(marks, f"PPO row, experiment {experiment}")
     caption = policy_gradient_caption(experiment)
-    write_figure(output_dir, "policy_gradient", figure, marks, caption, history, dpi)
-    log.info("wrote %s", output_dir / "policy_gradient.pdf")
+    write_figure(output_figures, "policy_gradient", figure, marks, caption, history, dpi)
+    log.info("wrote %s", output_figures / "policy_gradient.pdf")
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -4,7 +4,7 @@ Rule: plot_reward_model. Example:
 
     python -m scripts.plot_reward_model --predictions reward_model/predictions.parquet \
         --metrics reward_model/metrics.csv --ranking reward_model/ranking.csv \
-        --experiment quickstart --output-dir figures --tables-dir tables
+        --experiment quickstart --output-figures figures --output-tables tables
 
 writes figures/reward_model.{pdf,svg,png,csv,md} and tables/reward_model.{csv,md,tex}.
 """
@@ -14,8 +14,15 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    DpiOption,
+    ExperimentOption,
+    MetricsOption,
+    OutputFiguresOption,
+    OutputTablesOption,
+)
 
 app = make_app()
 
@@ -23,12 +30,12 @@ app = make_app()
 @app.command()
 def main(
     predictions: Annotated[Path, typer.Option(help="predictions.parquet")],
-    metrics: Annotated[Path, typer.Option(help="metrics.csv")],
+    metrics: MetricsOption,
     ranking: Annotated[Path, typer.Option(help="ranking.csv")],
-    experiment: Annotated[str, typer.Option(help="Its name, for title and caption.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the figure's files.")],
-    tables_dir: Annotated[Path, typer.Option(help="Folder of the table's files.")],
-    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG file.")] = 200,
+    experiment: ExperimentOption,
+    output_figures: OutputFiguresOption,
+    output_tables: OutputTablesOption,
+    dpi: DpiOption = 200,
 ) -> None:
     """Draw the reward model's predictions against held-out labels."""
     import pandas as pd
@@ -49,16 +56,16 @@ def main(
     figure = draw_reward_model(marks, table, title)
     inputs = [predictions, metrics, ranking]
     caption = reward_model_caption(table, experiment)
-    write_figure(output_dir, "reward_model", figure, marks, caption, inputs, dpi)
+    write_figure(output_figures, "reward_model", figure, marks, caption, inputs, dpi)
     page = (title, "", [quality_table(table)])
     texts = {
         "reward_model.csv": table.to_csv(index=False),
         "reward_model.md": markdown(*page),
         "reward_model.tex": latex(*page),
     }
-    write_tables(tables_dir, texts, inputs, len(table))
-    log.info("wrote %s", output_dir / "reward_model.pdf")
+    write_tables(output_tables, texts, inputs, len(table))
+    log.info("wrote %s", output_figures / "reward_model.pdf")
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

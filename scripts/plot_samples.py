@@ -2,10 +2,10 @@
 
 Rule: plot_samples. Example:
 
-    python -m scripts.plot_samples --responses evaluation/scored/dpa-4.jsonl \
-        --responses evaluation/scored/dpo.jsonl --prompts data/prompts/validation.jsonl \
-        --objectives helpfulness,verbosity --experiment quickstart --output-dir figures \
-        --tables-dir tables
+    python -m scripts.plot_samples --scored evaluation/scored/dpa-4.jsonl \
+        --scored evaluation/scored/dpo.jsonl --prompts data/prompts/validation.jsonl \
+        --objective-names helpfulness,verbosity --experiment quickstart --output-figures figures \
+        --output-tables tables
 
 A file's stem names its policy; files of several seeds with the same stem count as one policy, and
 texts are the first one's. Writes figure1, response_length and reward_against_length (.pdf, .svg,
@@ -13,38 +13,46 @@ texts are the first one's. Writes figure1, response_length and reward_against_le
 responses to all of --shown.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    DpiOption,
+    ExperimentOption,
+    ObjectiveNamesOption,
+    OutputFiguresOption,
+    OutputTablesOption,
+    PromptsOption,
+    ScoredOption,
+)
 
 app = make_app()
 
 
 @app.command()
 def main(
-    responses: Annotated[list[Path], typer.Option(help="<method>[-<iteration>].jsonl files.")],
-    prompts: Annotated[Path, typer.Option(help="Validation prompts.")],
-    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
-    experiment: Annotated[str, typer.Option(help="Its name, for titles and captions.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the figures' files.")],
-    tables_dir: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    scored: ScoredOption,
+    prompts: PromptsOption,
+    objective_names: ObjectiveNamesOption,
+    experiment: ExperimentOption,
+    output_figures: OutputFiguresOption,
+    output_tables: OutputTablesOption,
     shown: Annotated[str, typer.Option(help="Positions of prompts; figure 1 has the first.")] = "0",
-    dpi: Annotated[int, typer.Option(min=50, help="Of the PNG files.")] = 200,
+    dpi: DpiOption = 200,
 ) -> None:
     """Draw figure 1, response lengths, and reward against length."""
     from dpa.report.figures import samples as figures
     from dpa.report.figures.style import write_figure
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
-    names = objectives.split(",")
+    names = objective_names.split(",")
     chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])
     ids = [prompt.prompt_id for prompt in chosen]
     by_policy: dict = {}
-    for path in responses:
+    for path in scored:
         by_policy.setdefault(path.stem, []).append(figures.read_responses(path, ids))
     policies = [figures.pooled(found) for found in by_policy.values()]
     rows = figures.sample_rows(chosen, policies, names)
@@ -69,19 +77,19 @@ def main(
             figures.reward_length_caption(experiment),
         ),
     }
-    inputs = [*responses, prompts]
+    inputs = [*scored, prompts]
     for name, (figure, marks, text) in drawings.items():
-        write_figure(output_dir, name, figure, marks, text, inputs, dpi)
+        write_figure(output_figures, name, figure, marks, text, inputs, dpi)
     page = (title, "", [figures.figure1_table(first, names)])
     texts = {
         "figure1.csv": csv_text(first),
         "figure1.md": markdown(*page),
         "figure1.tex": latex(*page),
     }
-    write_tables(tables_dir, texts, inputs, len(first))
-    write_tables(tables_dir, {"samples.csv": csv_text(rows)}, inputs, len(rows))
-    log.info("wrote %s in %s", ", ".join(drawings), output_dir)
+    write_tables(output_tables, texts, inputs, len(first))
+    write_tables(output_tables, {"samples.csv": csv_text(rows)}, inputs, len(rows))
+    log.info("wrote %s in %s", ", ".join(drawings), output_figures)
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

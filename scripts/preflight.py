@@ -6,27 +6,31 @@ Rule: preflight, before every rule with a model. Example, of an experiment that 
 
 which calls
 
-    python -m scripts.preflight --experiment "$DPA_PREFLIGHT" --output preflight.json
+    python -m scripts.preflight --settings @results/.stamps/sections/0123456789abcdef.json \
+        --output preflight.json
 
-with the JSON of dpa.plan.preflight.preflight_input. Writes what was checked; ends with status 2
-and one line per failure when something is not ready.
+with the configuration, the folder of its results, and the stages and policies it will make. Writes
+what was checked; ends with status 2 and one line per failure when something is not ready.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import OutputOption
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    experiment: Annotated[str, typer.Option(help="[configuration, results, folders, policies].")],
-    output: Annotated[Path, typer.Option(help="What was checked (JSON).")],
+    settings: Annotated[
+        str, typer.Option(help="@file: JSON of [configuration, results, stages, policies].")
+    ],
+    output: OutputOption,
 ) -> None:
     """Check the configuration against reality."""
     import json
@@ -41,15 +45,15 @@ def main(
     from dpa.plan.preflight import check_all
 
     given = TypeAdapter(tuple[Config, str, list[str], list[str]])
-    found = check_all(*parse(given, experiment, "experiment"))
+    found = check_all(*read_section(given, settings, "settings"))
     for note in found.notes:
         log.info("note: %s", note)
     if found.failures:
         raise InputError(found.report())
     write_text(output, json.dumps({"passed": found.passed, "notes": found.notes}, indent=1) + "\n")
-    write_sidecar(output, [], RowCounts.none(len(found.passed)))
+    write_sidecar(output, [], RowCounts.all_kept(len(found.passed)))
     log.info("ready: %s", ", ".join(found.passed))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

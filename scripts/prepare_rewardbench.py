@@ -4,7 +4,7 @@ Rule: prepare_rewardbench. Example:
 
     python -m scripts.prepare_rewardbench --source '{"path": "filtered.parquet"}' \
         --sections '[{"name": "Chat", "subsets": {"alpacaeval-easy": 100}}]' \
-        --items rewardbench/items.jsonl --prompts rewardbench/prompts.jsonl
+        --output-items rewardbench/items.jsonl --output-prompts rewardbench/prompts.jsonl
 
 Writes a Choice record per row, and a Prompt record per different prompt.
 """
@@ -14,28 +14,31 @@ from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import OutputPromptsOption, SectionsOption, SourceOption
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    source: Annotated[str, typer.Option(help="config.yaml's rewardbench.data (JSON).")],
-    sections: Annotated[str, typer.Option(help="config.yaml's rewardbench.sections (JSON).")],
-    items: Annotated[Path, typer.Option(help="Choices to write.")],
-    prompts: Annotated[Path, typer.Option(help="Prompts to write.")],
+    source: SourceOption,
+    output_items: Annotated[Path, typer.Option(help="The benchmark's rows, which are written.")],
+    output_prompts: OutputPromptsOption,
+    sections: SectionsOption = None,
 ) -> None:
     """Get RewardBench's rows and prompts, and check that every subset is complete."""
-    from pydantic import TypeAdapter
 
-    from dpa.config.benchmarks import BenchmarkSectionConfig
+    from dpa.config.benchmarks import BenchmarkSectionsConfig
     from dpa.config.data import SourceConfig
     from dpa.evaluation.rewardbench_data import prepare_rewardbench
 
-    expected = parse(TypeAdapter(list[BenchmarkSectionConfig]), sections, "sections")
-    prepare_rewardbench(parse(SourceConfig, source, "source"), expected, items, prompts)
+    expected = read_section(BenchmarkSectionsConfig, sections, "sections", "rewardbench.sections")
+    prepare_rewardbench(
+        read_section(SourceConfig, source, "source"), expected, output_items, output_prompts
+    )
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

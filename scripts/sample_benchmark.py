@@ -2,54 +2,61 @@
 
 Rule: sample_benchmark (AlpacaEval and RewardBench). Example:
 
-    python -m scripts.sample_benchmark --policy dpa/iter4/policy \
-        --directions '{"law": "arc", "from_degrees": -45, "to_degrees": 0}' --grid 7 \
-        --prompts alpacaeval/prompts.jsonl --objectives helpfulness,verbosity \
-        --sampling '{...}' --seed 0 --output alpacaeval/sampled/dpa-4.jsonl
+    python -m scripts.sample_benchmark --policy dpa/iter4/policy --directions '{}' --grid 7 \
+        --prompts alpacaeval/prompts.jsonl --objective-names helpfulness,verbosity --seed 0 \
+        --output alpacaeval/sampled/dpa-4.jsonl
 
-With --directions the grid is that many of the law, with --conditions SteerLM's curve, with neither
-the policy is asked in its own template. Writes Sample records; a killed run resumes.
+With --directions the grid is that many of the distribution, with --conditions SteerLM's curve, with
+neither the policy is asked in its own template. Writes Sample records; a killed run resumes.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import (
+    ConditionsOption,
+    DirectionsOption,
+    GridOption,
+    ObjectiveNamesOption,
+    OutputOption,
+    PolicyOption,
+    PromptsOption,
+    SamplingOption,
+    SeedOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    policy: Annotated[str, typer.Option(help="Folder or hub id.")],
-    prompts: Annotated[Path, typer.Option(help="The benchmark's prompts.")],
-    objectives: Annotated[str, typer.Option(help="Names in order, separated by commas.")],
-    sampling: Annotated[str, typer.Option(help="config.yaml's sampling (JSON).")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option(help="Samples to write.")],
-    directions: Annotated[str | None, typer.Option(help="Direction law (JSON).")] = None,
-    grid: Annotated[str, typer.Option(help="The benchmark's directions (JSON).")] = "7",
-    conditions: Annotated[Path | None, typer.Option(help="SteerLM's conditions.")] = None,
-    policy_revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
+    policy: PolicyOption,
+    prompts: PromptsOption,
+    objective_names: ObjectiveNamesOption,
+    seed: SeedOption,
+    output: OutputOption,
+    sampling: SamplingOption = None,
+    directions: DirectionsOption = None,
+    grid: GridOption = "7",
+    conditions: ConditionsOption = None,
 ) -> None:
     """Sample a policy on a benchmark's prompts."""
-    import json
 
     from dpa.config.sampling import SamplingConfig
-    from dpa.config.steering import Distribution
+    from dpa.config.steering import DistributionConfig, GridConfig
     from dpa.generation.sample import EVALUATION, always, grid_of, sample_file
 
-    law = parse(Distribution, directions, "directions").model_dump() if directions else None
+    distribution = None
+    if directions is not None:
+        distribution = read_section(DistributionConfig, directions, "directions").model_dump()
     sample_file(
         output,
         policy=policy,
-        revision=policy_revision,
         prompts=prompts,
-        steer=always(grid_of(law, json.loads(grid), conditions, samples=1)),
-        names=objectives.split(","),
-        sampling=parse(SamplingConfig, sampling, "sampling"),
+        steer=always(
+            grid_of(distribution, read_section(GridConfig, grid, "grid"), conditions, samples=1)
+        ),
+        names=objective_names.split(","),
+        sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
         seed=seed,
         iteration=EVALUATION,
         inputs=[conditions] if conditions else [],
@@ -57,4 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

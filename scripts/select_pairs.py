@@ -3,45 +3,51 @@
 Rule: select_pairs. Example:
 
     python -m scripts.select_pairs --scored scored/0.jsonl --scored scored/1.jsonl \
-        --prompts data/prompts/d2.jsonl --iteration 1 --seed 0 \
-        --directions '{"law": "arc", "from_degrees": -45, "to_degrees": 0}' \
-        --directions-per-prompt 5 --responses-per-direction 16 --output pairs.jsonl
+        --prompts data/prompts/d2.jsonl --iteration 1 --seed 0 --output pairs.jsonl
 
 Writes one Pair record per line, byte-identical for any number and order of shards.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    DirectionsOption,
+    DirectionsPerPromptOption,
+    IterationOption,
+    OutputOption,
+    PromptsOption,
+    ResponsesPerDirectionOption,
+    ScoredOption,
+    SeedOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    scored: Annotated[list[Path], typer.Option(help="Scored shards, any order.")],
-    prompts: Annotated[Path, typer.Option(help="The iteration's prompt file.")],
-    iteration: Annotated[int, typer.Option(min=1)],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    directions: Annotated[str, typer.Option(help="Direction law (JSON).")],
-    directions_per_prompt: Annotated[int, typer.Option(min=1)],
-    responses_per_direction: Annotated[int, typer.Option(min=1)],
-    output: Annotated[Path, typer.Option()],
+    scored: ScoredOption,
+    prompts: PromptsOption,
+    iteration: IterationOption,
+    seed: SeedOption,
+    output: OutputOption,
+    directions: DirectionsOption = None,
+    directions_per_prompt: DirectionsPerPromptOption = 5,
+    responses_per_direction: ResponsesPerDirectionOption = 16,
 ) -> None:
     """Pair each direction's best and worst response."""
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import Distribution
+    from dpa.config.steering import DistributionConfig
     from dpa.methods.best_of_n import SelectionPlan
     from dpa.methods.preference_pairs import sampled_pairs
 
     plan = SelectionPlan(
-        law=parse(Distribution, directions, "directions").model_dump(),
+        distribution=read_section(
+            DistributionConfig, directions, "directions", "directions"
+        ).model_dump(),
         seed=seed,
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
@@ -54,4 +60,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -4,36 +4,47 @@ Rule: select_responses. Example:
 
     python -m scripts.select_responses --scored scored/0.jsonl --scored scored/1.jsonl \
         --prompts data/prompts/d1.jsonl --annotations annotations/0.jsonl --iteration 1 --seed 0 \
-        --directions '{"law": "arc", "from_degrees": -45, "to_degrees": 0}' \
-        --directions-per-prompt 5 --responses-per-direction 16 --replay-fraction 0.15 --shared \
-        --output selected.jsonl
+        --shared --output selected.jsonl
 
 Writes one Selected record per line, byte-identical for any number and order of shards.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
+from dpa.runtime.options import (
+    AnnotationsOption,
+    DirectionsOption,
+    DirectionsPerPromptOption,
+    IterationOption,
+    OutputOption,
+    PromptsOption,
+    ResponsesPerDirectionOption,
+    ScoredOption,
+    SeedOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    scored: Annotated[list[Path], typer.Option(help="Scored shards, any order.")],
-    prompts: Annotated[Path, typer.Option(help="The iteration's prompt file.")],
-    annotations: Annotated[list[Path], typer.Option(help="Annotated original responses.")],
-    iteration: Annotated[int, typer.Option(min=1)],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    directions: Annotated[str, typer.Option(help="Direction law (JSON).")],
-    directions_per_prompt: Annotated[int, typer.Option(min=1)],
-    responses_per_direction: Annotated[int, typer.Option(min=1)],
-    replay_fraction: Annotated[float, typer.Option(min=0, max=0.99)],
-    output: Annotated[Path, typer.Option()],
+    scored: ScoredOption,
+    prompts: PromptsOption,
+    annotations: AnnotationsOption,
+    iteration: IterationOption,
+    seed: SeedOption,
+    output: OutputOption,
+    directions: DirectionsOption = None,
+    directions_per_prompt: DirectionsPerPromptOption = 5,
+    responses_per_direction: ResponsesPerDirectionOption = 16,
+    replay_fraction: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of original responses among the rows.")
+    ] = 0.15,
     shared: Annotated[
         bool, typer.Option("--shared", help="Directions choose among all of a prompt's candidates.")
     ] = False,
@@ -42,11 +53,13 @@ def main(
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import Distribution
+    from dpa.config.steering import DistributionConfig
     from dpa.methods.best_of_n import SelectionPlan, select
 
     plan = SelectionPlan(
-        law=parse(Distribution, directions, "directions").model_dump(),
+        distribution=read_section(
+            DistributionConfig, directions, "directions", "directions"
+        ).model_dump(),
         seed=seed,
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
@@ -63,4 +76,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -1,64 +1,71 @@
 """Train a policy on pairs by DPO, with the policy it starts from as the reference.
 
 Rules: train_dpo (pairs from ratings, no directions; only where dpo.path is null) and
-train_directional_dpo (pairs from samples, told their directions). Example:
+train_directional_dpo (pairs from samples, with their directions). Example:
 
-    python -m scripts.train_dpo --policy sft/policy --pairs dpo/pairs.jsonl --objectives '[{...}]' \
-        --beta 0.1 --schedule '{...}' --training '{...}' --seed 0 --output dpo/policy
+    python -m scripts.train_dpo --policy sft/policy --pairs dpo/pairs.jsonl --seed 0 \
+        --output dpo/policy
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import (
+    BetaOption,
+    ObjectivesOption,
+    OptionalIterationOption,
+    OutputOption,
+    PairsOption,
+    PolicyOption,
+    ScheduleOption,
+    SeedOption,
+    TrainerOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    policy: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
-    pairs: Annotated[Path, typer.Option(help="pairs.jsonl")],
-    objectives: Annotated[str, typer.Option(help="config.yaml's objectives (JSON).")],
-    beta: Annotated[float, typer.Option(min=0)],
-    schedule: Annotated[str, typer.Option(help="The stage's training section (JSON).")],
-    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option()],
-    iteration: Annotated[int, typer.Option(min=0)] = 0,
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub policy.")] = None,
+    policy: PolicyOption,
+    pairs: PairsOption,
+    seed: SeedOption,
+    output: OutputOption,
+    beta: BetaOption = 0.1,
+    iteration: OptionalIterationOption = None,
+    objectives: ObjectivesOption = None,
+    schedule: ScheduleOption = None,
+    trainer: TrainerOption = None,
 ) -> None:
     """Train by DPO."""
-    from pydantic import TypeAdapter
 
     from dpa.artefacts.jsonl import read_jsonl
     from dpa.artefacts.row_counts import RowCounts
-    from dpa.config.steering import ObjectiveConfig
+    from dpa.config.steering import ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
-    from dpa.methods.dpo import train_dpo
+    from dpa.methods.dpo import PairTraining
     from dpa.methods.preference_pairs import as_conversations
+    from dpa.models import ModelRef
     from dpa.records import Pair
     from dpa.seeds import derive_seed
+    from dpa.training.trainer import TrainingJob, run_training
 
-    steered = parse(TypeAdapter(list[ObjectiveConfig]), objectives, "objectives")
+    steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
     rows = read_jsonl(pairs, Pair)
     # For chat: what a direction is about, and how it is rewarded.
-    told = {"objectives": [o.model_dump() for o in steered]} if rows and rows[0].direction else {}
-    train_dpo(
-        (policy, revision),
-        as_conversations(rows, [objective.name for objective in steered]),
+    is_steered = bool(rows and rows[0].direction)
+    steering = {"objectives": [o.model_dump() for o in steered]} if is_steered else {}
+    ref = ModelRef.of(policy)
+    job = TrainingJob(
+        ref,
         output,
-        parse(TrainerConfig, training, "training"),
-        parse(ScheduleConfig, schedule, "schedule"),
-        derive_seed(seed, "dpo", iteration),
-        beta=beta,
-        losses=RowCounts(),
-        inputs=[policy, pairs],
-        **told,
+        read_section(TrainerConfig, trainer, "trainer", "trainer"),
+        read_section(ScheduleConfig, schedule, "schedule", "dpo.recipes.zephyr.schedule"),
+        derive_seed(seed, "dpo", iteration or 0),
+        inputs=(ref.path, pairs),
     )
+    conversations = as_conversations(rows, [objective.name for objective in steered])
+    run_training(PairTraining(job, conversations, beta, RowCounts(), **steering))
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

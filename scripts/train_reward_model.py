@@ -3,56 +3,74 @@
 Rule: train_reward_model (only where reward_model.path is null). Example:
 
     python -m scripts.train_reward_model --ratings data/ratings.jsonl --base-model base_model \
-        --attributes helpsteer-verbosity,ultrafeedback-helpfulness --lm-loss-weight 0.1 \
-        --token-dropout 0 --schedule '{...}' --training '{...}' --seed 0 --output reward_model/model
+        --seed 0 --output reward_model/model
 
 Reads the ratings of the training split. Writes a folder that plain
 AutoModelForSequenceClassification loads: one output per attribute, on 0-100.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import (
+    AttributesOption,
+    BaseModelOption,
+    OutputOption,
+    RatingsOption,
+    ScheduleOption,
+    SeedOption,
+    TrainerOption,
+)
+from dpa.runtime.sections import default_section, names_of, read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    ratings: Annotated[Path, typer.Option(help="ratings.jsonl")],
-    base_model: Annotated[str, typer.Option(help="Folder or hub id of a causal LM.")],
-    attributes: Annotated[str, typer.Option(help="Outputs in order, comma-separated.")],
-    lm_loss_weight: Annotated[float, typer.Option(min=0)],
-    token_dropout: Annotated[float, typer.Option(min=0, max=1)],
-    schedule: Annotated[str, typer.Option(help="config.yaml's reward_model.training (JSON).")],
-    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option()],
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub base model.")] = None,
+    base_model: BaseModelOption,
+    ratings: RatingsOption,
+    seed: SeedOption,
+    output: OutputOption,
+    attributes: AttributesOption = None,
+    lm_loss_weight: Annotated[
+        float, typer.Option(min=0, help="Of the language-modelling loss on the response.")
+    ] = 0.1,
+    token_dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of input tokens replaced by noise.")
+    ] = 0.0,
+    schedule: ScheduleOption = None,
+    trainer: TrainerOption = None,
 ) -> None:
     """Train the multi-objective reward model."""
     from dpa.artefacts.jsonl import decode_lines
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.models import ModelRef
     from dpa.records import Rating
-    from dpa.reward.train import train_reward_model
+    from dpa.reward.train import RewardTraining
     from dpa.seeds import derive_seed
+    from dpa.training.trainer import TrainingJob, run_training
 
-    train_reward_model(
-        (base_model, revision),
-        decode_lines(ratings, Rating),
+    ref = ModelRef.of(base_model)
+    job = TrainingJob(
+        ref,
         output,
-        attributes=attributes.split(","),
-        training=parse(TrainerConfig, training, "training"),
-        schedule=parse(ScheduleConfig, schedule, "schedule"),
-        seed=derive_seed(seed, "reward-model"),
+        read_section(TrainerConfig, trainer, "trainer", "trainer"),
+        read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule"),
+        derive_seed(seed, "reward-model"),
+        inputs=(ratings, ref.path),
+    )
+    training = RewardTraining(
+        job,
+        decode_lines(ratings, Rating),
+        attributes=names_of(attributes) or default_section("reward_model.attributes"),
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,
-        inputs=[ratings, base_model],
     )
+    run_training(training)
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -3,32 +3,37 @@
 Rules: train_initial_policy (on D2: DPA's policy of iteration 0) and train_steerlm (on all training
 prompts: the baseline). Example:
 
-    python -m scripts.train_steerlm --sft-policy sft/policy --annotations annotations/0.jsonl \
-        --prompts data/prompts/d2.jsonl --objectives helpfulness,verbosity --schedule '{...}' \
-        --training '{...}' --seed 0 --output dpa/iter0/policy
+    python -m scripts.train_steerlm --policy sft/policy --annotations annotations/0.jsonl \
+        --prompts data/prompts/d2.jsonl --objective-names helpfulness,verbosity --seed 0 \
+        --output dpa/iter0/policy
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, parse, run
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import (
+    AnnotationsOption,
+    ObjectiveNamesOption,
+    OutputOption,
+    PolicyOption,
+    PromptFilesOption,
+    ScheduleOption,
+    SeedOption,
+    TrainerOption,
+)
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
 
 @app.command()
 def main(
-    sft_policy: Annotated[str, typer.Option(help="Folder or hub id of the SFT policy.")],
-    annotations: Annotated[list[Path], typer.Option(help="Annotated original responses.")],
-    prompts: Annotated[list[Path], typer.Option(help="Prompt files whose responses are used.")],
-    objectives: Annotated[str, typer.Option(help="Names, comma-separated.")],
-    schedule: Annotated[str, typer.Option(help="config.yaml's steerlm.training (JSON).")],
-    training: Annotated[str, typer.Option(help="config.yaml's training (JSON).")],
-    seed: Annotated[int, typer.Option(min=0, help="Base seed.")],
-    output: Annotated[Path, typer.Option()],
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub SFT policy.")] = None,
+    policy: PolicyOption,
+    annotations: AnnotationsOption,
+    prompts: PromptFilesOption,
+    objective_names: ObjectiveNamesOption,
+    seed: SeedOption,
+    output: OutputOption,
+    schedule: ScheduleOption = None,
+    trainer: TrainerOption = None,
 ) -> None:
     """Train SteerLM on annotated responses."""
     from dpa.artefacts.jsonl import decode_lines
@@ -36,22 +41,26 @@ def main(
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.methods.sft import finetune_conversations
     from dpa.methods.steerlm import annotated_conversations
+    from dpa.models import ModelRef
     from dpa.records import Prompt
     from dpa.seeds import derive_seed
+    from dpa.training.trainer import TrainingJob
 
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
-    losses = RowCounts()
+    row_counts = RowCounts()
     finetune_conversations(
-        (sft_policy, revision),
-        annotated_conversations(annotations, wanted, objectives.split(","), losses),
-        output,
-        parse(TrainerConfig, training, "training"),
-        parse(ScheduleConfig, schedule, "schedule"),
-        derive_seed(seed, "steerlm"),
-        losses=losses,
-        inputs=[*annotations, *prompts],
+        TrainingJob(
+            ModelRef.of(policy),
+            output,
+            read_section(TrainerConfig, trainer, "trainer", "trainer"),
+            read_section(ScheduleConfig, schedule, "schedule", "steerlm.schedule"),
+            derive_seed(seed, "steerlm"),
+            inputs=(*annotations, *prompts),
+        ),
+        annotated_conversations(annotations, wanted, objective_names.split(","), row_counts),
+        row_counts,
     )
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

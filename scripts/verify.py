@@ -8,19 +8,17 @@ Hashes, numbers of records, schemas of records, and whether inputs are those tha
 made from. Fails when there is a problem.
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dpa.runtime.cli import make_app, run
+from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import Progress
+from dpa.runtime.options import ResultsOption
 
 app = make_app()
 
 
 @app.command()
-def main(results: Annotated[Path, typer.Option(help="The experiment's folder.")]) -> None:
+def main(
+    results: ResultsOption,
+) -> None:
     """Check every artefact of an experiment against its sidecar."""
     from dpa.errors import InputError
     from dpa.report.verify import artefact_problems, artefacts_of
@@ -39,4 +37,4 @@ def main(results: Annotated[Path, typer.Option(help="The experiment's folder.")]
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 def content_hash(path: Path) -> str | None:
     """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none.
 
-    The mark that Snakemake leaves in a folder is not counted: it comes behind the sidecar.
+    The mark that Snakemake leaves in a folder is not counted: it comes after the sidecar.
     """
     if path.is_dir():
         digest = hashlib.sha256()

@@ -5,6 +5,7 @@ Reading and writing stream: a file of millions of records needs the memory of on
 
 import fcntl
 import gzip
+import json
 import math
 import os
 import zlib
@@ -14,8 +15,9 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from dpa.artefacts.sidecars import read_sidecar, sidecar_path
+from dpa.artefacts.sidecars import Fingerprint, read_sidecar, sidecar_path, why_foreign
 from dpa.errors import InputError, writing
+from dpa.runtime.log import log
 
 R = TypeVar("R")
 
@@ -55,10 +57,10 @@ def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator
 def _check_count(path: Path, found: int) -> None:
     if not sidecar_path(path).exists():
         return
-    told = read_sidecar(path)
-    if not isinstance(told, dict):  # not one of ours
+    sidecar = read_sidecar(path)
+    if not isinstance(sidecar, dict):  # not one of ours
         return
-    expected = told.get("records", found)
+    expected = sidecar.get("records", found)
     if expected != found:
         raise InputError(
             f"{path}: has {found} records, but its sidecar counts {expected}: some were lost or "
@@ -74,7 +76,7 @@ def _advice(path: Path, line: bytes) -> str:
     if b"NaN" in line or b"Infinity" in line:
         return " (JSON has no NaN or Infinity: write null)"
     if not line.endswith(b"\n"):
-        return " (the line is cut off: make the file again)"
+        return " (the line is truncated: make the file again)"
     if sidecar_path(path).exists():
         return "; a rule made this file: delete it and rerun"
     return "; correct the line or leave it out"
@@ -155,13 +157,17 @@ class ChunkedWriter:
     """A JSONL file written chunk by chunk that survives a kill.
 
     Chunks are appended to `<path>.partial` and synced; a rerun with the same `fingerprint`
-    (whatever determines the content: parameters and input hashes) keeps the complete chunks and
-    continues behind them; any other partial file is discarded. `finish` renames the file
-    into place. Raises InUse when another process is writing the same file.
+    (sidecars.fingerprint) keeps the complete chunks and resumes after them; any other partial file
+    is discarded, with a warning that says why. `finish` renames the file into place. Raises InUse
+    when another process is writing the same file.
     """
 
     def __init__(
-        self, path: Path, type: type[msgspec.Struct], chunk_sizes: list[int], fingerprint: str
+        self,
+        path: Path,
+        type: type[msgspec.Struct],
+        chunk_sizes: list[int],
+        fingerprint: Fingerprint,
     ):
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.owner = path.with_name(path.name + ".partial.for")
@@ -169,15 +175,18 @@ class ChunkedWriter:
         end = 0
         self.done = 0
         with writing(path):
-            ours = self.owner.exists() and self.owner.read_text() == fingerprint
-            if ours and path.exists() and not self.partial.exists():
+            known = self.owner.read_text() if self.owner.exists() else ""
+            foreign = why_foreign(known, fingerprint)
+            if not foreign and path.exists() and not self.partial.exists():
                 os.replace(path, self.partial)  # complete, but killed before its sidecar was
             self.file = _opened_alone(path, self.partial)
-            if ours:
+            if not foreign:
                 self.done, end = self._complete_chunks(type)
             else:
+                if size := os.fstat(self.file.fileno()).st_size:
+                    log.warning("%s: discarded (%d bytes): %s", self.partial, size, foreign)
                 self.file.truncate(0)
-                self.owner.write_text(fingerprint)
+                self.owner.write_text(json.dumps(fingerprint))
             self.file.truncate(end)
 
     def _complete_chunks(self, type: type[msgspec.Struct]) -> tuple[int, int]:

@@ -3,25 +3,26 @@
 from collections import Counter
 
 from dpa.errors import InputError
-from dpa.runtime.run_environment import limit_of
+from dpa.runtime.run_environment import RunEnvironment
 
 
-def check_dropped(losses: "RowCounts", what: str) -> None:
+def check_dropped(row_counts: "RowCounts", what: str) -> None:
     """Raise InputError when a stage drops more rows than the run's limit allows.
 
     write_sidecar does it too; a stage that is about to do something long does it before.
     """
-    losses.check(limit_of("max_dropped_fraction"), what, "limits.max_dropped_fraction")
+    limit = RunEnvironment.read().max_dropped_fraction
+    row_counts.check(limit, what, "limits.max_dropped_fraction")
 
 
-def check_truncated(cut: int, texts: int, what: str) -> None:
-    """Raise InputError when a stage cuts more texts than the run's limit allows."""
-    limit = limit_of("max_truncated_fraction")
-    if cut > limit * texts:
+def check_truncated(truncated: int, texts: int, what: str) -> None:
+    """Raise InputError when a stage truncates more texts than the run's limit allows."""
+    limit = RunEnvironment.read().max_truncated_fraction
+    if truncated > limit * texts:
         raise InputError(
-            f"{what}: {cut} of {texts} texts were cut to what the model holds, more than the "
-            f"allowed share {limit}; use a model or a max_length that holds more, or raise "
-            "limits.max_truncated_fraction"
+            f"{what}: {truncated} of {texts} texts were truncated to what the model holds, "
+            f"more than the allowed share {limit}; use a model or a max_length that holds more, or "
+            "raise limits.max_truncated_fraction"
         )
 
 
@@ -34,11 +35,11 @@ class RowCounts:
         self.asked_for: Counter[str] = Counter()
 
     @classmethod
-    def none(cls, rows: int) -> "RowCounts":
+    def all_kept(cls, rows: int) -> "RowCounts":
         """So many rows read, and all of them kept."""
-        losses = cls()
-        losses.read = rows
-        return losses
+        counts = cls()
+        counts.read = rows
+        return counts
 
     @property
     def kept(self) -> int:

@@ -7,7 +7,7 @@ run writes the same sidecar.
 
 import hashlib
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import dpa
+from dpa.artefacts.closures import running_code
 from dpa.artefacts.files import content_hash, hash_and_lines, write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
-from dpa.runtime.run_environment import BASE_SEED, COMMITS, CONFIG_HASH
+from dpa.runtime.log import log
+from dpa.runtime.run_environment import RunEnvironment
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakemake")
 
@@ -37,7 +39,7 @@ def sidecar_path(artefact: Path) -> Path:
 def write_sidecar(
     artefact: Path,
     inputs: Iterable[Path | str] = (),
-    losses: RowCounts | None = None,
+    row_counts: RowCounts | None = None,
     *,
     content: Path | None = None,
     **details: Any,
@@ -45,28 +47,28 @@ def write_sidecar(
     """Write the artefact's sidecar: of files and folders among `inputs` their hash, of hub ids the
     commit. `content` is where the artefact is, if it is not in its place yet.
 
-    Raises InputError instead when `losses` exceed the run's limit.
+    Raises InputError instead when `row_counts` exceed the run's limit.
     """
-    if losses:
-        check_dropped(losses, str(artefact))
+    if row_counts:
+        check_dropped(row_counts, str(artefact))
     sha256: str | None
     if artefact.suffix == ".jsonl":
         sha256, details["records"] = hash_and_lines(artefact)
     else:
         sha256 = content_hash(content or artefact)
-    commits = json.loads(os.environ.get(COMMITS, "{}"))
+    run = RunEnvironment.read()
     sidecar = {
         "artefact": artefact.name,
         "stage": Path(sys.argv[0]).stem,
         "sha256": sha256,
         "code_version": code_version(),
-        "config_hash": os.environ.get(CONFIG_HASH),
-        "base_seed": os.environ.get(BASE_SEED),
+        "config_hash": run.config_hash,
+        "base_seed": run.base_seed,
         "packages": {name: found for name in PACKAGES if (found := installed(name))},
         "inputs": {
-            str(item): content_hash(Path(item)) or commits.get(str(item)) for item in inputs
+            str(item): content_hash(Path(item)) or run.commits.get(str(item)) for item in inputs
         },
-        **({"counts": losses.as_dict()} if losses else {}),
+        **({"counts": row_counts.as_dict()} if row_counts else {}),
         **details,
     }
     write_text(sidecar_path(artefact), json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
@@ -106,6 +108,51 @@ def installed(package: str) -> str | None:
         return None
 
 
-def fingerprint(*parts: Any) -> str:
-    """Hash of whatever determines a file's content (JSON values), for ChunkedWriter."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+# --- Partial results -------------------------------------------------------------------------
+
+#: What determines a partial result: a hash for each kind of thing.
+Fingerprint = dict[str, str]
+
+
+def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
+    """What a stage's result depends on, for whoever finds a part of it after a kill.
+
+    The running script's code closure, packages, `inputs` (files and folders by content, all else by
+    name) and `settings` (JSON values).
+    """
+    versions = {name: installed(name) for name in (*PACKAGES, "accelerate", "peft")}
+    return {
+        "code": running_code(),
+        "packages": _digest(versions),
+        "inputs": _digest([[str(item), content_hash(Path(item))] for item in inputs]),
+        "settings": _digest(settings),
+    }
+
+
+def why_foreign(known: str, now: Fingerprint) -> str | None:
+    """Why a partial result whose fingerprint was kept as `known` cannot be used; None if it can."""
+    try:
+        before = dict(json.loads(known))
+    except (ValueError, TypeError):
+        before = {}
+    differing = [kind for kind in now if before.get(kind) != now[kind]]
+    return f"it was made with other {' and '.join(differing)}" if differing else None
+
+
+def partial_folder(output: Path, now: Fingerprint) -> Path:
+    """`<output>.partial/`, with what was done of `output` before; emptied, and said so, if that was
+    made otherwise."""
+    folder = output.with_name(output.name + ".partial")
+    owner = folder / "fingerprint"
+    known = owner.read_text() if owner.exists() else ""
+    if reason := why_foreign(known, now):
+        if folder.exists() and any(folder.iterdir()):
+            log.warning("%s: discarded, and started anew: %s", folder, reason)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_text(owner, json.dumps(now))
+    return folder
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

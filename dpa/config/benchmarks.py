@@ -2,14 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from dpa.config.base import ModelConfig, Positive, Section
 from dpa.config.data import SourceConfig
 from dpa.config.steering import Grid
-
-#: Methods that a benchmark can judge: one policy folder each.
-JudgedMethod = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "directional_dpo"]
+from dpa.registry import JudgedMethod, ReferenceMethod
 
 
 class JudgeConfig(Section):
@@ -42,13 +40,13 @@ class AlpacaEvalConfig(Section):
     difficulty: str | None
 
 
-class ScalarJudgeConfig(ModelConfig):
+class PreferenceJudgeConfig(ModelConfig):
     """A Bradley-Terry reward model with one output, or the quickstart's gold scorer."""
 
     gold: Literal["quickstart"] | None
 
     @model_validator(mode="after")
-    def _one(self) -> "ScalarJudgeConfig":
+    def _one(self) -> "PreferenceJudgeConfig":
         if (self.path is None) == (self.gold is None):
             raise ValueError("give either path or gold, and null for the other")
         return self
@@ -63,14 +61,17 @@ class BenchmarkSectionConfig(Section):
     """Each of its subsets with its number of prompts."""
 
 
+BenchmarkSectionsConfig: TypeAdapter = TypeAdapter(list[BenchmarkSectionConfig])
+
+
 class RewardBenchConfig(Section):
     data: SourceConfig
     sections: Annotated[list[BenchmarkSectionConfig], Field(min_length=1)]
     methods: Annotated[list[JudgedMethod], Field(min_length=1)]
-    reference: Literal["sft", "dpo", "rsf", "ppo"]
+    reference: ReferenceMethod
     directions: Grid
     temperature: Annotated[float, Field(ge=0)]
-    judge: ScalarJudgeConfig
+    judge: PreferenceJudgeConfig
 
     @model_validator(mode="after")
     def _distinct(self) -> "RewardBenchConfig":

@@ -18,9 +18,7 @@ from dpa.directions import (
     single_objectives,
 )
 from dpa.errors import InputError
-
-#: The methods that an experiment may compare.
-MethodName = Literal["dpa", "sft", "steerlm", "dpo", "rsf", "ppo", "reward_soup", "directional_dpo"]
+from dpa.registry import METHODS, ExpertMethod, MethodName
 
 
 class ComputeConfig(Section):
@@ -28,13 +26,15 @@ class ComputeConfig(Section):
     training_processes: Positive
     training_nodes: Positive
     cpus_per_gpu: Positive
-    gpu_memory_gb: Annotated[float, Field(gt=0)]
     hang_minutes: Annotated[float, Field(ge=0)]
 
 
 class PlanConfig(Section):
+    """What only plan_run and preflight read."""
+
     gpu: str
     gpus: Positive
+    gpu_memory_gb: Annotated[float, Field(gt=0)]
 
 
 class LimitsConfig(Section):
@@ -53,17 +53,17 @@ class RewardModelConfig(ModelConfig):
     attributes: Annotated[list[str], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
     token_dropout: Fraction
-    training: ScheduleConfig
+    schedule: ScheduleConfig
     threads: Positive
     tokens_per_batch: Positive
 
 
 class SftConfig(ModelConfig):
-    training: ScheduleConfig
+    schedule: ScheduleConfig
 
 
 class SteerLMConfig(Section):
-    training: ScheduleConfig
+    schedule: ScheduleConfig
     top_fraction: Annotated[float, Field(gt=0, le=1)]
     noise: Annotated[float, Field(ge=0)]
     uniform_share: Fraction
@@ -75,7 +75,7 @@ class DpaConfig(Section):
     directions_per_prompt: Positive
     responses_per_direction: Positive
     replay_fraction: Annotated[float, Field(ge=0, lt=1)]
-    training: ScheduleConfig
+    schedule: ScheduleConfig
 
 
 class DpoRecipeConfig(Section):
@@ -83,7 +83,7 @@ class DpoRecipeConfig(Section):
 
     beta: Annotated[float, Field(gt=0)]
     """Strength of the pull to the policy that training starts from."""
-    training: ScheduleConfig
+    schedule: ScheduleConfig
     """Training schedule."""
 
 
@@ -100,17 +100,17 @@ class DpoConfig(ModelConfig):
 
 class RsfConfig(Section):
     iterations: Positive
-    training: ScheduleConfig
+    schedule: ScheduleConfig
 
 
 class PpoConfig(Section):
     beta: Annotated[float, Field(ge=0)]
     responses_per_prompt: Annotated[int, Field(ge=2)]
-    training: ScheduleConfig
+    schedule: ScheduleConfig
 
 
 class RewardSoupConfig(Section):
-    experts: Literal["rsf", "ppo"]
+    experts: ExpertMethod
     iterations: Positive
 
 
@@ -118,7 +118,7 @@ class DirectionalDpoConfig(Section):
     start: Literal["sft", "dpa"]
     iterations: Positive
     beta: Annotated[float, Field(gt=0)]
-    training: ScheduleConfig
+    schedule: ScheduleConfig
 
 
 class EvaluationConfig(Section):
@@ -137,38 +137,39 @@ class FiguresConfig(Section):
 
 
 class Config(Section):
-    """The whole configuration of an experiment."""
+    """The whole configuration of an experiment, in the order of config.yaml."""
 
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     seed: Seed | Annotated[list[Seed], Field(min_length=1)]
-    allow_floating: bool
-    trust_remote_code: list[PinnedModel]
-    limits: LimitsConfig
-    threads: Positive
-    shards: Positive
-    compute: ComputeConfig
-    cluster: PlanConfig
+    methods: list[MethodName]
     objectives: Annotated[list[ObjectiveConfig], Field(min_length=1)]
     directions: DirectionsConfig
+    scalar_direction: list[float]
     data: DataConfig
-    training: TrainerConfig
     base_model: BaseModelConfig
     reward_model: RewardModelConfig
     sft: SftConfig
     steerlm: SteerLMConfig
     dpa: DpaConfig
-    sampling: SamplingConfig
-    methods: list[MethodName]
-    scalar_direction: list[float]
     dpo: DpoConfig
     rsf: RsfConfig
     ppo: PpoConfig
     reward_soup: RewardSoupConfig
     directional_dpo: DirectionalDpoConfig
+    sampling: SamplingConfig
     evaluation: EvaluationConfig
     alpacaeval: AlpacaEvalConfig | None
     rewardbench: RewardBenchConfig | None
     figures: FiguresConfig
+    trainer: TrainerConfig
+    threads: Positive
+    shards: Positive
+    compute: ComputeConfig
+    plan: PlanConfig
+    rerun_on_code_change: bool
+    allow_floating: bool
+    trust_remote_code: list[PinnedModel]
+    limits: LimitsConfig
     world: WorldConfig | None
 
     @field_validator("alpacaeval", "rewardbench", mode="before")
@@ -182,24 +183,39 @@ class Config(Section):
         """The base seeds: one, or those of a repeated experiment."""
         return [self.seed] if isinstance(self.seed, int) else self.seed
 
+    # --- What must agree between sections, by subject ------------------------------------------
+
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _check(self) -> "Config":
+        self._check_names()
+        self._check_attributes()
+        self._check_directions()
+        self._check_data()
+        self._check_methods()
+        return self
+
+    def _check_names(self) -> None:
+        """No name twice in a list of names."""
+        lists = {
+            "reward_model.attributes: names": self.reward_model.attributes,
+            "objectives: names": [objective.name for objective in self.objectives],
+            "data.ratings: names": [ratings.name for ratings in self.data.ratings],
+            "methods: names": self.methods,
+        }
+        for what, names in lists.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} must be unique")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seed: the seeds of a list must differ")
+
+    def _check_attributes(self) -> None:
+        """The reward model has the outputs that objectives use and that ratings teach."""
         known = set(self.reward_model.attributes)
-        if len(known) < len(self.reward_model.attributes):
-            raise ValueError("reward_model.attributes: names must be unique")
-        names = [objective.name for objective in self.objectives]
-        if len(set(names)) < len(names):
-            raise ValueError("objectives: names must be unique")
-        if self.data.train_prompts:
-            for objective in self.objectives:
-                if unknown := sorted(set(objective.outputs) - known):
-                    raise ValueError(
-                        f"objectives: {objective.name} uses {unknown}, "
-                        "not in reward_model.attributes"
-                    )
-        data_sets = [ratings.name for ratings in self.data.ratings]
-        if len(set(data_sets)) < len(data_sets):
-            raise ValueError("data.ratings: names must be unique")
+        for objective in self.objectives if self.data.train_prompts else ():
+            if unknown := sorted(set(objective.outputs) - known):
+                raise ValueError(
+                    f"objectives: {objective.name} uses {unknown}, not in reward_model.attributes"
+                )
         for ratings in self.data.ratings:
             brought = (
                 ratings.attributes
@@ -211,37 +227,31 @@ class Config(Section):
                     f"data.ratings: {ratings.name} has attributes {unknown} that are not in "
                     "reward_model.attributes; add them there"
                 )
-        if len(self.evaluation.hypervolume_reference) != len(names):
+
+    def _check_directions(self) -> None:
+        """Directions, grids and reference corners have a weight for each objective."""
+        objectives, distribution = len(self.objectives), self.directions.model_dump()
+        if len(self.evaluation.hypervolume_reference) != objectives:
             raise ValueError("evaluation.hypervolume_reference: give one value per objective")
-        weighed = objectives_of(self.directions.model_dump())
-        if len(names) != weighed:
+        if objectives != (weighed := objectives_of(distribution)):
             raise ValueError(
-                f"directions.law: {self.directions.law} is for exactly {weighed} objectives, "
-                f"there are {len(names)}; choose another law (arc, wedge, dirichlet)"
+                f"directions.distribution: {self.directions.distribution} is for exactly {weighed} "
+                f"objectives, there are {objectives}; choose another (arc, wedge, dirichlet)"
             )
         try:
-            check_direction(self.scalar_direction, len(names))
+            check_direction(self.scalar_direction, objectives)
         except InputError as error:
             raise ValueError(f"scalar_direction: {error}") from None
         for section in ("evaluation", "alpacaeval", "rewardbench"):
             if (found := getattr(self, section)) is None:
                 continue
             try:
-                evaluation_directions(self.directions.model_dump(), found.directions)
+                evaluation_directions(distribution, found.directions)
             except InputError as error:
                 raise ValueError(f"{section}.directions: {error}") from None
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seed: the seeds of a list must differ")
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError("methods: names must be unique")
-        soup = self.reward_soup
-        if "reward_soup" in self.methods and soup.experts == "rsf":
-            alone = [direction_name(v) for v in single_objectives(self.directions.model_dump())]
-            scalar = direction_name(self.scalar_direction)
-            if scalar in alone and soup.iterations > self.rsf.iterations and "rsf" in self.methods:
-                raise ValueError(
-                    "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
-                )
+
+    def _check_data(self) -> None:
+        """Prompts come with held-out ones, and with responses that were rated."""
         if bool(self.data.train_prompts) != bool(self.data.validation_prompts):
             raise ValueError("data: give both train_prompts and validation_prompts, or neither")
         rated = [ratings.name for ratings in self.data.ratings]
@@ -250,4 +260,15 @@ class Config(Section):
                 f"data.original_responses: {self.data.original_responses!r} is not among the names "
                 f"in data.ratings, {rated}"
             )
-        return self
+
+    def _check_methods(self) -> None:
+        """Methods that use others' policies find them."""
+        soup = self.reward_soup
+        if "reward_soup" not in self.methods or not METHODS[soup.experts].is_loop:
+            return
+        alone = [direction_name(v) for v in single_objectives(self.directions.model_dump())]
+        shared = direction_name(self.scalar_direction) in alone and "rsf" in self.methods
+        if shared and soup.iterations > self.rsf.iterations:
+            raise ValueError(
+                "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
+            )

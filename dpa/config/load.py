@@ -1,6 +1,7 @@
-"""The configuration: types and constraints here, defaults and descriptions in config.yaml.
+"""The configuration of an experiment: config.yaml, the experiment's file, and --config.
 
-Light on purpose (no torch): it is the first thing that every run does, and it fails before any job.
+Defaults and descriptions are in config.yaml, types and constraints in the other modules here. No
+torch: it is the first thing that every run does, and it fails before any job.
 """
 
 import hashlib
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from dpa.config.base import ModelConfig, Section, is_commit
@@ -18,63 +18,33 @@ from dpa.config.experiment import Config
 from dpa.config.revisions import BRANCH, LOCK_FILE, LOCKED, Lock, read_lock
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import merge, read_yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def merge(base: dict, overlay: dict) -> dict:
-    """`overlay` laid over `base`: sections merge key by key, everything else is replaced.
-
-    A section that names another `law` is replaced as a whole.
-    """
-    merged = dict(base)
-    # Another kind of law has other keys.
-    if "law" in overlay and overlay["law"] != base.get("law"):
-        return overlay
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """A safe YAML loader that refuses a key given twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict:
-    """A YAML mapping. Raises InputError naming the file (and the line, when it does not parse)."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml")))
-        raise InputError(f"{path}: no such file (known experiments: {known})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of keys at the top level")
-    return content
+#: Keys that were renamed: name in its section -> the new one. `*` stands for any section.
+RENAMED = {
+    "training": "trainer",
+    "cluster": "plan",
+    "compute.gpu_memory_gb": "plan.gpu_memory_gb",
+    "directions.law": "directions.distribution",
+    "base_model.scratch.pretraining": "base_model.scratch.schedule",
+    "*.training": "schedule",
+    "*.schedule.schedule": "lr_scheduler",
+    "*.training.schedule": "lr_scheduler",
+    "*.pretraining.schedule": "lr_scheduler",
+}
 
 
 def read_experiment(path: Path, extending: tuple[Path, ...] = ()) -> dict:
     """An experiment's overlay, laid over that of the experiment it `extends`, if any."""
     if path.resolve() in extending:
         raise InputError(f"{path}: extends itself; let `extends` name another experiment")
-    overlay = read_yaml(path)
+    known = ", ".join(sorted(p.stem for p in (CLONE / "experiments").glob("*.yaml")))
+    overlay = read_yaml(path, f" (known experiments: {known})")
     extended = overlay.pop("extends", None)
     if extended is None:
         return overlay
-    base = ROOT / "experiments" / f"{extended}.yaml"
+    base = CLONE / "experiments" / f"{extended}.yaml"
     return merge(read_experiment(base, (*extending, path.resolve())), overlay)
 
 
@@ -85,19 +55,42 @@ def load_config(overrides: dict[str, Any] | None = None) -> Config:
     with its path and the remedy.
     """
     overrides = dict(overrides or {})
-    base = read_yaml(ROOT / "config.yaml")
+    base = read_yaml(CLONE / "config.yaml")
     experiment = str(overrides.pop("experiment", base["experiment"]))
     if experiment.endswith((".yaml", ".yml")):
         path, experiment = Path(experiment), Path(experiment).stem
     else:
-        path = ROOT / "experiments" / f"{experiment}.yaml"
-    values = merge(merge(base, read_experiment(path)), overrides)
+        path = CLONE / "experiments" / f"{experiment}.yaml"
+    overlay = read_experiment(path)
+    if old := [line for given in (overlay, overrides) for line in old_keys(given)]:
+        raise InputError(_bad_configuration(path, old))
+    values = merge(merge(base, overlay), overrides)
     values["experiment"] = experiment
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, path)) from None
-    return with_revisions(config, read_lock(ROOT / LOCK_FILE))
+    return with_revisions(config, read_locks())
+
+
+def old_keys(values: dict, prefix: str = "") -> Iterator[str]:
+    """A line for each key that has another name now."""
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        patterns = (path, *(f"*.{path.split('.', n)[-1]}" for n in range(1, path.count(".") + 1)))
+        if new := next((RENAMED[p] for p in patterns if p in RENAMED), None):
+            yield f"  {path}: renamed; the key is {new} now"
+        if isinstance(value, dict):
+            yield from old_keys(value, f"{path}.")
+
+
+def read_locks() -> Lock:
+    """The commits of the clone's lock file, and over them those of the working directory's own."""
+    locks = [read_lock(folder / LOCK_FILE) for folder in (CLONE, Path.cwd())]
+    return Lock(
+        models={name: commit for lock in locks for name, commit in lock.models.items()},
+        datasets={name: commit for lock in locks for name, commit in lock.datasets.items()},
+    )
 
 
 def with_revisions(config: Config, lock: Lock) -> Config:
@@ -170,9 +163,15 @@ def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     return value
 
 
+def result_settings(config: Config) -> dict[str, Any]:
+    """The configuration without what only says which finished work is kept."""
+    return config.model_dump(mode="json", by_alias=True, exclude={"rerun_on_code_change"})
+
+
 def config_hash(config: Config) -> str:
     """Identifies a configuration, 16 hexadecimal digits."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    text = config.model_dump_json(exclude={"rerun_on_code_change"})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def explain(error: ValidationError, path: Path) -> str:
@@ -187,25 +186,28 @@ def explain(error: ValidationError, path: Path) -> str:
             continue
         key = ".".join(str(part) for part in item["loc"] if part not in branches)
         if item["type"] == "extra_forbidden":
-            advice = f"unknown key{_nearest(item['loc'])}; see docs/configuration.md"
+            advice = f"unknown key{_nearest(item['loc'])}; see config.yaml"
         elif item["type"] == "missing":
-            advice = "missing; see docs/configuration.md"
+            advice = "missing; see config.yaml"
         else:
             advice = item["msg"].removeprefix("Value error, ")
             if not isinstance(item["input"], dict | BaseModel):
                 advice += f" (got {item['input']!r:.80})"
         # What contradicts across sections has no key of its own: its message names the keys.
         lines.append(f"  {key}: {advice}" if key else f"  {advice}")
-    return f"bad configuration (config.yaml < {os.path.relpath(path)} < --config):\n" + "\n".join(
-        lines
-    )
+    return _bad_configuration(path, lines)
+
+
+def _bad_configuration(path: Path, lines: list[str]) -> str:
+    overlaid = f"config.yaml < {os.path.relpath(path)} < --config"
+    return f"bad configuration ({overlaid}):\n" + "\n".join(lines)
 
 
 def _nearest(location: tuple) -> str:
     """A guess at what a misspelt key was meant to be."""
     import difflib
 
-    section: Any = read_yaml(ROOT / "config.yaml")
+    section: Any = read_yaml(CLONE / "config.yaml")
     for part in location[:-1]:
         section = section.get(part) if isinstance(section, dict) else None
     items: tuple[type[Section], ...] = (

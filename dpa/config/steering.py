@@ -1,4 +1,4 @@
-"""What users steer, and from where directions are drawn."""
+"""What users steer, and from which distribution directions are drawn."""
 
 from typing import Annotated, Literal
 
@@ -21,7 +21,7 @@ class ObjectiveConfig(Section):
 class ArcConfig(Section):
     """Directions (cos a, sin a) with a uniform between two angles."""
 
-    law: Literal["arc"]
+    distribution: Literal["arc"]
     from_degrees: Annotated[float, Field(ge=-90, le=0)]
     to_degrees: Annotated[float, Field(ge=-90, le=90)]
 
@@ -35,8 +35,8 @@ class ArcConfig(Section):
 class WedgeConfig(Section):
     """Three objectives: v1 > v3 >= 0 and v2 <= 0 (appendix A), both angles uniform."""
 
-    law: Literal["wedge"]
-    """This law."""
+    distribution: Literal["wedge"]
+    """This distribution."""
     from_degrees: Annotated[float, Field(ge=-90, lt=0)]
     """The lowest angle of the second objective; it goes up to 0."""
     to_degrees: Annotated[float, Field(gt=0, le=45)]
@@ -46,8 +46,8 @@ class WedgeConfig(Section):
 class DirichletConfig(Section):
     """Any number of objectives: squared weights are Dirichlet."""
 
-    law: Literal["dirichlet"]
-    """This law."""
+    distribution: Literal["dirichlet"]
+    """This distribution."""
     signs: Annotated[list[Literal[-1, 1]], Field(min_length=2)]
     """Sign of each objective's weight."""
     concentration: Annotated[float, Field(gt=0)]
@@ -55,9 +55,9 @@ class DirichletConfig(Section):
 
 
 class FixedConfig(Section):
-    """One direction only: what a scalar method optimises, and is not told."""
+    """One direction only: what a scalar method optimises; its policy is not conditioned on it."""
 
-    law: Literal["fixed"]
+    distribution: Literal["fixed"]
     direction: Annotated[list[float], Field(min_length=1)]
     """Unit vector, one weight per objective."""
 
@@ -70,14 +70,18 @@ class FixedConfig(Section):
         return self
 
 
-#: What `directions` may be; scripts also take Fixed.
-DirectionsConfig = Annotated[ArcConfig | WedgeConfig | DirichletConfig, Field(discriminator="law")]
-
-
-Distribution: TypeAdapter = TypeAdapter(
-    Annotated[ArcConfig | WedgeConfig | DirichletConfig | FixedConfig, Field(discriminator="law")]
+#: What `directions` may be; scripts also take FixedConfig.
+DirectionsConfig = Annotated[
+    ArcConfig | WedgeConfig | DirichletConfig, Field(discriminator="distribution")
+]
+DistributionConfig: TypeAdapter = TypeAdapter(
+    Annotated[
+        ArcConfig | WedgeConfig | DirichletConfig | FixedConfig,
+        Field(discriminator="distribution"),
+    ]
 )
 
-
-#: An evaluation grid: that many directions over the law's support, or a list of them.
+#: An evaluation grid: that many directions over the distribution's support, or a list of them.
 Grid = Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]
+GridConfig: TypeAdapter = TypeAdapter(Grid)
+ObjectivesConfig: TypeAdapter = TypeAdapter(list[ObjectiveConfig])

@@ -18,7 +18,7 @@ class ScheduleConfig(Section):
     """Rows per optimiser step, over all devices and accumulation steps."""
     warmup_steps: Annotated[int, Field(ge=0)]
     """Steps in which the learning rate rises to its peak."""
-    schedule: Literal["cosine", "linear", "constant_with_warmup"]
+    lr_scheduler: Literal["cosine", "linear", "constant_with_warmup"]
     """How the learning rate falls after the warm-up."""
     max_length: Positive
     """Longest sequence, in tokens."""
@@ -59,7 +59,7 @@ class ScratchConfig(Section):
     heads: Positive
     max_positions: Positive
     initializer_range: Annotated[float, Field(gt=0)]
-    pretraining: ScheduleConfig
+    schedule: ScheduleConfig
 
     @model_validator(mode="after")
     def _heads(self) -> "ScratchConfig":

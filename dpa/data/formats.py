@@ -138,7 +138,7 @@ def read_beavertails(rows: Iterable[PlacedRow], tally: Tally) -> Iterator[Rated]
             identity = prompt_id(prompt), response
             judged = found.setdefault(identity, JudgedResponse(prompt, response))
             if judged.judgements:
-                tally.losses.drop("merged with the response's other judgements", asked_for=True)
+                tally.row_counts.drop("merged with the response's other judgements", asked_for=True)
             judged.judgements += 1
             judged.safe += attributes["beavertails-is_safe"] == 1
     for judged in found.values():

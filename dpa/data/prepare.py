@@ -49,7 +49,7 @@ def prepare_data(
         ratings,
         map(describe, [*rating_files, *data.validation_prompts]),
         _total(tallies.values()),
-        rows=sum(tally.losses.kept for tally in tallies.values()),
+        rows=sum(tally.row_counts.kept for tally in tallies.values()),
         data_sets={name: tally.as_dict() for name, tally in tallies.items()},
     )
     prompt_files = [*data.train_prompts, *data.validation_prompts]
@@ -86,7 +86,7 @@ def _remember(ratings: Iterable[Rating], data_set: str, rated: set[str]) -> Iter
 def _total(tallies: Iterable[Tally]) -> RowCounts:
     total = RowCounts()
     for tally in tallies:
-        total.read += tally.losses.read
-        total.dropped += tally.losses.dropped
-        total.asked_for += tally.losses.asked_for
+        total.read += tally.row_counts.read
+        total.dropped += tally.row_counts.dropped
+        total.asked_for += tally.row_counts.asked_for
     return total

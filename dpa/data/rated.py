@@ -25,18 +25,18 @@ class Rated(NamedTuple):
 
 @dataclass
 class Tally:
-    """What happened to a data set: rows dropped (`losses`), and rows kept but changed (`notes`)."""
+    """What happened to a data set: rows dropped (`row_counts`), rows kept but changed (`notes`)."""
 
-    losses: RowCounts = field(default_factory=RowCounts)
+    row_counts: RowCounts = field(default_factory=RowCounts)
     notes: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         notes = "".join(f"; {count} {note}" for note, count in sorted(self.notes.items()))
-        return f"{self.losses}{notes}"
+        return f"{self.row_counts}{notes}"
 
     def as_dict(self) -> dict:
         """Counts for the sidecar."""
-        return {**self.losses.as_dict(), "notes": dict(sorted(self.notes.items()))}
+        return {**self.row_counts.as_dict(), "notes": dict(sorted(self.notes.items()))}
 
 
 class Dropped(Exception):
@@ -51,13 +51,13 @@ def count_row(
     tally: Tally, place: str, rate: Callable[..., Rated], *arguments: Any
 ) -> Iterator[Rated]:
     """The response that `rate` makes, or none, counted by the reason for dropping it."""
-    tally.losses.read += 1
+    tally.row_counts.read += 1
     try:
         rated = rate(place, *arguments)
     except Dropped as dropped:
-        if dropped.reason not in tally.losses.dropped and not dropped.asked_for:
+        if dropped.reason not in tally.row_counts.dropped and not dropped.asked_for:
             log.info("%s: dropped (%s); others are only counted", place, dropped.reason)
-        tally.losses.drop(dropped.reason, dropped.asked_for)
+        tally.row_counts.drop(dropped.reason, dropped.asked_for)
     else:
         yield rated
 

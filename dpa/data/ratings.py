@@ -37,7 +37,7 @@ def read_ratings(
         for rating in _read_section(section, data.drop_sources, held_out, tally):
             training += rating.split == "train"
             yield rating
-        tally.losses.check(data.max_dropped_fraction, f"data.ratings: {section.name}")
+        tally.row_counts.check(data.max_dropped_fraction, f"data.ratings: {section.name}")
     if data.ratings and not training:
         counts = "; ".join(f"{name}: {tally}" for name, tally in tallies.items())
         raise InputError(f"data.ratings: no ratings left to train on ({counts})")

@@ -16,7 +16,7 @@ from dpa.text.prompts import Conversation, normalise, prompt_id
 LOGGED_MISSES = 3
 
 
-def unique_prompts(sources: Iterable[SourceConfig], losses: RowCounts) -> dict[str, Prompt]:
+def unique_prompts(sources: Iterable[SourceConfig], row_counts: RowCounts) -> dict[str, Prompt]:
     """Unique prompts by identity, in file order; of equal ones (normalised) the first.
 
     Rows have a `prompt` (a string or chat turns) or, failing that, `messages`, whose prompt is all
@@ -25,17 +25,17 @@ def unique_prompts(sources: Iterable[SourceConfig], losses: RowCounts) -> dict[s
     prompts: dict[str, Prompt] = {}
     for source in sources:
         for place, row in read_placed_rows(source):
-            losses.read += 1
+            row_counts.read += 1
             text = _prompt(row, place)
             if text is None:
-                losses.drop("empty prompt")
+                row_counts.drop("empty prompt")
                 continue
             if "\0" in normalise(text):
-                losses.drop("NUL character in the prompt")
+                row_counts.drop("NUL character in the prompt")
                 continue
             identity = prompt_id(text)
             if identity in prompts:
-                losses.drop("duplicate", asked_for=True)
+                row_counts.drop("duplicate", asked_for=True)
                 continue
             prompts[identity] = Prompt(prompt_id=identity, prompt=text, source=source.path)
     return prompts
@@ -57,7 +57,7 @@ def trainable(
     held_out: Collection[str],
     rated: Collection[str],
     data_set: str,
-    losses: RowCounts,
+    row_counts: RowCounts,
 ) -> list[Prompt]:
     """The prompts that may be trained on: not held out, and with a rated response in `data_set`.
 
@@ -69,18 +69,18 @@ def trainable(
     reason = f"no rated response in {data_set}"
     for prompt in prompts:
         if prompt.prompt_id in held_out:
-            losses.drop("held out for validation", asked_for=True)
+            row_counts.drop("held out for validation", asked_for=True)
         elif prompt.prompt_id not in rated:
-            if losses.dropped[reason] < LOGGED_MISSES:
+            if row_counts.dropped[reason] < LOGGED_MISSES:
                 log.info("%s: %s: %.100r", prompt.source, reason, prompt.prompt)
-            losses.drop(reason)
+            row_counts.drop(reason)
         else:
             kept.append(prompt)
     return kept
 
 
 def halve(
-    prompts: Collection[Prompt], seed: int, per_half: int | None, losses: RowCounts
+    prompts: Collection[Prompt], seed: int, per_half: int | None, row_counts: RowCounts
 ) -> tuple[list[Prompt], list[Prompt]]:
     """D1 and D2: equally many of the prompts, disjoint, in seeded hash order.
 
@@ -91,12 +91,12 @@ def halve(
     if len(prompts) < 2 * size or not size:
         raise InputError(
             f"data.train_prompts: {len(prompts)} usable prompts are too few for two halves of "
-            f"{per_half or 'at least 1'} (of {losses.read} read, dropped: {dict(losses.dropped)}); "
-            "give more prompts or lower data.prompts_per_half"
+            f"{per_half or 'at least 1'} (of {row_counts.read} read, dropped: "
+            f"{dict(row_counts.dropped)}); give more prompts or lower data.prompts_per_half"
         )
     ordered = sorted(prompts, key=lambda p: (derive_seed(seed, "split", p.prompt_id), p.prompt_id))
     for _ in ordered[2 * size :]:
-        losses.drop(
+        row_counts.drop(
             "odd one out" if per_half is None else "beyond prompts_per_half", asked_for=True
         )
     return ordered[:size], ordered[size : 2 * size]

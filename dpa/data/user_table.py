@@ -3,7 +3,7 @@
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +64,12 @@ def table_scales(table: TableConfig) -> dict[str, Scale]:
     }
     if not ranked:
         return scales
+    kept = _kept_values(table)
     values = {column: array("d") for column in ranked.values()}
     found: dict[str, None] = {}
     for place, row in read_placed_rows(table.train):
         found.update(dict.fromkeys(row))
-        if _filtered_by(table, row) is None:
+        if _filtered_by(kept, row) is None:
             for column, numbers in values.items():
                 number = table_number(table, row, column, place)
                 if number is not None:
@@ -93,16 +94,23 @@ def read_table(
     remedy for a cell that is no number or is outside its scale.
     """
     found: dict[str, None] = {}
+    kept = _kept_values(table)
     place = ""
     for place, row in rows:
         found.update(dict.fromkeys(row))
-        yield from count_row(tally, place, _table, row, table, scales)
+        yield from count_row(tally, place, _table, row, table, kept, scales)
     file, _, _ = place.rpartition(":")
     _check_columns(table, file, found)
 
 
-def _table(place: str, row: Row, table: TableConfig, scales: Mapping[str, Scale]) -> Rated:
-    if (column := _filtered_by(table, row)) is not None:
+def _table(
+    place: str,
+    row: Row,
+    table: TableConfig,
+    kept: Mapping[str, frozenset],
+    scales: Mapping[str, Scale],
+) -> Rated:
+    if (column := _filtered_by(kept, row)) is not None:
         raise Dropped(f"filter {column}", asked_for=True)
     attributes = {}
     for name, mapping in table.attributes.items():
@@ -134,10 +142,16 @@ def table_number(table: TableConfig, row: Row, column: str, place: str) -> float
     return number
 
 
-def _filtered_by(table: TableConfig, row: Row) -> str | None:
+def _kept_values(table: TableConfig) -> dict[str, frozenset]:
+    """`keep`, to look values up in: it may list thousands."""
+    return {column: frozenset(map(_canonical, kept)) for column, kept in table.keep.items()}
+
+
+def _filtered_by(kept: Mapping[str, frozenset], row: Row) -> str | None:
     """The first `keep` column whose value is not among the allowed ones; None keeps the row."""
-    for column, allowed in table.keep.items():
-        if not any(_same(row.get(column), value) for value in allowed):
+    for column, allowed in kept.items():
+        value = _canonical(row.get(column))
+        if not isinstance(value, Hashable) or value not in allowed:
             return column
     return None
 

@@ -103,8 +103,10 @@ def prepare_alpacaeval(source: SourceConfig, expected: int, prompts: Path, refer
         raise InputError(f"{path}: instructions must differ in more than white space")
     write_jsonl(prompts, found)
     write_outputs(reference, rows)
-    write_sidecar(prompts, [describe(source)], RowCounts.none(len(rows)))
-    write_sidecar(reference, [describe(source)], RowCounts.none(len(rows)), counted_in=prompts.name)
+    write_sidecar(prompts, [describe(source)], RowCounts.all_kept(len(rows)))
+    write_sidecar(
+        reference, [describe(source)], RowCounts.all_kept(len(rows)), counted_in=prompts.name
+    )
     log.info("%d instructions from %s", len(rows), describe(source))
 
 
@@ -140,7 +142,7 @@ def export_outputs(sampled: Sequence[Path], prompts: Path, folder: Path) -> None
                 written += 1
 
     save_folder(folder, save)
-    outputs = RowCounts.none(written * len(order))
+    outputs = RowCounts.all_kept(written * len(order))
     write_sidecar(folder, [*sampled, prompts], outputs, files=written, prompts=len(order))
     log.info("%d output files of %d instructions each in %s", written, len(order), folder)
 

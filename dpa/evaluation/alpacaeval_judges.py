@@ -398,7 +398,7 @@ def _evaluate(
     except openai.OpenAIError as error:
         raise InputError(
             f"the judge failed: {_redacted(str(error), client['key_variable'])}; what it has "
-            f"answered is kept in {store}: run again to go on"
+            f"answered is kept in {store}: rerun to resume"
         ) from None
     if len(annotations) != len(theirs):
         raise RuntimeError(f"{len(annotations)} annotations of {len(theirs)} comparisons")

@@ -19,12 +19,12 @@ import pandas as pd
 from dpa.errors import InputError
 from dpa.evaluation.metrics import hypervolume
 
-#: Bootstrap replicates behind an interval.
+#: Bootstrap replicates of an interval.
 REPLICATES = 1000
 #: Percent of the replicates that lie in an interval.
 LEVEL = 95.0
 #: Points of 0-100 by which a reward may miss the condition that asked for it.
-TOLERANCE = 10.0
+REQUEST_TOLERANCE = 10.0
 
 NAN = float("nan")
 
@@ -214,6 +214,6 @@ def infeasible_shares(fronts: np.ndarray, points: PolicyPoints) -> np.ndarray:
     construction. NaN for policies of which nothing can be requested.
     """
     if points.conditions is not None:
-        missed = np.abs(fronts - points.conditions) > TOLERANCE
+        missed = np.abs(fronts - points.conditions) > REQUEST_TOLERANCE
         return missed.any(axis=2).mean(axis=1)
     return np.full(len(fronts), NAN if points.directions is None else 0.0)

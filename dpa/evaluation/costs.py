@@ -1,4 +1,4 @@
-"""What a method cost, and what serving it takes, read off the files that a run left behind.
+"""What a method cost, and what serving it takes, read off the files of a run.
 
 Counts come from the sidecars of what was sampled, scored and trained; wall time from Snakemake's
 benchmark files. Evaluation, data and the reward model are common to all methods and not counted.
@@ -12,24 +12,20 @@ from typing import NamedTuple
 
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
+from dpa.registry import METHODS
 
-NAN = float("nan")
+_NAN = float("nan")
 
 #: Artefact (path below the run) -> the benchmark of the job that made it. The first match counts;
-#: an artefact that matches none is not worth counting.
+#: an artefact that matches none is not worth counting. A policy's is below.
 BENCHMARKS = [
     (r"annotations/(?P<shard>[^/]+)\.jsonl", "annotate_responses/{shard}"),
-    (r"dpa/iter0/policy", "train_initial_policy"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/sampled/(?P<shard>[^/]+)\.jsonl",
      "sample_responses/{loop}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/scored/(?P<shard>[^/]+)\.jsonl",
      "score_responses/{loop}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/selected\.jsonl", "select_responses/{loop}/{iter}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/pairs\.jsonl", "select_pairs/{loop}/{iter}"),
-    (r"(?P<loop>directional_dpo)/(?P<iter>iter\d+)/policy", "train_directional_dpo/{loop}/{iter}"),
-    (r"(?P<loop>.+)/(?P<iter>iter\d+)/policy", "finetune_policy/{loop}/{iter}"),
-    (r"(?P<method>[^/]+)/(?P<direction>[^/]+)/policy", "train_{method}/{direction}"),
-    (r"(?P<method>[^/]+)/policy", "train_{method}"),
 ]  # fmt: skip
 
 
@@ -42,8 +38,8 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def method_cost(run: Path, parts: Sequence[str]) -> Cost:
-    """The cost of the `parts` that make up a method: folders below the `run`, such as `rsf/100_0`.
+def method_cost(run: Path, stages: Sequence[str]) -> Cost:
+    """The cost of the `stages` that make up a method: folders below the `run`, such as `rsf/100_0`.
 
     - tokens sampled: of all responses (a sidecar with `responses` and `response_tokens`);
     - responses scored: those that the reward model read, equal ones once (`scored`);
@@ -53,28 +49,28 @@ def method_cost(run: Path, parts: Sequence[str]) -> Cost:
       a result that was taken over from another run.
 
     A policy that samples while it trains (PPO) has one sidecar for all, with `responses`: each of
-    them was scored and trained on. What lies in two parts counts once. Without parts (a published
-    model) everything is NaN. Raises InputError for a part that was not made.
+    them was scored and trained on. What lies in two stages counts once. Without stages (a published
+    model) everything is NaN. Raises InputError for a stage that was not made.
     """
-    artefacts = sorted({artefact for part in parts for artefact in _artefacts(run, part)})
+    artefacts = sorted({artefact for stage in stages for artefact in _artefacts(run, stage)})
     if not artefacts:
-        return Cost(NAN, NAN, NAN, NAN)
+        return Cost(_NAN, _NAN, _NAN, _NAN)
     costs = [_artefact_cost(run, artefact) for artefact in artefacts]
     return Cost(*map(sum, zip(*costs, strict=True)))
 
 
-def _artefacts(run: Path, part: str) -> list[Path]:
-    """Everything in a part that has a sidecar and counts."""
-    sidecars = (run / part).rglob("*.meta.json")
+def _artefacts(run: Path, stage: str) -> list[Path]:
+    """Everything in a stage that has a sidecar and counts."""
+    sidecars = (run / stage).rglob("*.meta.json")
     artefacts = [path.with_name(path.name.removesuffix(".meta.json")) for path in sidecars]
     if not (counted := [path for path in artefacts if _benchmark(run, path)]):
-        raise InputError(f"{run / part}: nothing with a sidecar; make it, or correct --parts")
+        raise InputError(f"{run / stage}: nothing with a sidecar; make it, or correct --stages")
     return counted
 
 
 def _artefact_cost(run: Path, artefact: Path) -> Cost:
     sidecar = read_sidecar(artefact)
-    tokens = sidecar.get("response_tokens", NAN)
+    tokens = sidecar.get("response_tokens", _NAN)
     policy = artefact.name == "policy"
     return Cost(
         tokens_sampled=tokens if "responses" in sidecar else 0,
@@ -90,7 +86,15 @@ def _benchmark(run: Path, artefact: Path) -> Path | None:
     for pattern, benchmark in BENCHMARKS:
         if match := re.fullmatch(pattern, name):
             return run / "benchmarks" / f"{benchmark.format(**match.groupdict())}.tsv"
-    return None
+    stage, _, last = name.rpartition("/")
+    if last != "policy":
+        return None
+    if stage == "dpa/iter0":
+        return run / "benchmarks" / "train_initial_policy.tsv"
+    name, _, rest = stage.partition("/")
+    method = METHODS[name]
+    rest = stage if method.is_loop else rest  # the benchmarks of loops are by the whole stage
+    return run / "benchmarks" / f"{'/'.join(filter(None, (method.trained_by, rest)))}.tsv"
 
 
 class JobCosts(NamedTuple):
@@ -136,7 +140,7 @@ def _column(benchmark: Path, name: str) -> float:
     try:
         with open(benchmark, newline="", encoding="utf-8") as file:
             values = [row[name] for row in csv.DictReader(file, delimiter="\t")]
-        return sum(NAN if value in ("NA", "-", "") else float(value) for value in values)
+        return sum(_NAN if value in ("NA", "-", "") else float(value) for value in values)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{benchmark}: no number in column {name}; delete the file") from None
 
@@ -144,7 +148,7 @@ def _column(benchmark: Path, name: str) -> float:
 def _seconds(benchmark: Path | None) -> float:
     """Wall seconds in a benchmark file, NaN without one. Raises InputError for a broken file."""
     if benchmark is None or not benchmark.exists():
-        return NAN
+        return _NAN
     try:
         with open(benchmark, newline="", encoding="utf-8") as file:
             return sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
@@ -163,11 +167,12 @@ def stored_models(method: str, objectives: int, directions: int) -> int:
     model" of PPO because it counts one trade-off only. DPO counts as one, as in the paper: the
     trade-off is its raters', and no training run could give it another.
     """
-    return {"reward_soup": objectives, "ppo": directions, "rsf": directions}.get(method, 1)
+    numbers = {"one": 1, "per_objective": objectives, "per_direction": directions}
+    return numbers[METHODS[method].models_stored]
 
 
-def policy_bytes(run: Path, parts: Sequence[str]) -> float:
-    """Bytes of one stored policy: the largest folder `policy` among the parts; NaN without any."""
-    folders = [path for part in parts for path in (run / part).rglob("policy") if path.is_dir()]
+def policy_bytes(run: Path, stages: Sequence[str]) -> float:
+    """Bytes of one stored policy: the largest folder `policy` among the stages; NaN without any."""
+    folders = [path for stage in stages for path in (run / stage).rglob("policy") if path.is_dir()]
     sizes = [sum(f.stat().st_size for f in d.rglob("*") if f.is_file()) for d in folders]
-    return float(max(sizes, default=NAN))
+    return float(max(sizes, default=_NAN))

@@ -121,7 +121,7 @@ def close_transport(store: Path) -> None:
 
 
 class CachingClient(openai.OpenAI):
-    """The client that AlpacaEval is told to use (`client_class` in its client configuration).
+    """The client that AlpacaEval uses (`client_class` in its client configuration).
 
     `key_variable` names the environment variable with the key; without it none is sent.
     """

@@ -105,15 +105,15 @@ def _rounded(value: float | np.floating) -> float:
     return round(float(value), 4)
 
 
-def held_out_groups(ratings: Path, losses: RowCounts) -> list[list[Rating]]:
-    """Each validation prompt's ratings; those for training are counted in `losses`."""
+def held_out_groups(ratings: Path, row_counts: RowCounts) -> list[list[Rating]]:
+    """Each validation prompt's ratings; those for training are counted in `row_counts`."""
     groups: dict[str, list[Rating]] = {}
     for rating in decode_lines(ratings, Rating):
-        losses.read += 1
+        row_counts.read += 1
         if rating.split == "validation":
             groups.setdefault(rating.prompt_id, []).append(rating)
         else:
-            losses.drop("for training", asked_for=True)
+            row_counts.drop("for training", asked_for=True)
     if not groups:
         raise InputError(
             f"{ratings}: no ratings with split validation; give data.ratings a validation file"

@@ -14,6 +14,7 @@ from dpa.errors import InputError
 from dpa.evaluation.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
 from dpa.objectives import objective_rewards
 from dpa.records import Prompt, ScoredSample
+from dpa.registry import parse_policy
 from dpa.text.prompts import normalise
 
 
@@ -26,8 +27,7 @@ class Policy(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "Policy":
         """`dpa-3` → (dpa, 3); `sft` → (sft, None)."""
-        method, _, iteration = name.partition("-")
-        return cls(method, int(iteration) if iteration else None)
+        return cls(*parse_policy(name))
 
 
 #: Rewards of a response by a scorer that knows the truth: (prompt, response) -> one per objective.

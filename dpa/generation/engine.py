@@ -1,4 +1,4 @@
-"""Text generation behind one interface: `transformers` (CPU, small models) and `vllm`.
+"""Text generation with one interface: `transformers` (CPU, small models) and `vllm`.
 
 An engine takes chunks of requests and yields their completions, chunk by chunk. Every sample is
 drawn from its own seed. With the transformers engine a chunk's bytes depend on nothing but the
@@ -9,10 +9,10 @@ batch (measured on CPU in float32).
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from dpa.errors import InputError
+from dpa.models import ModelRef
 
 
 class Request(NamedTuple):
@@ -54,8 +54,7 @@ class Engine(Protocol):
 class EngineSettings:
     """What an engine is made from; see `load_engine`."""
 
-    policy: Path | str
-    revision: str | None
+    policy: ModelRef
     tokenizer: Any
     end_tokens: list[int]
     temperature: float
@@ -68,7 +67,7 @@ class EngineSettings:
 
 
 def ignore_tokens(count: int) -> None:
-    """For whoever does not want to be told about progress."""
+    """For whoever does not show progress."""
 
 
 def decode_completion(
@@ -77,8 +76,8 @@ def decode_completion(
     """The completion that generated tokens stand for; with "stop" the last is an end token."""
     if not token_ids:
         raise InputError(
-            f"{settings.policy}: the engine returned no tokens, not even an end token; rerun, and "
-            "choose another sampling.engine if it happens again"
+            f"{settings.policy.path}: the engine returned no tokens, not even an end token; rerun, "
+            "and choose another sampling.engine if it happens again"
         )
     end = len(token_ids) - (finish_reason == "stop")
     text = settings.tokenizer.decode(token_ids[:end], skip_special_tokens=True)

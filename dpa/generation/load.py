@@ -1,29 +1,28 @@
 """A policy in an engine, or the reason why it cannot be loaded."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 from dpa import models
 from dpa.errors import InputError
 from dpa.generation.engine import Engine, EngineSettings, ignore_tokens
-from dpa.runtime.startup import import_models
+from dpa.models import AnyModel, ModelRef
 
 
-def load_chat_tokenizer(policy: Path | str, revision: str | None = None) -> Any:
+def load_chat_tokenizer(policy: AnyModel) -> Any:
     """The policy's tokenizer (no torch). Raises InputError when there is none fit for chat."""
-    tokenizer = models.load_tokenizer(policy, revision)
+    tokenizer = models.load_tokenizer(policy)
     if tokenizer.chat_template is None:
-        raise InputError(f"{policy}: the tokenizer has no chat template; use a chat model")
+        path = ModelRef.of(policy).path
+        raise InputError(f"{path}: the tokenizer has no chat template; use a chat model")
     models.check_chat_template(tokenizer)
     return tokenizer
 
 
 def load_engine(
     name: Literal["vllm", "transformers"],
-    policy: Path | str,
+    policy: AnyModel,
     *,
-    revision: str | None = None,
     temperature: float,
     max_new_tokens: int,
     max_model_len: int,
@@ -32,23 +31,21 @@ def load_engine(
     kv_cache_dtype: str = "auto",
     on_tokens: Callable[[int], None] = ignore_tokens,
 ) -> Engine:
-    """Load a policy (a folder, or a hub id with its `revision`) into an engine.
+    """Load a policy into an engine.
 
     Temperature 0 is greedy. `max_model_len` bounds prompt plus response, in tokens.
     `rows_per_batch` samples are decoded at a time by the transformers engine; vLLM decides for
     itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's.
-    `on_tokens` is told how many tokens were generated, whenever there are some.
+    `on_tokens` is called with the number of tokens generated, whenever there are some.
 
     Raises InputError when the engine is not installed, when the policy cannot be loaded or has no
     end token, or when `max_model_len` is beyond its positions.
     """
-    if name == "transformers":
-        import_models()
+    ref = ModelRef.of(policy)
     settings = EngineSettings(
-        policy=policy,
-        revision=revision,
-        tokenizer=load_chat_tokenizer(policy, revision),
-        end_tokens=_check_policy(policy, revision, max_model_len),
+        policy=ref,
+        tokenizer=load_chat_tokenizer(ref),
+        end_tokens=_check_policy(ref, max_model_len),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,
@@ -66,24 +63,27 @@ def load_engine(
     return VllmEngine(settings)
 
 
-def _check_policy(policy: Path | str, revision: str | None, max_model_len: int) -> list[int]:
+def _check_policy(policy: ModelRef, max_model_len: int) -> list[int]:
     """The policy's own end tokens, once it is known to have some and to hold the sequences."""
     from transformers import GenerationConfig
 
-    config = models.load_checkpoint_config(policy, revision).get_text_config(decoder=True)
+    config = models.load_checkpoint_config(policy).get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None) or max_model_len
     if max_model_len > positions:
         raise InputError(
-            f"{policy}: holds {positions} tokens, fewer than max_prompt_tokens + max_new_tokens = "
-            f"{max_model_len}; lower sampling.max_prompt_tokens or sampling.max_new_tokens"
+            f"{policy.path}: holds {positions} tokens, fewer than max_prompt_tokens + "
+            f"max_new_tokens = {max_model_len}; lower sampling.max_prompt_tokens or "
+            "sampling.max_new_tokens"
         )
     try:
-        ends = GenerationConfig.from_pretrained(policy, revision=revision or "main").eos_token_id
+        ends = GenerationConfig.from_pretrained(
+            policy.path, revision=policy.revision or "main"
+        ).eos_token_id
     except OSError:  # no generation_config.json: transformers and vLLM then go by config.json
         ends = config.eos_token_id
     if ends is None:
         raise InputError(
-            f"{policy}: names no end token, so no response would ever end; set eos_token_id in its "
-            "generation_config.json"
+            f"{policy.path}: names no end token, so no response would ever end; set eos_token_id "
+            "in its generation_config.json"
         )
     return [ends] if isinstance(ends, int) else list(ends)

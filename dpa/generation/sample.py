@@ -1,8 +1,8 @@
 """Sampling responses: which requests a shard makes, and writing what comes back.
 
-A file's prompts are cut into chunks, and a shard is a run of whole chunks. Directions, conditions
-and seeds derive from the prompt's id, and engines keep chunks apart, so the shards of a file put
-behind each other are the same bytes for any number of shards. Light on purpose (no torch): the
+A file's prompts are split into chunks, and a shard is a run of whole chunks. Directions, conditions
+and seeds derive from the prompt's id, and engines keep chunks apart, so the concatenated shards of
+a file are the same bytes for any number of shards. Light on purpose (no torch): the
 model is loaded only once it is known that there is work, and how much.
 """
 
@@ -15,21 +15,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
 from dpa.artefacts.row_counts import RowCounts, check_dropped
-from dpa.artefacts.sidecars import code_version, write_sidecar
+from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.conditions import Conditions, draw_condition, read_conditions
 from dpa.config.sampling import SamplingConfig
 from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.errors import InputError
 from dpa.generation.engine import Completion, Engine, Request
 from dpa.generation.load import load_chat_tokenizer, load_engine
-from dpa.models import check_system_prompt
+from dpa.models import AnyModel, ModelRef, check_system_prompt
 from dpa.records import Prompt, Sample
 from dpa.runtime.gpus import claim_gpu
 from dpa.runtime.log import Progress, log
-from dpa.runtime.startup import import_models
 from dpa.runtime.watchdog import Watchdog
 from dpa.seeds import sample_seed
 from dpa.text.control_tokens import chat_controls
@@ -68,17 +66,21 @@ def always(grid: Sequence[Steering]) -> Steer:
     return lambda prompt_id: grid
 
 
-def drawn_directions(law: dict, seed: int, iteration: int, directions: int, samples: int) -> Steer:
+def drawn_directions(
+    distribution: dict, seed: int, iteration: int, directions: int, samples: int
+) -> Steer:
     """Iterations 2 and up: `directions` drawn for each prompt, `samples` each (section 3.1).
 
-    Under a law that has one direction only the policy is not told it.
+    Under a distribution that has one direction only the policy is not conditioned on it.
     """
 
     def steer(prompt_id: str) -> list[Steering]:
-        if not conditioned(law):
+        if not conditioned(distribution):
             return [Steering(i, samples=samples) for i in range(directions)]
         return [
-            Steering(i, sample_direction(law, seed, iteration, prompt_id, i), samples=samples)
+            Steering(
+                i, sample_direction(distribution, seed, iteration, prompt_id, i), samples=samples
+            )
             for i in range(directions)
         ]
 
@@ -104,14 +106,14 @@ def drawn_conditions(
 
 
 def grid_of(
-    law: dict | None,
+    distribution: dict | None,
     grid: int | Sequence[Sequence[float]],
     conditions: Path | None,
     samples: int,
 ) -> list[Steering]:
     """What every validation prompt is asked for: directions, SteerLM's curve, or nothing."""
-    if law is not None:
-        directions = evaluation_directions(law, grid)
+    if distribution is not None:
+        directions = evaluation_directions(distribution, grid)
         return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
     if conditions is not None:
         curve = read_conditions(conditions).curve
@@ -193,24 +195,24 @@ def plan_shard(
     steer: Steer,
     request: Callable[[Prompt, Steering], Request],
     max_prompt_tokens: int,
-    losses: RowCounts,
+    row_counts: RowCounts,
 ) -> list[PlannedChunk]:
     """The requests of a shard's chunks, in order; chunks left without any are left out.
 
     A prompt that is over-long under any of its steerings is dropped with all of them, and counted
-    in `losses`. It keeps its place in the numbering, or chunks would differ between shardings.
+    in `row_counts`. It keeps its place in the numbering, or chunks would differ between shardings.
     """
     plan = []
     for chunk in chunks:
         planned: PlannedChunk = []
         for prompt in (prompts[number] for number in chunk):
-            losses.read += 1
+            row_counts.read += 1
             group = []
             for steering in steer(prompt.prompt_id):
                 ids, seeds = request(prompt, steering)
                 group.append(Planned(prompt.prompt_id, steering, array("I", ids), seeds[0]))
             if any(len(item.tokens) > max_prompt_tokens for item in group):
-                losses.drop("prompt_too_long")
+                row_counts.drop("prompt_too_long")
             else:
                 planned += group
         if planned:
@@ -221,14 +223,13 @@ def plan_shard(
 def sample_file(
     output: Path,
     *,
-    policy: Path | str,
+    policy: AnyModel,
     prompts: Path,
     steer: Steer,
     names: Sequence[str],
     sampling: SamplingConfig,
     seed: int,
     iteration: int,
-    revision: str | None = None,
     shard: int = 0,
     shards: int = 1,
     inputs: Sequence[Path] = (),
@@ -241,21 +242,20 @@ def sample_file(
         grid = [Steering(i, direction=v, samples=2) for i, v in enumerate(directions)]
         sample_file(..., steer=always(grid))
 
-    `policy` is a folder, or a hub id with its `revision`; `names` are the objectives', `seed` is
+    `names` are the objectives', `seed` is
     the base seed, `iteration` sets the seeds of different files apart; `inputs` are files besides
     policy and prompts that `steer` was made from (for the sidecar). A run that was killed resumes
-    behind the last complete chunk if nothing that determines the content has changed.
+    after the last complete chunk if nothing that determines the content has changed.
 
-    Raises InputError when more responses than `sampling.max_truncated_fraction` are cut off, and
+    Raises InputError when more responses than `sampling.max_truncated_fraction` are truncated, and
     what `load_engine` raises.
     """
+    ref = ModelRef.of(policy)
     if not 0 <= shard < shards:
         raise InputError(f"shard {shard} of {shards}: give a shard from 0 to {shards - 1}")
-    if sampling.engine == "transformers":
-        import_models()
-    tokenizer = load_chat_tokenizer(policy, revision)
+    tokenizer = load_chat_tokenizer(ref)
     texts = read_prompts(prompts)
-    losses = RowCounts()
+    row_counts = RowCounts()
 
     def plan_of(chunks: Iterable[range], counted: RowCounts) -> list[PlannedChunk]:
         return plan_shard(
@@ -267,9 +267,9 @@ def sample_file(
             counted,
         )
 
-    plan = plan_of(shard_chunks(len(texts), sampling.prompts_per_chunk, shard, shards), losses)
+    plan = plan_of(shard_chunks(len(texts), sampling.prompts_per_chunk, shard, shards), row_counts)
     # A shard may lose all of its prompts, the file may not.
-    if losses.read and not losses.kept and not plan_of([range(len(texts))], RowCounts()):
+    if row_counts.read and not row_counts.kept and not plan_of([range(len(texts))], RowCounts()):
         raise InputError(
             f"{prompts}: all {len(texts)} prompts are longer than sampling.max_prompt_tokens "
             f"({sampling.max_prompt_tokens}); raise it"
@@ -278,16 +278,21 @@ def sample_file(
     log.info(
         "%d of %d prompts are longer than %d tokens (sampling.max_prompt_tokens) and left out; the "
         "longest of the others has %d",
-        losses.dropped.total(),
-        losses.read,
+        row_counts.dropped.total(),
+        row_counts.read,
         sampling.max_prompt_tokens,
         longest,
     )
-    check_dropped(losses, str(prompts))
-    neutralised = chat_controls(tokenizer).log_neutralised()
+    check_dropped(row_counts, str(prompts))
+    escaped = chat_controls(tokenizer).log_escaped()
     sizes = [sum(item.steering.samples for item in chunk) for chunk in plan]
-    fingerprint = _fingerprint(policy, revision, sampling, plan)
-    writer = ChunkedWriter(output, Sample, sizes, fingerprint)
+    known = fingerprint(
+        [ref.path],
+        policy=str(ref),
+        sampling=sampling.model_dump(exclude={"max_truncated_fraction"}),
+        requests=_digest_of_requests(plan),
+    )
+    writer = ChunkedWriter(output, Sample, sizes, known)
     tally = _Tally(sum(sizes), sampling.max_truncated_fraction, writer.partial)
     if writer.done < len(plan):
         claim_gpu()
@@ -295,8 +300,7 @@ def sample_file(
             speed = _Speed(watchdog)
             engine = load_engine(
                 sampling.engine,
-                policy,
-                revision=revision,
+                ref,
                 temperature=sampling.temperature,
                 max_new_tokens=sampling.max_new_tokens,
                 max_model_len=sampling.max_prompt_tokens + sampling.max_new_tokens,
@@ -309,12 +313,12 @@ def sample_file(
     writer.finish(
         lambda: write_sidecar(
             output,
-            [policy, prompts, *inputs],
-            losses,
+            [ref.path, prompts, *inputs],
+            row_counts,
             responses=tally.responses,
             truncated=tally.truncated,
             response_tokens=tally.tokens,
-            neutralised=neutralised,
+            neutralised=escaped,
         )
     )
 
@@ -335,7 +339,7 @@ class _Tally:
             self.tokens += record.response_tokens
         if self.truncated > self.limit * self.expected:
             raise InputError(
-                f"{self.truncated} of {self.responses} responses were cut off at max_new_tokens, "
+                f"{self.truncated} of {self.responses} responses were truncated at max_new_tokens, "
                 f"more than sampling.max_truncated_fraction allows ({self.limit:g} of "
                 f"{self.expected}); raise sampling.max_new_tokens, or the limit if the policy is "
                 "meant to ramble"
@@ -368,7 +372,7 @@ def _run(
 ) -> None:
     """Generate and write the chunks of the plan."""
     progress = Progress(tally.expected, "responses", tally.responses)
-    speed.start(lambda: progress.advance(0, f", {speed}, {tally.truncated} cut off"))
+    speed.start(lambda: progress.advance(0, f", {speed}, {tally.truncated} truncated"))
     requests = ([item.request() for item in chunk] for chunk in plan)
     for chunk, results in zip(plan, engine.generate(requests), strict=True):
         records = [
@@ -378,21 +382,12 @@ def _run(
         ]
         writer.write(records)
         tally.add(records)
-        progress.advance(len(records), f", {speed}, {tally.truncated} cut off")
+        progress.advance(len(records), f", {speed}, {tally.truncated} truncated")
 
 
-def _fingerprint(
-    policy: Path | str, revision: str | None, sampling: SamplingConfig, plan: list[PlannedChunk]
-) -> str:
-    """Hash of all that determines a shard's content; the limit on truncation does not."""
-    parts = [
-        str(policy),
-        revision,
-        content_hash(Path(policy)),
-        code_version(),
-        sampling.model_dump(exclude={"max_truncated_fraction"}),
-    ]
-    digest = hashlib.sha256(json.dumps(parts).encode())
+def _digest_of_requests(plan: list[PlannedChunk]) -> str:
+    """Hash of all that a shard asks for."""
+    digest = hashlib.sha256()
     for item in (item for chunk in plan for item in chunk):
         steering = (item.prompt_id, item.seed, *item.steering)
         digest.update(json.dumps(steering).encode() + item.tokens.tobytes())

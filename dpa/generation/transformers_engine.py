@@ -25,7 +25,7 @@ from dpa.models import load_model
 #: Slots by which a cache grows when it is full. A copy of the cache costs as much as some steps.
 GROWTH = 16
 #: Most prompt tokens in one forward pass; bounds the memory of prefilling.
-PREFILL_TOKENS = 16384
+MOST_PREFILL_TOKENS = 16384
 #: The batch is repacked when this share of its rows is free: repacking copies the cache.
 REPACK_SHARE = 0.2
 #: Probabilities are turned into whole multiples of 1 / RESOLUTION before they are summed.
@@ -185,7 +185,6 @@ class TransformersEngine:
         self.model = load_model(
             AutoModelForCausalLM,
             settings.policy,
-            settings.revision,
             dtype=dtype,
             attn_implementation="sdpa",
             device_map=self.device,
@@ -212,7 +211,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _generate_chunk(self, chunk: Chunk) -> np.ndarray:
-        """(samples, max_new_tokens) tokens of a chunk's samples, -1 behind each one's last."""
+        """(samples, max_new_tokens) tokens of a chunk's samples, -1 after each one's last."""
         steps = self.settings.max_new_tokens
         seeds = [seed for request in chunk for seed in request.seeds]
         uniform = torch.from_numpy(uniforms(seeds, steps)).to(self.device)
@@ -233,7 +232,7 @@ class TransformersEngine:
     ) -> tuple[_Batch, list[tuple[int, int]]]:
         """Let waiting samples, (row, request) pairs, into the batch; returns it and who waits."""
         while waiting and (room := self.settings.rows_per_batch - len(batch or ())) > 0:
-            budget = max(1, PREFILL_TOKENS // len(chunk[waiting[0][1]].prompt_ids))
+            budget = max(1, MOST_PREFILL_TOKENS // len(chunk[waiting[0][1]].prompt_ids))
             owners = list(dict.fromkeys(owner for _, owner in waiting[:room]))[:budget]
             places = {owner: place for place, owner in enumerate(owners)}
             taken = [(row, places[owner]) for row, owner in waiting[:room] if owner in places]
@@ -266,7 +265,7 @@ class TransformersEngine:
         ).logits[:, -1]
         if not logits.isfinite().all():
             raise InputError(
-                f"{self.settings.policy}: predicts NaN or infinity; its training has diverged"
+                f"{self.settings.policy.path}: predicts NaN or infinity; its training has diverged"
             )
         row, place = torch.tensor(samples, device=self.device).unbind(1)
         for layer in cache.layers:
@@ -311,7 +310,7 @@ def _is_windowed(model: Any, settings: EngineSettings) -> bool:
     unknown = kinds - {"full_attention", "sliding_attention"}
     if unknown or getattr(config, "num_kv_shared_layers", None):
         raise InputError(
-            f"{settings.policy}: the transformers engine cannot decode its layers "
+            f"{settings.policy.path}: the transformers engine cannot decode its layers "
             f"({', '.join(sorted(unknown)) or 'shared caches'}); set sampling.engine to vllm"
         )
     window = getattr(config, "sliding_window", None)

@@ -24,7 +24,7 @@ SAMPLES_IN_FLIGHT = 8192
 PREFILL_TOKENS = 8192
 
 ENVIRONMENT = {
-    # In this process: starts in seconds instead of a minute, and leaves nothing behind when killed.
+    # In this process: starts in seconds instead of a minute, and leaves nothing when killed.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides, as everywhere
@@ -67,25 +67,25 @@ class VllmEngine:
         self.submitted = 0
         if self.on_cpu:
             _check_heads(settings)
-        refuse_pickles(settings.policy)
+        refuse_pickles(settings.policy.path)
         try:
             self.llm = LLM(
-                model=str(settings.policy),
-                revision=settings.revision,
-                tokenizer_revision=settings.revision,
-                trust_remote_code=is_trusted(settings.policy, settings.revision),
+                model=settings.policy.path,
+                revision=settings.policy.revision,
+                tokenizer_revision=settings.policy.revision,
+                trust_remote_code=is_trusted(settings.policy),
                 load_format="safetensors",
                 dtype=settings.dtype or ("float32" if self.on_cpu else "bfloat16"),
                 kv_cache_dtype=settings.kv_cache_dtype,
                 max_model_len=settings.max_model_len,
                 enable_prefix_caching=True,
-                # A seeded sample must not depend on where its prompt was cut into pieces.
+                # A seeded sample must not depend on where its prompt was split.
                 enable_chunked_prefill=False,
                 max_num_batched_tokens=max(settings.max_model_len, PREFILL_TOKENS),
                 **(ON_CPU if self.on_cpu else {}),
             )
         except ValueError as error:
-            raise InputError(f"{settings.policy}: vLLM refuses it: {error}") from None
+            raise InputError(f"{settings.policy.path}: vLLM refuses it: {error}") from None
         self._count_tokens()
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
@@ -146,7 +146,7 @@ class VllmEngine:
                 job.put(number, sample, self._completion(output.outputs[0]))
 
     def _count_tokens(self) -> None:
-        """Have `on_tokens` told the tokens of each step; vLLM itself speaks of whole samples."""
+        """Call `on_tokens` after each step; vLLM itself reports whole samples."""
         core = self.llm.llm_engine.engine_core
         get_output = core.get_output
 
@@ -196,12 +196,12 @@ def _check_heads(settings: EngineSettings) -> None:
     """Raise InputError for heads that vLLM's CPU kernels lack; vLLM itself notices only later."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    config = load_checkpoint_config(settings.policy, settings.revision)
+    config = load_checkpoint_config(settings.policy)
     config = config.get_text_config(decoder=True)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     known = CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:
         raise InputError(
-            f"{settings.policy} has attention heads of width {width}; on a CPU vLLM can only run "
-            f"{', '.join(map(str, known))}: set sampling.engine to transformers"
+            f"{settings.policy.path} has attention heads of width {width}; on a CPU vLLM can only "
+            f"run {', '.join(map(str, known))}: set sampling.engine to transformers"
         )

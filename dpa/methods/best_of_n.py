@@ -22,7 +22,7 @@ from dpa.text.prompts import read_prompts
 class SelectionPlan:
     """What a complete set of candidates looks like, and the directions that choose among them."""
 
-    law: dict
+    distribution: dict
     seed: int
     iteration: int
     directions_per_prompt: int
@@ -34,7 +34,7 @@ class SelectionPlan:
 
     def direction(self, prompt_id: str, index: int) -> Direction:
         """Direction `index` of a prompt; indices from directions_per_prompt on are for replay."""
-        return sample_direction(self.law, self.seed, self.iteration, prompt_id, index)
+        return sample_direction(self.distribution, self.seed, self.iteration, prompt_id, index)
 
 
 def best_of_n(direction: Sequence[float], rewards: Sequence[Sequence[float]]) -> int:
@@ -76,12 +76,12 @@ def candidates_of_prompt(
     if foreign := sorted(set(by_direction) - set(expected)):
         raise ValueError(f"unexpected direction indices {foreign}")
 
-    told = conditioned(plan.law) and not plan.shared
+    is_conditioned = conditioned(plan.distribution) and not plan.shared
     for index in range(plan.directions_per_prompt):
         direction = plan.direction(prompt.prompt_id, index)
         mine = by_direction[-1 if plan.shared else index]
         for sample in mine:
-            if told and sample.direction != direction:
+            if is_conditioned and sample.direction != direction:
                 raise ValueError(f"direction {index} is {sample.direction}, expected {direction}")
             if len(sample.rewards) != len(direction):
                 raise ValueError(
@@ -125,12 +125,12 @@ def _place(prompt_id: str, position: dict[str, int], path: Path) -> int:
 
 
 def candidates_by_direction(
-    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, losses: RowCounts
+    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
 ) -> Iterator[Candidates]:
     """Candidates of all shards in prompt order, whatever the shards' number and order.
 
-    Prompts without any candidate (too long to sample) are counted in `losses`. Raises InputError
-    naming the shard when candidates are missing, doubled or foreign.
+    Prompts without any candidate (too long to sample) are counted in `row_counts`. Raises
+    InputError naming the shard when candidates are missing, doubled or foreign.
     """
     position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
     last = -1
@@ -153,8 +153,8 @@ def candidates_by_direction(
                 raise InputError(
                     f"{path}: prompt {prompt_id}: {error}; delete the shard and rerun"
                 ) from None
-    losses.read += len(prompts)
-    losses.dropped["no candidates"] += len(prompts) - seen
+    row_counts.read += len(prompts)
+    row_counts.dropped["no candidates"] += len(prompts) - seen
     if not seen:
         raise InputError(
             f"{', '.join(map(str, shards))}: no prompt has candidates; see the log of "
@@ -163,10 +163,10 @@ def candidates_by_direction(
 
 
 def select_sampled(
-    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, losses: RowCounts
+    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
 ) -> Iterator[Selected]:
     """Each direction's best candidate; see candidates_by_direction."""
-    for prompt, direction, samples in candidates_by_direction(shards, prompts, plan, losses):
+    for prompt, direction, samples in candidates_by_direction(shards, prompts, plan, row_counts):
         best = samples[best_of_n(direction, [s.rewards for s in samples])]
         yield _selected(prompt, direction, best.response, best.rewards, len(samples), "sampled")
 
@@ -176,12 +176,12 @@ def select_replay(
     prompts: list[Prompt],
     rows: int,
     plan: SelectionPlan,
-    losses: RowCounts,
+    row_counts: RowCounts,
 ) -> Iterator[Selected]:
     """`rows` original responses: for prompts in seeded hash order, the best of a prompt's own.
 
     Each is chosen and conditioned under a direction of its own (ours: the paper replays 15 % and
-    does not say how it is conditioned). Prompts without responses are counted in `losses`.
+    does not say how it is conditioned). Prompts without responses are counted in `row_counts`.
     """
     ordered = sorted(
         prompts, key=lambda p: derive_seed(plan.seed, "replay", plan.iteration, p.prompt_id)
@@ -191,14 +191,14 @@ def select_replay(
     for path in annotations:
         for record in decode_lines(path, Annotation):
             if record.prompt_id in wanted:
-                if len(record.rewards) != objectives_of(plan.law):
+                if len(record.rewards) != objectives_of(plan.distribution):
                     raise InputError(
                         f"{path}: an annotation has {len(record.rewards)} rewards, but there are "
-                        f"{objectives_of(plan.law)} objectives; rerun annotate_responses"
+                        f"{objectives_of(plan.distribution)} objectives; rerun annotate_responses"
                     )
                 own.setdefault(record.prompt_id, []).append(record)
     available = [p for p in ordered if p.prompt_id in own]
-    losses.dropped["no original responses"] += len(prompts) - len(available)
+    row_counts.dropped["no original responses"] += len(prompts) - len(available)
     if rows and not available:
         raise InputError("replay: no prompt has original responses; set dpa.replay_fraction to 0")
     for i in range(rows):
@@ -220,15 +220,15 @@ def select(
     prompts_file: Path,
     annotations: Iterable[Path],
     plan: SelectionPlan,
-    sampled_losses: RowCounts,
-    replay_losses: RowCounts,
+    sampled_counts: RowCounts,
+    replay_counts: RowCounts,
 ) -> Iterator[Selected]:
     """All rows of an iteration's fine-tuning data: the sampled ones, then the replayed ones."""
     prompts = read_prompts(prompts_file)
     count = 0
-    for row in select_sampled(shards, prompts, plan, sampled_losses):
+    for row in select_sampled(shards, prompts, plan, sampled_counts):
         count += 1
         yield row
     rows = replay_rows(count, plan.replay_fraction)
-    replay_losses.read += len(prompts)
-    yield from select_replay(annotations, prompts, rows, plan, replay_losses)
+    replay_counts.read += len(prompts)
+    yield from select_replay(annotations, prompts, rows, plan, replay_counts)

@@ -13,11 +13,11 @@ from dpa.seeds import derive_seed
 from dpa.text.prompts import direction_system_prompt, messages, read_prompts
 
 #: Rewards and ratings have fewer decimals than this.
-DECIMALS = 6
+MARGIN_DECIMALS = 6
 
 
 def rating_pairs(
-    ratings: Path, dataset: str, prompt_ids: set[str], seed: int, losses: RowCounts
+    ratings: Path, dataset: str, prompt_ids: set[str], seed: int, row_counts: RowCounts
 ) -> Iterator[Pair]:
     """A pair for each prompt with two differently rated responses.
 
@@ -30,12 +30,12 @@ def rating_pairs(
         if rating.dataset == dataset and rating.prompt_id in prompt_ids:
             by_prompt.setdefault(rating.prompt_id, []).append(rating)
     for prompt_id, responses in by_prompt.items():
-        losses.read += 1
+        row_counts.read += 1
         means = [fmean(r.attributes.values()) for r in responses]
         best = max(means)
         lower = [r for r, mean in zip(responses, means, strict=True) if mean < best]
         if not lower:
-            losses.drop("no two different ratings")
+            row_counts.drop("no two different ratings")
             continue
         chosen = responses[means.index(best)]
         rejected = lower[derive_seed(seed, "dpo-pair", prompt_id) % len(lower)]
@@ -45,31 +45,31 @@ def rating_pairs(
             direction=None,
             chosen=chosen.response,
             rejected=rejected.response,
-            margin=round(best - fmean(rejected.attributes.values()), DECIMALS),
+            margin=round(best - fmean(rejected.attributes.values()), MARGIN_DECIMALS),
         )
     unrated = len(prompt_ids - by_prompt.keys())
-    losses.read += unrated
-    losses.drop("no ratings", rows=unrated)
+    row_counts.read += unrated
+    row_counts.drop("no ratings", rows=unrated)
 
 
 def sampled_pairs(
     shards: Sequence[Path],
     prompts_file: Path,
     plan: SelectionPlan,
-    losses: RowCounts,
-    pair_losses: RowCounts,
+    row_counts: RowCounts,
+    pair_counts: RowCounts,
 ) -> Iterator[Pair]:
     """For each prompt and direction the best and the worst of its candidates by v.r.
 
     Among equals the lowest sample index wins. Directions whose candidates are all equal give no
-    pair; they are counted in `pair_losses`, prompts without candidates in `losses`.
+    pair; they are counted in `pair_counts`, prompts without candidates in `row_counts`.
     """
     prompts = read_prompts(prompts_file)
-    for candidates in candidates_by_direction(shards, prompts, plan, losses):
-        pair_losses.read += 1
+    for candidates in candidates_by_direction(shards, prompts, plan, row_counts):
+        pair_counts.read += 1
         pair = _pair(candidates)
         if pair is None:
-            pair_losses.drop("candidates are equal")
+            pair_counts.drop("candidates are equal")
         else:
             yield pair
 
@@ -80,7 +80,7 @@ def _pair(candidates: Candidates) -> Pair | None:
     chosen = samples[best_of_n(direction, rewards)]
     rejected = samples[best_of_n([-v for v in direction], rewards)]
     gap = scalar_reward(direction, chosen.rewards) - scalar_reward(direction, rejected.rewards)
-    margin = round(gap, DECIMALS)
+    margin = round(gap, MARGIN_DECIMALS)
     if margin <= 0:
         return None
     return Pair(

@@ -6,7 +6,6 @@ weight was trained against that objective, hence the absolute value. A soup is a
 folder, made on demand: it needs the memory of one output shard, not that of the experts.
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -20,10 +19,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dpa.artefacts.files import content_hash, save_folder
+from dpa.artefacts.files import save_folder
 from dpa.artefacts.jsonl import decode_lines, write_jsonl
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import read_sidecar, sidecar_path, write_sidecar
+from dpa.artefacts.sidecars import (
+    fingerprint,
+    partial_folder,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
 from dpa.config.sampling import SamplingConfig
 from dpa.directions import Direction
 from dpa.errors import InputError
@@ -47,7 +52,7 @@ FLOATS = ("F32", "F16", "BF16")
 
 
 #: How far the weights' sum may be from 1.
-TOLERANCE = 1e-6
+SHARE_TOLERANCE = 1e-6
 
 
 def soup_weights(direction: Sequence[float]) -> list[float]:
@@ -97,20 +102,20 @@ class Stored(NamedTuple):
     dtype: str
 
 
-Layout = dict[str, Stored]
+TensorLayout = dict[str, Stored]
 
 
 def _check_weights(weights: Sequence[float], experts: int) -> None:
     if len(weights) != experts or not experts:
         raise InputError(f"{len(weights)} weights for {experts} experts; give one weight for each")
     # Negated, so that NaN fails too.
-    if not (all(w >= 0 for w in weights) and abs(sum(weights) - 1) <= TOLERANCE):
+    if not (all(w >= 0 for w in weights) and abs(sum(weights) - 1) <= SHARE_TOLERANCE):
         raise InputError(
             f"soup weights {list(weights)} are not shares: make them non-negative with sum 1"
         )
 
 
-def _layout(expert: Path) -> Layout:
+def _layout(expert: Path) -> TensorLayout:
     """The expert's tensors by name, read from the headers of its safetensors files."""
     index = expert / INDEX
     if index.is_file():
@@ -123,7 +128,7 @@ def _layout(expert: Path) -> Layout:
             f"{expert}: has neither {SINGLE} nor {INDEX}; save the checkpoint with transformers' "
             "save_pretrained, which writes safetensors"
         )
-    layout: Layout = {}
+    layout: TensorLayout = {}
     for file in files:
         with _opened(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
@@ -142,7 +147,7 @@ def _layout(expert: Path) -> Layout:
     return layout
 
 
-def _check_alike(first: Path, ours: Layout, other: Path, theirs: Layout) -> None:
+def _check_alike(first: Path, ours: TensorLayout, other: Path, theirs: TensorLayout) -> None:
     """Raise InputError unless the two experts differ in nothing but their tensors' numbers."""
     remedy = "fine-tune all experts from the same policy"
     configs = [_comparable(path / "config.json") for path in (first, other)]
@@ -177,7 +182,7 @@ def _vocabulary(expert: Path) -> Any:
     return tokenizer.get("model"), tokenizer.get("added_tokens")
 
 
-def _average(used: list[tuple[Layout, float]], names: list[str]) -> dict[str, torch.Tensor]:
+def _average(used: list[tuple[TensorLayout, float]], names: list[str]) -> dict[str, torch.Tensor]:
     """The averages of the named tensors; of the experts, one tensor at a time is in memory."""
     averages = {}
     with ExitStack() as stack:
@@ -236,17 +241,22 @@ def sample_soups(
 ) -> None:
     """Sample the soup of each direction on all prompts, and write one file of Samples.
 
-    Policies are not told the direction; the records name the one they were interpolated for. At any
+    Policies are not conditioned on the direction; the records name the one they were interpolated
+    for. At any
     time one interpolated checkpoint exists, so that disk holds k + 1 models at most. A killed run
     keeps the directions that are done.
     """
     for expert in experts:
         if not expert.is_dir():
             raise InputError(f"{expert}: no such folder; train the expert first")
-    known = [content_hash(expert) for expert in experts], sampling.model_dump(), samples, seed
-    digest = hashlib.sha256(json.dumps([*known, content_hash(prompts)]).encode()).hexdigest()[:12]
-    work = output.with_name(f"{output.stem}.{digest}.partial")
-    work.mkdir(parents=True, exist_ok=True)
+    known = fingerprint(
+        [*experts, prompts],
+        directions=[list(direction) for direction in directions],
+        sampling=sampling.model_dump(),
+        samples=samples,
+        seed=seed,
+    )
+    work = partial_folder(output.with_suffix(""), known)
     parts = [work / f"{i}.jsonl" for i in range(len(directions))]
     progress = Progress(len(parts), "soups")
     for i, (direction, part) in enumerate(zip(directions, parts, strict=True)):
@@ -272,15 +282,15 @@ def sample_soups(
                 yield msgspec.structs.replace(record, direction=direction)
 
     responses = write_jsonl(output, directed())
-    told = [read_sidecar(part) for part in parts]
+    sidecars = [read_sidecar(part) for part in parts]
     write_sidecar(
         output,
         [*experts, prompts],
-        _counts_of_prompts(told[0]),  # every soup is asked the same
+        _counts_of_prompts(sidecars[0]),  # every soup has the same prompts
         responses=responses,
-        truncated=sum(part["truncated"] for part in told),
-        response_tokens=sum(part["response_tokens"] for part in told),
-        neutralised=told[0]["neutralised"],
+        truncated=sum(part["truncated"] for part in sidecars),
+        response_tokens=sum(part["response_tokens"] for part in sidecars),
+        neutralised=sidecars[0]["neutralised"],
         soups=len(parts),
     )
     shutil.rmtree(work)
@@ -288,7 +298,7 @@ def sample_soups(
 
 def _counts_of_prompts(sidecar: dict) -> RowCounts:
     """The prompts that a sidecar counts."""
-    losses = RowCounts.none(sidecar["counts"]["read"])
+    row_counts = RowCounts.all_kept(sidecar["counts"]["read"])
     for reason, rows in sidecar["counts"]["dropped"].items():
-        losses.drop(reason, rows=rows)
-    return losses
+        row_counts.drop(reason, rows=rows)
+    return row_counts

@@ -17,25 +17,28 @@ with the policy it started from as pi_ref. What differs from PPO:
   rounding (the A_i of a prompt sum to 0), so look at reward and KL, not at the loss.
 
 A response ends with one of the policy's own end tokens (those of its generation config, and its
-tokenizer's), which is part of the action, or at max_new_tokens. A response that was cut there keeps
-the reward of what it said: evaluation rates cut responses in the same way, and masking them out
-would take away the gradient against rambling. The history says how many were cut.
+tokenizer's), which is part of the action, or at max_new_tokens. A response that was truncated there
+keeps the reward of what it said: evaluation rates such responses in the same way, and masking them
+out would take away the gradient against rambling. The history says how many there were.
 """
 
 import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import set_seed
+from trl import RLOOConfig, RLOOTrainer
 
 from dpa.artefacts.files import content_hash, write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import ObjectiveConfig
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.directions import check_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.models import load_checkpoint_config, model_options
@@ -46,14 +49,14 @@ from dpa.runtime.log import log
 from dpa.text.control_tokens import chat_controls
 from dpa.text.prompts import messages
 from dpa.text.tokenization import prompt_ids
-from dpa.training.checkpoints import training_fingerprint
 from dpa.training.trainer import (
     ProgressCallback,
+    Training,
+    TrainingJob,
     load_policy,
     load_training_tokenizer,
     lora_config,
-    save_trained_policy,
-    train_and_save,
+    run_training,
     trainer_arguments,
 )
 
@@ -66,138 +69,151 @@ REWARD_SCALE = 10.0
 
 #: Of the history file. Means over the step's responses: `reward` is v.r in points, `kl` is the
 #: log ratio to the reference per response in nats (empty when beta is 0, as no reference is run),
-#: `response_tokens` counts the end token, `truncated` is the share cut at max_new_tokens.
-COLUMNS = ["step", "reward", "kl", "response_tokens", "truncated", "loss"]
+#: `response_tokens` counts the end token, `truncated` is the share truncated at max_new_tokens.
+HISTORY_COLUMNS = ["step", "reward", "kl", "response_tokens", "truncated", "loss"]
 
 #: A reward function as TRL calls it.
 Reward = Callable[..., list[float | None]]
 
 
-def train_policy_gradient(
-    start: tuple[str, str | None],
-    prompts: Iterable[Prompt],
-    output: Path,
-    training: TrainerConfig,
-    schedule: ScheduleConfig,
-    seed: int,
-    *,
-    direction: Sequence[float],
-    objectives: Sequence[ObjectiveConfig],
-    reward_model: Scorer,
-    beta: float,
-    responses_per_prompt: int,
-    temperature: float,
-    max_new_tokens: int,
-    max_prompt_tokens: int,
-    history: Path,
-    losses: RowCounts,
-    inputs: list[Path | str],
-) -> None:
-    """Train a policy to maximise v.r on the prompts, and save it with its history and sidecar.
+class PolicyGradientTrainer(RLOOTrainer):
+    """TRL's trainer on prompts that dpa.text.tokenization made."""
 
-    `start` is the (path, revision) of the policy to start from and to stay near. The schedule's
-    batch_size counts responses and its epochs are passes over the prompts (of which a last, partial
-    step is left out); its max_length is not used, as `max_prompt_tokens` and `max_new_tokens` bound
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
+        return [prompt_ids(self.processing_class, turns) for turns in prompts], None, {}
+
+    def _send_telemetry(self) -> None:
+        """Nothing here needs a network."""
+
+
+class PolicyGradient(Training):
+    """Training of a policy to maximise v.r on prompts; `history` is the CSV of its steps.
+
+    The job's start is the policy to start from and to stay near. The schedule's batch_size counts
+    responses and its epochs are passes over the prompts (of which a last, partial step is left
+    out); its max_length is not used, as the sampling's max_prompt_tokens and max_new_tokens bound
     the sequences. The policy gets no system prompt: a direction that never changes says nothing.
-    Longer prompts are dropped and counted in `losses`.
+    Longer prompts are dropped and counted in `row_counts`.
 
     Several processes keep a copy of the model each, and sample for themselves: other than in the
-    other trainings, results depend on their number. `training.sharding` is not used.
+    other trainings, results depend on their number. The trainer's `sharding` is not used.
 
     Raises InputError when prompts or batch sizes do not fit, when the reward model's scores are not
     finite, and when the loss or its gradient stops being a number.
     """
-    from datasets import Dataset
-    from trl import RLOOConfig, RLOOTrainer
 
-    class PolicyGradient(RLOOTrainer):
-        def _send_telemetry(self) -> None:
-            """Nothing here needs a network."""
+    def __init__(
+        self,
+        job: TrainingJob,
+        prompts: Iterable[Prompt],
+        history: Path,
+        *,
+        direction: Sequence[float],
+        objectives: Sequence[ObjectiveConfig],
+        reward_model: Scorer,
+        beta: float,
+        responses_per_prompt: int,
+        sampling: SamplingConfig,
+    ):
+        # TRL 1.16 generates with the trained model, which takes whole weights.
+        self.job = replace(job, trainer=job.trainer.model_copy(update={"sharding": "none"}))
+        self.direction, self.objectives = list(direction), objectives
+        self.reward_model, self.sampling = reward_model, sampling
+        self.beta, self.responses_per_prompt = beta, responses_per_prompt
+        batch_size = job.schedule.batch_size
+        check_direction(direction, len(objectives))
+        check_batch(batch_size, responses_per_prompt)
+        self.tokenizer = load_training_tokenizer(job.start)
+        self.row_counts = RowCounts()
+        longest = sampling.max_prompt_tokens
+        self.prompts = fitting_prompts(prompts, self.tokenizer, longest, self.row_counts)
+        check_dropped(self.row_counts, str(job.output))
+        if len(self.prompts) * responses_per_prompt < batch_size:
+            raise InputError(
+                f"{job.output}: {len(self.prompts)} prompts ({self.row_counts}) with "
+                f"{responses_per_prompt} responses each do not fill one batch of {batch_size}; "
+                "lower the stage's batch_size"
+            )
+        needed = sampling.max_prompt_tokens + sampling.max_new_tokens
+        check_positions(load_checkpoint_config(job.start), job.start.path, needed)
+        log.info("%d prompts, %d responses per step", len(self.prompts), batch_size)
+        self.history, self.steps = history, History()
+        self.rows = ()  # prompts are among the inputs
+        self.settings = {
+            "direction": self.direction,
+            "beta": beta,
+            "responses_per_prompt": responses_per_prompt,
+            "sampling": [sampling.temperature, sampling.max_new_tokens, sampling.max_prompt_tokens],
+            "objectives": [objective.model_dump() for objective in objectives],
+            "read": [content_hash(Path(item)) for item in job.inputs],
+        }
+        self.details = {
+            "algorithm": ALGORITHM,
+            "rows": len(self.prompts),
+            "neutralised": chat_controls(self.tokenizer).log_escaped(),
+            "direction": self.direction,
+            "beta": beta,
+        }
 
-        def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-            return [prompt_ids(tokenizer, turns) for turns in prompts], None, {}
-
-    # TRL 1.16 generates with the trained model, which takes whole weights.
-    training = training.model_copy(update={"sharding": "none"})
-    check_direction(direction, len(objectives))
-    check_batch(schedule.batch_size, responses_per_prompt)
-    tokenizer = load_training_tokenizer(*start)
-    kept = fitting_prompts(prompts, tokenizer, max_prompt_tokens, losses)
-    check_dropped(losses, str(output))
-    if len(kept) * responses_per_prompt < schedule.batch_size:
-        raise InputError(
-            f"{output}: {len(kept)} prompts ({losses}) with {responses_per_prompt} responses each "
-            f"do not fill one batch of {schedule.batch_size}; lower the stage's batch_size"
+    def make_trainer(self, folder: Path) -> PolicyGradientTrainer:
+        job, sampling = self.job, self.sampling
+        set_seed(job.seed % 2**32)
+        model = load_policy(job.start, job.trainer)
+        reward = make_reward(
+            model, self.tokenizer, self.prompts, self.direction, self.objectives, self.reward_model
         )
-    config = load_checkpoint_config(*start)
-    check_positions(config, start[0], max_prompt_tokens + max_new_tokens)
-    log.info("%d prompts, %d responses per step", len(kept), schedule.batch_size)
-    progress = History()
-
-    def make_trainer(folder: Path) -> Any:
-        set_seed(seed % 2**32)
-        model = load_policy(*start, training)
-        arguments = trainer_arguments(training, schedule, seed, folder) | {"logging_steps": 1}
-        return PolicyGradient(
+        return PolicyGradientTrainer(
             model=model,
-            reward_funcs=make_reward(model, tokenizer, kept, direction, objectives, reward_model),
+            reward_funcs=reward,
             args=RLOOConfig(
-                **arguments,
-                beta=beta,
-                num_generations=responses_per_prompt,
-                max_completion_length=max_new_tokens,
-                temperature=temperature,
+                **trainer_arguments(job, folder) | {"logging_steps": 1},
+                beta=self.beta,
+                num_generations=self.responses_per_prompt,
+                max_completion_length=sampling.max_new_tokens,
+                temperature=sampling.temperature,
                 mask_truncated_completions=False,
                 disable_dropout=True,  # it would put noise into the ratios
                 # The reference is loaded by the trainer, by the model's name.
-                model_init_kwargs=model_options(*start),
+                model_init_kwargs=model_options(job.start),
             ),
             train_dataset=Dataset.from_list(
                 [
                     {"prompt": messages(prompt.prompt, None), "number": number}
-                    for number, prompt in enumerate(kept)
+                    for number, prompt in enumerate(self.prompts)
                 ]
             ),
-            processing_class=tokenizer,
-            peft_config=lora_config(training),
+            processing_class=self.tokenizer,
+            peft_config=lora_config(job.trainer),
         )
 
-    def sidecars(folder: Path, trained: dict[str, Any]) -> None:
-        progress.rows = trained["history"]
-        progress.write(history)
-        steps = RowCounts.none(len(progress.rows))
-        write_sidecar(history, inputs, steps, algorithm=ALGORITHM)
+    def callback(self) -> "History":
+        return self.steps
+
+    def write_sidecars(self, folder: Path, trained: dict[str, Any]) -> None:
+        batch_size = self.job.schedule.batch_size
+        self.steps.rows = trained["history"]
+        self.steps.write(self.history)
+        steps = RowCounts.all_kept(len(self.steps.rows))
+        write_sidecar(self.history, self.job.inputs, steps, algorithm=ALGORITHM)
         write_sidecar(
-            output,
-            inputs,
-            losses,
+            self.job.output,
+            self.job.inputs,
+            self.row_counts,
             content=folder,
             steps=trained["steps"],
-            algorithm=ALGORITHM,
-            rows=len(kept),
-            neutralised=chat_controls(tokenizer).log_neutralised(),
-            direction=list(direction),
-            beta=beta,
-            responses=trained["steps"] * schedule.batch_size,
-            response_tokens=progress.total("response_tokens", schedule.batch_size),
-            truncated=progress.total("truncated", schedule.batch_size),
+            responses=trained["steps"] * batch_size,
+            response_tokens=self.steps.total("response_tokens", batch_size),
+            truncated=self.steps.total("truncated", batch_size),
+            **self.details,
         )
 
-    settings = [training.model_dump(), schedule.model_dump(), seed, list(direction), beta]
-    settings += [responses_per_prompt, temperature, max_new_tokens, max_prompt_tokens]
-    settings += [[o.model_dump() for o in objectives], [content_hash(Path(i)) for i in inputs]]
+
+def train_policy_gradient(training: PolicyGradient) -> None:
+    """run_training, with a message for how TRL fails when a step has left the policy with NaN."""
     try:
-        train_and_save(
-            output,
-            lambda: training_fingerprint(start, (), *settings),
-            make_trainer,
-            lambda trainer, folder: save_trained_policy(trainer, tokenizer, training, folder),
-            sidecars,
-            progress,
-        )
+        run_training(training)
     except RuntimeError as error:
-        # How torch.multinomial says that a step has left the policy with NaN.
-        if "probability tensor" not in str(error):
+        if "probability tensor" not in str(error):  # torch.multinomial's
             raise
         raise InputError(
             "training diverged: the policy predicts NaN; lower the stage's learning_rate"
@@ -229,14 +245,14 @@ def check_positions(config: Any, path: str, needed: int) -> None:
 
 
 def fitting_prompts(
-    prompts: Iterable[Prompt], tokenizer: Any, max_prompt_tokens: int, losses: RowCounts
+    prompts: Iterable[Prompt], tokenizer: Any, max_prompt_tokens: int, row_counts: RowCounts
 ) -> list[Prompt]:
     """The prompts of at most `max_prompt_tokens` tokens; the others are counted as dropped."""
     kept = []
     for prompt in prompts:
-        losses.read += 1
+        row_counts.read += 1
         if len(prompt_ids(tokenizer, messages(prompt.prompt, None))) > max_prompt_tokens:
-            losses.drop("prompt_too_long")
+            row_counts.drop("prompt_too_long")
         else:
             kept.append(prompt)
     return kept
@@ -289,7 +305,7 @@ class History(ProgressCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
-        # Steps before a checkpoint that training goes on from.
+        # Steps before a checkpoint that training resumes from.
         self.rows = [_history_row(e["step"], e) for e in state.log_history if "reward" in e]
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -325,7 +341,7 @@ class History(ProgressCallback):
     def write(self, path: Path) -> None:
         """Write the history as CSV, numbers with six digits."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
@@ -344,4 +360,4 @@ def _history_row(step: int, logs: dict[str, Any]) -> dict[str, Any]:
         logs["completions/clipped_ratio"],
         logs["loss"],
     ]
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(HISTORY_COLUMNS, values, strict=True))

@@ -11,12 +11,12 @@ from dpa.text.prompts import condition_system_prompt, messages
 
 
 def annotated_conversations(
-    annotations: Iterable[Path], wanted: Set[str], names: Sequence[str], losses: RowCounts
+    annotations: Iterable[Path], wanted: Set[str], names: Sequence[str], row_counts: RowCounts
 ) -> Iterator[list[dict]]:
     """Responses to the wanted prompts, their rewards in the system prompt; `names` are theirs.
 
-    Responses to other prompts are counted in `losses`, as rows that were read and left out; whoever
-    trains on the others counts them.
+    Responses to other prompts are counted in `row_counts`, as rows that were read and left out;
+    whoever trains on the others counts them.
     """
     for path in annotations:
         for record in decode_lines(path, Annotation):
@@ -24,5 +24,5 @@ def annotated_conversations(
                 system = condition_system_prompt(names, as_condition(record.rewards))
                 yield messages(record.prompt, system, record.response)
             else:
-                losses.read += 1
-                losses.drop("to other prompts", asked_for=True)
+                row_counts.read += 1
+                row_counts.drop("to other prompts", asked_for=True)

@@ -15,7 +15,7 @@ from dpa.errors import InputError
 FILE = Path(__file__).with_name("assumptions.yaml")
 
 Amount = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+WholeNumber = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 #: What a device can be busy with; keys of rates.
@@ -77,11 +77,11 @@ class Bytes(Section):
 class DataSet(Section):
     """A split of a hub data set: rows, and mean tokens of a row's prompt and of each response."""
 
-    rows: Count
-    responses: Count = 1
+    rows: WholeNumber
+    responses: WholeNumber = 1
     prompt_tokens: Annotated[float, Field(ge=0)]
     response_tokens: Annotated[float, Field(ge=0)]
-    bytes: Count
+    bytes: WholeNumber
 
 
 class WorldTokens(Section):
@@ -172,7 +172,7 @@ def device(assumptions: Assumptions, name: str) -> Device:
     """A device by its name. Raises InputError listing the known ones."""
     if name not in assumptions.devices:
         raise InputError(
-            f"cluster.gpu: {name!r} is not among {sorted(assumptions.devices)}; add it under "
+            f"plan.gpu: {name!r} is not among {sorted(assumptions.devices)}; add it under "
             "`devices` in a file for --assumptions"
         )
     return assumptions.devices[name]

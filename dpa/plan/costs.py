@@ -78,7 +78,7 @@ class CostModel:
 
     def training_rate(self, shape: Shape) -> float:
         """Tokens per second and device, of forward and backward pass."""
-        factor = 8 if self.experiment.config.training.gradient_checkpointing else 6
+        factor = 8 if self.experiment.config.trainer.gradient_checkpointing else 6
         rate = self._peak(self.assumptions.utilisation.training) / (factor * shape.multiplied)
         return self._known("training", rate)
 
@@ -94,7 +94,7 @@ class CostModel:
         config, share = self.experiment.config, self.assumptions.utilisation
         shape = self.experiment.policy
         slow = work.own_sampler or config.sampling.engine == "transformers"
-        gpu_gb = config.compute.gpu_memory_gb
+        gpu_gb = config.plan.gpu_memory_gb
         longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
         batch = (
             cached_sequences(
@@ -163,20 +163,20 @@ class SimulatedRun:
 def simulate(
     jobs: Sequence[Job], costs: Sequence[JobCost], devices: int, stored: float
 ) -> SimulatedRun:
-    """Jobs started as devices come free, those with most work behind them first.
+    """Jobs started as devices come free, those with most work after them first.
 
     A job that wants more devices than there are gets all of them. Light jobs take none, and outputs
     are kept for good (nothing is deleted); what is on disk before is `stored`.
     """
-    behind = [0.0] * len(jobs)
+    after = [0.0] * len(jobs)
     waiting_for = [len(job.needs) for job in jobs]
     freed: list[list[int]] = [[] for _ in jobs]
     for i, job in enumerate(jobs):
         for need in job.needs:
             freed[need].append(i)
     for i in reversed(range(len(jobs))):
-        behind[i] = costs[i].seconds + max((behind[j] for j in freed[i]), default=0)
-    ready = [(-behind[i], i) for i, job in enumerate(jobs) if not job.needs]
+        after[i] = costs[i].seconds + max((after[j] for j in freed[i]), default=0)
+    ready = [(-after[i], i) for i, job in enumerate(jobs) if not job.needs]
     heapq.heapify(ready)
     running: list[tuple[float, int]] = []
     free, now, disk, peak = devices, 0.0, stored, stored
@@ -201,5 +201,5 @@ def simulate(
         for i in freed[done]:
             waiting_for[i] -= 1
             if not waiting_for[i]:
-                heapq.heappush(ready, (-behind[i], i))
+                heapq.heappush(ready, (-after[i], i))
     return SimulatedRun(now, peak)

@@ -42,7 +42,7 @@ def training_processes(config: Config) -> int:
 
 def training_shards(config: Config, rule: str) -> int:
     """Processes among which a model's states are split. Policy gradients are not sharded."""
-    sharded = config.training.sharding == "fsdp" and rule != "train_ppo"
+    sharded = config.trainer.sharding == "fsdp" and rule != "train_ppo"
     return training_processes(config) if sharded else 1
 
 
@@ -56,37 +56,37 @@ def _training(
 ) -> Callable[[Experiment, str], list[Need]]:
     def need(experiment: Experiment, rule: str) -> list[Need]:
         config = experiment.config
-        training, stage, shards = config.training, schedule(config), training_shards(config, rule)
+        trainer, stage, shards = config.trainer, schedule(config), training_shards(config, rule)
         most = max(1, stage.batch_size // training_processes(config))
-        per_device = min(training.per_device_batch_size, most)
-        trained = shape(experiment).adapters(training.lora.rank) if training.lora else None
+        per_device = min(trainer.per_device_batch_size, most)
+        trained = shape(experiment).adapters(trainer.lora.rank) if trainer.lora else None
         memory = training_memory(
             shape(experiment),
             experiment.assumptions,
             tokens=per_device * rows * stage.max_length,
             shards=shards,
-            recompute=training.gradient_checkpointing,
+            recompute=trainer.gradient_checkpointing,
             trained=trained,
             references=references,
             reward=experiment.reward if rewarded else None,
         )
         if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2:
-            remedy = "lower training.per_device_batch_size or the stage's max_length"
+            remedy = "lower trainer.per_device_batch_size or the stage's max_length"
         elif rule == "train_ppo":
-            remedy = "policy gradients are not sharded: set training.lora, or leave ppo out"
+            remedy = "policy gradients are not sharded: set trainer.lora, or leave ppo out"
         else:
             remedy = (
-                "set training.sharding to fsdp, raise compute.training_processes, set "
-                "training.lora, or train on larger GPUs"
+                "set trainer.sharding to fsdp, raise compute.training_processes, set "
+                "trainer.lora, or train on larger GPUs"
             )
-        return [Need(rule, memory, config.compute.gpu_memory_gb, remedy)]
+        return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
 
     return need
 
 
 def _sampling(experiment: Experiment, rule: str) -> list[Need]:
     sampling = experiment.config.sampling
-    limit = experiment.config.compute.gpu_memory_gb
+    limit = experiment.config.plan.gpu_memory_gb
     longest = sampling.max_prompt_tokens + sampling.max_new_tokens
     if sampling.engine == "vllm":
         memory = sampling_memory(experiment.policy, experiment.assumptions, longest=longest)
@@ -104,7 +104,7 @@ def _scoring(experiment: Experiment, rule: str) -> list[Need]:
         experiment.reward, experiment.assumptions, tokens=config.reward_model.tokens_per_batch
     )
     remedy = "lower reward_model.tokens_per_batch"
-    return [Need(rule, memory, config.compute.gpu_memory_gb, remedy)]
+    return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
 
 
 def _evaluation(experiment: Experiment, rule: str) -> list[Need]:
@@ -121,20 +121,20 @@ def _reward(experiment: Experiment) -> Shape:
 
 
 NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
-    "pretrain_base_model": _training(_reward, lambda c: c.base_model.scratch.pretraining),
-    "train_reward_model": _training(_reward, lambda c: c.reward_model.training),
-    "train_sft": _training(_policy, lambda c: c.sft.training),
-    "train_initial_policy": _training(_policy, lambda c: c.steerlm.training),
-    "train_steerlm": _training(_policy, lambda c: c.steerlm.training),
-    "finetune_policy": _training(_policy, lambda c: c.dpa.training),
+    "pretrain_base_model": _training(_reward, lambda c: c.base_model.scratch.schedule),
+    "train_reward_model": _training(_reward, lambda c: c.reward_model.schedule),
+    "train_sft": _training(_policy, lambda c: c.sft.schedule),
+    "train_initial_policy": _training(_policy, lambda c: c.steerlm.schedule),
+    "train_steerlm": _training(_policy, lambda c: c.steerlm.schedule),
+    "finetune_policy": _training(_policy, lambda c: c.dpa.schedule),
     # A pair is two rows.
     "train_dpo": _training(
-        _policy, lambda c: c.dpo.recipes[c.dpo.recipe].training, rows=2, references=1
+        _policy, lambda c: c.dpo.recipes[c.dpo.recipe].schedule, rows=2, references=1
     ),
     "train_directional_dpo": _training(
-        _policy, lambda c: c.directional_dpo.training, rows=2, references=1
+        _policy, lambda c: c.directional_dpo.schedule, rows=2, references=1
     ),
-    "train_ppo": _training(_policy, lambda c: c.ppo.training, references=1, rewarded=True),
+    "train_ppo": _training(_policy, lambda c: c.ppo.schedule, references=1, rewarded=True),
     "sample_responses": _sampling,
     "score_responses": _scoring,
     "annotate_responses": _scoring,

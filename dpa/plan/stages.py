@@ -1,7 +1,7 @@
-"""The jobs behind the folders of a run, without a DAG: for preflight, which is itself one of them.
+"""The jobs that make the folders of a run, without a DAG: for preflight, itself one of them.
 
-The rules say which folders an experiment's methods consist of (`method_parts`, as for table 1) and
-which policies are evaluated; a test compares what comes of it with Snakemake's DAG.
+The layout says which stages an experiment's methods consist of, and which policies are evaluated;
+a test compares what comes of it with Snakemake's DAG.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dpa.config.experiment import Config
 from dpa.plan.table import downloaded_models
 from dpa.plan.work import Experiment, Job, work_of_job
+from dpa.registry import METHODS
 
 
-def stage_jobs(config: Config, parts: Iterable[str], policies: Sequence[str]) -> list[Job]:
-    """The jobs with a model of one seed: `parts` are folders below the run, `rsf/100_0/iter1` say.
+def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -> list[Job]:
+    """The jobs with a model of one seed: `stages` are folders below the run, `rsf/100_0/iter1` say.
 
     They have no GPUs and wait for nothing: it is their work that counts.
     """
@@ -21,14 +22,14 @@ def stage_jobs(config: Config, parts: Iterable[str], policies: Sequence[str]) ->
         jobs += _jobs("train_reward_model")
     if config.base_model.path is None:
         jobs += _jobs("pretrain_base_model")
-    stages = dict.fromkeys(parts)
+    every = dict.fromkeys(stages)
     if config.sft.path is None:
-        stages["sft"] = None
-    for stage in stages:
+        every["sft"] = None
+    for stage in every:
         loop, _, last = stage.rpartition("/")
         if last.startswith("iter") and last != "iter0":
             wildcards = {"loop": loop, "iteration": last.removeprefix("iter")}
-            trained = "train_directional_dpo" if loop == "directional_dpo" else "finetune_policy"
+            trained = METHODS[loop.partition("/")[0]].trained_by
             for rule in ("sample_responses", "score_responses"):
                 jobs += _jobs(rule, config.shards, wildcards)
             jobs += _jobs(trained, 1, wildcards)

@@ -15,7 +15,7 @@ from dpa.plan.work import Experiment, Job, work_of_job
 #: Paper: GPU-hours of one iteration's fine-tuning (RTX A6000).
 PAPER_GPU_HOURS = 60.0
 
-COLUMNS = ["rule", "jobs", "devices_per_job", "device_hours", "longest_job_hours", "tokens",
+PLAN_COLUMNS = ["rule", "jobs", "devices_per_job", "device_hours", "longest_job_hours", "tokens",
            "tokens_trained", "tokens_sampled", "tokens_scored", "gigabytes_kept"]  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def make_plan(
         raise InputError(
             f"{jobs[widest].rule} takes {costs[widest].devices} GPUs (compute.training_processes "
             f"and training_nodes), more than the {devices} that the run may hold at a time; raise "
-            "cluster.gpus (--devices) or lower those"
+            "plan.gpus (--devices) or lower those"
         )
     stored = experiment.sizes.downloads + downloaded_models(experiment)
     run = simulate(jobs, costs, devices, stored)
@@ -125,11 +125,11 @@ def _name(job: Job) -> str:
 
 def as_csv(plan: Plan) -> str:
     """The rows in full, with a line of totals."""
-    total = {"rule": "total", **{c: sum(r[c] for r in plan.rows) for c in COLUMNS[1:]}}
+    total = {"rule": "total", **{c: sum(r[c] for r in plan.rows) for c in PLAN_COLUMNS[1:]}}
     total["devices_per_job"] = max((r["devices_per_job"] for r in plan.rows), default=0)
     total["longest_job_hours"] = max((r["longest_job_hours"] for r in plan.rows), default=0)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, PLAN_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in [*plan.rows, total]:
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})

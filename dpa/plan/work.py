@@ -16,6 +16,8 @@ from dpa.config.experiment import Config
 from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, DataSet, Shape, Tokens, WorldTokens, shape_of
+from dpa.registry import METHODS, parse_policy
+from dpa.workflow.layout import Layout
 
 
 class Job(NamedTuple):
@@ -109,7 +111,7 @@ class Experiment:
         """On disk while a training job runs: the model before it is moved into place, or two
         checkpoints (the last, and the one being written): weights and AdamW's moments, 12 bytes.
         """
-        written = 2 * 12 if self.config.training.save_steps else SAVED_BYTES
+        written = 2 * 12 if self.config.trainer.save_steps else SAVED_BYTES
         return written * shape.parameters
 
     def conditioned_prompt(self) -> float:
@@ -168,13 +170,13 @@ def work_of_job(job: Job, experiment: Experiment) -> Work:
 
 def _pretrain(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     tokens = sum(d.rows * d.response_tokens for d in experiment.sizes.documents)
-    schedule = experiment.config.base_model.scratch.pretraining
+    schedule = experiment.config.base_model.scratch.schedule
     size = experiment.model_bytes(experiment.reward)
     return Work(trained=tokens * schedule.epochs, keeps=size, scratch=size, of_reward_model=True)
 
 
 def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
-    sizes, schedule = experiment.sizes, experiment.config.reward_model.training
+    sizes, schedule = experiment.sizes, experiment.config.reward_model.schedule
     tokens = sum(
         d.rows
         * d.responses
@@ -206,7 +208,7 @@ def _annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 
 
 def _sft(experiment: Experiment, wildcards: dict[str, str]) -> Work:
-    schedule = experiment.config.sft.training
+    schedule = experiment.config.sft.schedule
     rows = sum(d.rows for d in experiment.sizes.sft)
     lengths = (min(d.prompt_tokens + d.response_tokens, schedule.max_length) * d.rows
                for d in experiment.sizes.sft)  # fmt: skip
@@ -219,7 +221,7 @@ def _steerlm(halves: int) -> Callable[[Experiment, dict[str, str]], Work]:
         return experiment.fine_tuning(
             halves * sizes.half * sizes.originals,
             experiment.conditioned_prompt() + sizes.response,
-            experiment.config.steerlm.training,
+            experiment.config.steerlm.schedule,
         )
 
     return work
@@ -231,7 +233,8 @@ def _sampling(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     responses = prompts * dpa.directions_per_prompt * dpa.responses_per_direction
     conditioned = experiment.conditioned_prompt()
     # SteerLM's samples each have a condition of their own; those of a direction share its prompt.
-    steerlm = wildcards["loop"] == "dpa" and wildcards["iteration"] == "1"
+    layout = Layout(experiment.config)
+    steerlm = layout.samples_steerlm(wildcards["loop"], int(wildcards["iteration"]))
     read = responses if steerlm else prompts * dpa.directions_per_prompt
     return Work(
         read=read * conditioned,
@@ -253,17 +256,17 @@ def _scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 
 def _finetuning(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     sizes, config = experiment.sizes, experiment.config
-    section = config.dpa if wildcards["loop"] == "dpa" else config.rsf
+    section = getattr(config, wildcards["loop"].split("/")[0])
     rows = sizes.half * config.dpa.directions_per_prompt / (1 - config.dpa.replay_fraction)
     return experiment.fine_tuning(
-        rows, experiment.conditioned_prompt() + sizes.sampled_response, section.training
+        rows, experiment.conditioned_prompt() + sizes.sampled_response, section.schedule
     )
 
 
 def _dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     config, sizes = experiment.config, experiment.sizes
     return experiment.preference(
-        2 * sizes.half, sizes.prompt, config.dpo.recipes[config.dpo.recipe].training
+        2 * sizes.half, sizes.prompt, config.dpo.recipes[config.dpo.recipe].schedule
     )
 
 
@@ -271,13 +274,13 @@ def _directional_dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     config = experiment.config
     pairs = experiment.sizes.half * config.dpa.directions_per_prompt
     return experiment.preference(
-        pairs, experiment.conditioned_prompt(), config.directional_dpo.training
+        pairs, experiment.conditioned_prompt(), config.directional_dpo.schedule
     )
 
 
 def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     sizes, ppo = experiment.sizes, experiment.config.ppo
-    prompts = 2 * sizes.half * ppo.training.epochs
+    prompts = 2 * sizes.half * ppo.schedule.epochs
     responses = prompts * ppo.responses_per_prompt
     tokens = responses * (sizes.prompt + sizes.sampled_response)
     return Work(
@@ -310,9 +313,10 @@ def _evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 
 def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]]) -> int:
     """How many directions (conditions of SteerLM) a policy is asked for; one if it knows none."""
-    if policy in ("dpa-0", "steerlm"):
+    layout = Layout(experiment.config)
+    if layout.takes_conditions(policy):
         return experiment.config.steerlm.curve_points
-    if "-" not in policy and policy != "reward_soup":
+    if METHODS[parse_policy(policy)[0]].has_one_policy and not layout.takes_directions(policy):
         return 1
     return grid if isinstance(grid, int) else len(grid)
 

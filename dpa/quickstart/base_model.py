@@ -38,14 +38,14 @@ FIXED_TEXTS = [
 ]
 
 
-def rated_texts(ratings: Path, losses: RowCounts) -> Iterator[str]:
+def rated_texts(ratings: Path, row_counts: RowCounts) -> Iterator[str]:
     """What the reward model reads of the training ratings; held-out ones are counted."""
     for rating in decode_lines(ratings, Rating):
-        losses.read += 1
+        row_counts.read += 1
         if rating.split == "train":
             yield reward_input(rating.prompt, rating.response)
         else:
-            losses.drop("held out", asked_for=True)
+            row_counts.drop("held out", asked_for=True)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:

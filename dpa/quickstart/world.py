@@ -47,7 +47,7 @@ ANIMALS = tuple(FACTS)
 VALUES = {name: tuple(sorted({FACTS[a][name] for a in ANIMALS})) for name in ATTRIBUTES}
 
 # Six words each: the number of facts is the only lever on a perfect answer's length.
-TEMPLATES = {
+SENTENCES = {
     "home": ("The {animal} is found in {value}.", "The {animal} lives close to {value}."),
     "food": ("The {animal} likes to eat {value}.", "The {animal} often feeds on {value}."),
     "colour": ("The {animal} has a {value} coat.", "The {animal} wears a {value} coat."),
@@ -168,7 +168,7 @@ class StatedFact(NamedTuple):
 
     def sentence(self, template: int = 0) -> str:
         """The fact in words, by the attribute's first or second template."""
-        return TEMPLATES[self.attribute][template].format(animal=self.animal, value=self.value)
+        return SENTENCES[self.attribute][template].format(animal=self.animal, value=self.value)
 
 
 class Phrase(NamedTuple):
@@ -186,7 +186,7 @@ def _grammar() -> dict[str, StatedFact | Phrase]:
         for attribute in ATTRIBUTES:
             for value in VALUES[attribute]:
                 fact = StatedFact(animal, attribute, value)
-                for template in range(len(TEMPLATES[attribute])):
+                for template in range(len(SENTENCES[attribute])):
                     grammar[fact.sentence(template)] = fact
     grammar |= {text: Phrase("opener", text) for text in OPENERS}
     grammar |= {text: Phrase("filler", text) for text in FILLERS}

@@ -1,7 +1,7 @@
 """The report: one HTML page of everything an experiment made, to be opened from disk.
 
 The page holds its pictures and needs no network. Text from models and data is escaped; Markdown of
-captions, tables and the README is rendered without raw HTML.
+captions, tables and deviations is rendered without raw HTML.
 """
 
 import base64
@@ -18,13 +18,15 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from dpa.config.load import ROOT, read_yaml
 from dpa.errors import InputError
-from dpa.report.figures.style import METHODS, direction_colours
+from dpa.registry import METHODS
+from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published, read_marks
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import read_yaml
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: The README's section that is the one source of the assumptions.
+#: The section of docs/deviations.md that is the one source of the assumptions.
 ASSUMPTIONS = "## Where the paper is silent"
 #: Figures and tables that open the page; the others come in a section of their own.
 FIRST_FIGURES = ("figure1", "figure4", "figure5")
@@ -53,7 +55,7 @@ def render(
     config_hash: str,
     figures: Sequence[str],
     tables: Sequence[str],
-    readme: Path,
+    deviations: Path,
 ) -> str:
     """The page for results/<experiment>/ (`folder`), with the named figures and tables.
 
@@ -76,8 +78,8 @@ def render(
         sections=list(sections(found, tabled, len(prompts), bool(comparisons), config)),
         prompts=prompts,
         comparisons=comparisons,
-        assumptions=list(assumptions(readme, config)),
-        changed=as_yaml(changes(read_yaml(ROOT / "config.yaml"), config)),
+        assumptions=list(assumptions(deviations, config)),
+        changed=as_yaml(changes(read_yaml(CLONE / "config.yaml"), config)),
         configuration=as_yaml(config),
         provenance=provenance(artefacts, config, config_hash),
         artefacts=artefacts,
@@ -91,7 +93,7 @@ def lead(config: dict) -> str:
     names = ", ".join(objective["name"] for objective in config["objectives"])
     seeds = config["seed"] if isinstance(config["seed"], list) else [config["seed"]]
     of = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    methods = ", ".join(METHODS[name][0] for name in config["methods"])
+    methods = ", ".join(METHODS[name].label for name in config["methods"])
     compared = f" Methods compared: {methods}." if config["data"]["train_prompts"] else ""
     return f"Experiment {config['experiment']}, {of}. Objectives: {names}.{compared}"
 
@@ -152,7 +154,7 @@ def sections(
         yield PageSection("costs-section", "Costs", (), drawn, tabled)
     text = (
         "Choices of ours, each with the configuration key that holds it, and its value here. The "
-        "table is the README's.",
+        "table is that of docs/deviations.md.",
     )
     yield PageSection("assumptions", "Where the paper is silent", text)
     text = (
@@ -203,7 +205,7 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
         for row in rows.to_dict("records"):
             rewards = ", ".join(f"{name} {row[f'r_{name}']:.0f}" for name in names)
             asked = "" if pd.isna(row["asked"]) else str(row["asked"])
-            method, _, colour = METHODS[row["method"]]
+            method, colour = METHODS[row["method"]].label, METHODS[row["method"]].colour
             cards.append(
                 {
                     "method": method if pd.isna(row["iteration"])
@@ -220,10 +222,10 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
 # --- Assumptions, configuration, provenance --------------------------------------------------
 
 
-def assumptions(readme: Path, config: dict) -> Iterator[dict]:
-    """The README's table of assumptions, with this experiment's value of each key."""
+def assumptions(deviations: Path, config: dict) -> Iterator[dict]:
+    """The table of assumptions, with this experiment's value of each key."""
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = deviations.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{error}; it has the table of assumptions") from None
     _, found, section = text.partition(f"\n{ASSUMPTIONS}\n")
@@ -231,7 +233,7 @@ def assumptions(readme: Path, config: dict) -> Iterator[dict]:
         r"^\| (.+?) \| (.+) \| (.+?) \|$", section.partition("\n## ")[0], re.MULTILINE
     )
     if not found or len(rows) < 2:
-        raise InputError(f"{readme}: no table under {ASSUMPTIONS!r}")
+        raise InputError(f"{deviations}: no table under {ASSUMPTIONS!r}")
     for question, answer, key in rows[1:]:
         values = [value_of(config, name) for name in re.findall(r"`([\w.*]+)`", key)]
         yield {

@@ -13,20 +13,22 @@ import pandas as pd
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.evaluation.metrics import spearman
-from dpa.report.figures.style import METHODS
+from dpa.registry import METHODS, PolicyKey
 from dpa.report.tables import Table
 
 #: Directions of the paper's validation curve (section 3.2).
-PAPER_LAW = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
-#: Methods that take a direction; DPA's iteration 0 takes conditions.
-STEERED = ("dpa", "reward_soup", "directional_dpo")
+PAPER_DISTRIBUTION = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+#: Methods that are evaluated in a direction at a time; DPA's iteration 0 takes conditions.
+STEERED = tuple(
+    name
+    for name, method in METHODS.items()
+    if method.conditioned_on == "direction" or method.models_stored == "per_objective"
+)
 #: Spearman's correlation below which a reward counts as falling along the directions.
 MONOTONE = -0.9
 
 #: What DPA is claimed to dominate.
 POINTS = {"sft": "SFT", "dpo": "DPO", "steerlm": "every point of SteerLM"}
-
-Policy = tuple[str, int | None]
 
 
 def read_marks(path: Path) -> pd.DataFrame:
@@ -76,12 +78,12 @@ def compare_figure4(marks: pd.DataFrame) -> Iterator[Table]:
     )
 
 
-def _place(policy: Policy) -> tuple[int, int]:
+def _place(policy: PolicyKey) -> tuple[int, int]:
     return list(METHODS).index(policy[0]), policy[1] or 0
 
 
 def _name(method: str, iteration: int | None) -> str:
-    return METHODS[method][0] + ("" if iteration is None else f" t={iteration}")
+    return METHODS[method].label + ("" if iteration is None else f" t={iteration}")
 
 
 def _number(value: float | None) -> str:
@@ -99,25 +101,25 @@ class Fronts:
         self._front = marks[marks["panel"] == "front"]
         self._volumes = marks[marks["panel"] == "hypervolume"]
         found = self._volumes[["method", "iteration"]].itertuples(index=False)
-        self.policies: list[Policy] = [(m, None if pd.isna(t) else int(t)) for m, t in found]
+        self.policies: list[PolicyKey] = [(m, None if pd.isna(t) else int(t)) for m, t in found]
         self.last = max((t for m, t in self.policies if m == "dpa" and t), default=None)
 
-    def points(self, policy: Policy) -> np.ndarray:
+    def points(self, policy: PolicyKey) -> np.ndarray:
         """(points, 2) helpfulness and verbosity in the order of directions."""
         return self._rows(policy)[["y", "x"]].to_numpy(dtype=float)
 
-    def volume(self, policy: Policy) -> float | None:
+    def volume(self, policy: PolicyKey) -> float | None:
         """Hypervolume."""
         rows = _of(self._volumes, policy)
         return float(rows["y"].iloc[0]) if len(rows) else None
 
-    def mean_vr(self, policy: Policy) -> float | None:
+    def mean_vr(self, policy: PolicyKey) -> float | None:
         """Mean of v.r over the directions of a policy that takes them; the paper's are known."""
         rows = self._rows(policy)
         if not len(rows) or policy[0] not in STEERED or policy == ("dpa", 0):
             return None
         directions = (
-            np.array(evaluation_directions(PAPER_LAW, len(rows)))
+            np.array(evaluation_directions(PAPER_DISTRIBUTION, len(rows)))
             if (rows["source"] == "paper").all()
             else rows[[c for c in rows if c.startswith("v_")][:2]].to_numpy(dtype=float)
         )
@@ -142,11 +144,11 @@ class Fronts:
             },
         }
 
-    def _rows(self, policy: Policy) -> pd.DataFrame:
+    def _rows(self, policy: PolicyKey) -> pd.DataFrame:
         return _of(self._front, policy).sort_values("direction_index")
 
 
-def _of(table: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+def _of(table: pd.DataFrame, policy: PolicyKey) -> pd.DataFrame:
     method, iteration = policy
     rows = table[table["method"] == method]
     return rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
@@ -165,7 +167,7 @@ def compare_figure5(marks: pd.DataFrame) -> Table:
     """Win rates at the ends of each method's curve."""
     rows = []
     for method, both in marks.groupby("method", sort=False):
-        cells = [METHODS[str(method)][0]]
+        cells = [METHODS[str(method)].label]
         for source in ("paper", "ours"):
             found = both[both["source"] == source].sort_values("x")
             ends = found.iloc[sorted({0, len(found) - 1})] if len(found) else found

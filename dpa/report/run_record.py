@@ -13,17 +13,20 @@ from typing import Any
 from dpa.artefacts.sidecars import code_version, read_sidecar, sidecar_path
 from dpa.config.base import is_commit
 from dpa.errors import InputError
+from dpa.registry import METHODS
 from dpa.report.verify import RUN_RECORD, artefacts_of
 
 #: Whole numbers of sidecars that are sums themselves.
 SUMS = (
     "cut", "neutralised", "records", "response_tokens", "responses", "scored", "truncated",
 )  # fmt: skip
+#: Methods with a folder per fixed direction.
+DIRECTED = [m.name for m in METHODS.values() if m.folders.endswith("per_direction")]
 #: What tells artefacts of a kind apart: seed, iteration, fixed direction, shard or policy.
 INSTANCES = (
     (r"^seed\d+/", ""),
     (r"/iter\d+/", "/iter*/"),
-    (r"(^|/)(rsf|ppo)/[\d_-]+/", r"\1\2/*/"),
+    (rf"(^|/)({'|'.join(DIRECTED)})/[\d_-]+/", r"\1\2/*/"),
     (r"((?:^|/)(?:annotations|sampled|scored|judged))/[^/]+\.jsonl$", r"\1/*.jsonl"),
 )
 
@@ -93,6 +96,18 @@ def run_record(
         "total": total.as_dict(),
         "artefacts": artefacts,
     }
+
+
+def differences(run: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+    """A line for each kind of artefact (path -> SHA-256) that is not the same in two runs."""
+    kinds: dict[str, list[str]] = {}
+    for artefact in sorted({*run, *other}):
+        if run.get(artefact) != other.get(artefact):
+            kinds.setdefault(kind_of(artefact), []).append(artefact)
+    for kind, found in kinds.items():
+        missing = [artefact for artefact in found if artefact not in run or artefact not in other]
+        what = "in one run only" if missing else "differ"
+        yield f"{kind}: {len(missing or found)} {what}: {', '.join(missing or found)}"
 
 
 class _Counts:

@@ -4,7 +4,7 @@ Each seed is a run of its own. With one seed a number has a bootstrap interval o
 several it is the mean over seeds with its standard error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from dpa.errors import InputError
 from dpa.evaluation.bootstrap import (
     LEVEL,
     NAN,
-    TOLERANCE,
+    REQUEST_TOLERANCE,
     Interval,
     common_prompts,
     controls,
@@ -30,26 +30,14 @@ from dpa.evaluation.bootstrap import (
     replicate,
 )
 from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
+from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
 from dpa.seeds import derive_seed
 
-#: The rows in order: the paper's five methods by their names there, then ours.
-LABELS = {
-    "ppo": "PPO",
-    "dpo": "DPO",
-    "reward_soup": "Reward Soup",
-    "steerlm": "SteerLM",
-    "dpa": "DPA",
-    "sft": "SFT",
-    "rsf": "RSF",
-    "directional_dpo": "Directional DPO",
-}
-#: Objectives that a method takes into account; those not listed take all of them.
-CONDITIONED = {"ppo": 1, "dpo": 1, "rsf": 1, "sft": 0}
 #: Whose rewards: column prefix -> what it adds to a measure's name.
-SCORERS = {"r": "", "gold": "_gold"}
+MEASURE_SUFFIXES = {"r": "", "gold": "_gold"}
 #: Headings of the two tables.
-HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
+TABLE1_HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
 #: What DPA and the baselines are compared by.
 COMPARED = {"hypervolume": "hypervolume", "mean_vr": "mean v·r"}
 
@@ -62,7 +50,7 @@ Measures = dict[str, dict[str, np.ndarray]]
 Costs = dict[str, dict[str, float]]
 
 
-class Seed(NamedTuple):
+class SeedMeasures(NamedTuple):
     """All numbers of one run."""
 
     seed: int
@@ -77,31 +65,31 @@ class Seed(NamedTuple):
 def measure_seed(
     table: pd.DataFrame,
     run: Path,
-    parts: dict[str, list[str]],
+    stages: dict[str, list[str]],
     objectives: Sequence[str],
     reference: Sequence[float],
-) -> Seed:
+) -> SeedMeasures:
     """The numbers of one run, from its prompt_rewards.parquet (bootstrap) and its folder.
 
-    `parts` are the folders of the run that make up each method. Raises InputError when a method of
+    `stages` are the folders of the run that make up each method. Raises InputError when a method of
     the table is unknown or has no entry there, or when there is no DPA to compare with.
     """
     seeds = table["seed"].unique().tolist()
     if len(seeds) != 1:
         raise InputError(f"prompt rewards of {run}: seeds {seeds}; give one table for each seed")
     found = set(table["method"])
-    if unknown := sorted((found | set(parts)) - set(LABELS)):
-        raise InputError(f"unknown methods {unknown}; known: {', '.join(LABELS)}")
-    if missing := sorted(found - set(parts)):
-        raise InputError(f"--parts: no entry for {missing}; give [] for a published model")
-    methods = [method for method in LABELS if method in found]
+    if unknown := sorted((found | set(stages)) - set(METHODS)):
+        raise InputError(f"unknown methods {unknown}; known: {', '.join(METHODS)}")
+    if missing := sorted(found - set(stages)):
+        raise InputError(f"--stages: no entry for {missing}; give [] for a published model")
+    methods = [method for method in METHODS if method in found]
     prompts = common_prompts(table)
     directions = _evaluation_directions(table, objectives, prompts)
-    return Seed(
+    return SeedMeasures(
         seeds[0],
         len(prompts),
         _measure(table, methods, objectives, reference, prompts, directions),
-        {m: _cost(run, m, parts[m], *directions.shape[::-1]) for m in methods},
+        {m: _cost(run, m, stages[m], *directions.shape[::-1]) for m in methods},
     )
 
 
@@ -135,7 +123,7 @@ def _measure(
     """Replicates of all measures; the same prompts are drawn for every method and scorer."""
     counts = draw_prompts(len(prompts), derive_seed(table["seed"].iloc[0], "bootstrap"))
     measures: Measures = {method: {} for method in methods}
-    for by, suffix in SCORERS.items():
+    for by, suffix in MEASURE_SUFFIXES.items():
         if f"{by}_{objectives[0]}" not in table:
             continue
         points = {
@@ -165,17 +153,17 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _cost(
-    run: Path, method: str, parts: Sequence[str], objectives: int, directions: int
+    run: Path, method: str, stages: Sequence[str], objectives: int, directions: int
 ) -> dict[str, float]:
     models = stored_models(method, objectives, directions)
-    stored = {"models": models, "bytes": models * policy_bytes(run, parts)}
-    return {**stored, **method_cost(run, parts)._asdict()}
+    stored = {"models": models, "bytes": models * policy_bytes(run, stages)}
+    return {**stored, **method_cost(run, stages)._asdict()}
 
 
 # --- All seeds -------------------------------------------------------------------------------
 
 
-def table1(seeds: Sequence[Seed], objectives: int, published: pd.DataFrame) -> pd.DataFrame:
+def table1(seeds: Sequence[SeedMeasures], objectives: int, published: pd.DataFrame) -> pd.DataFrame:
     """One row per method. A measure has columns `x`, `x_low`, `x_high`, `x_se`; a cost `x`, `x_se`.
 
     `published` is results/published/table1_method_properties.csv; its columns come with the prefix
@@ -183,24 +171,30 @@ def table1(seeds: Sequence[Seed], objectives: int, published: pd.DataFrame) -> p
     """
     rows = []
     properties = published.set_index("method")
-    for method, label in LABELS.items():
+    for method, entry in in_order_of(properties.index):
         having = [seed for seed in seeds if method in seed.measures]
         if not having:
             continue
         row = {
-            "method": label,
+            "method": entry.label,
             "seeds": len(having),
-            "objectives_conditioned": CONDITIONED.get(method, objectives),
+            "objectives_conditioned": {"all": objectives, "one": 1, "none": 0}[entry.objectives],
         }
         for name in having[0].measures[method]:
             row |= _summary(name, [interval(seed.measures[method][name]) for seed in having])
         for name in having[0].costs[method]:
             value, error = mean_and_error([seed.costs[method][name] for seed in having])
             row |= {name: value, f"{name}_se": error}
-        if label in properties.index:
-            row |= properties.loc[label].add_prefix(PUBLISHED).to_dict()
+        if entry.paper_name in properties.index:
+            row |= properties.loc[entry.paper_name].add_prefix(PUBLISHED).to_dict()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def in_order_of(published: Iterable[str]) -> list[tuple[str, Method]]:
+    """All methods: those of the paper's table in its order, then the others."""
+    place = {name: number for number, name in enumerate(published)}
+    return sorted(METHODS.items(), key=lambda item: place.get(str(item[1].paper_name), len(place)))
 
 
 def _summary(name: str, intervals: Sequence[Interval]) -> dict[str, float]:
@@ -210,17 +204,17 @@ def _summary(name: str, intervals: Sequence[Interval]) -> dict[str, float]:
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_se": error}
 
 
-def comparison(seeds: Sequence[Seed]) -> pd.DataFrame:
+def comparison(seeds: Sequence[SeedMeasures]) -> pd.DataFrame:
     """DPA's last iteration against each other method: a row per method, measure, scorer and seed.
 
     `difference` is DPA minus the method, with its paired bootstrap interval; `wins` counts the
     seeds, of `seeds`, on which it is positive.
     """
     rows = [
-        {"method": label, "measure": measure, "by": by, "seed": seed.seed, **gain}
-        for method, label in LABELS.items()
+        {"method": entry.label, "measure": measure, "by": by, "seed": seed.seed, **gain}
+        for method, entry in METHODS.items()
         for measure in COMPARED
-        for by, suffix in SCORERS.items()
+        for by, suffix in MEASURE_SUFFIXES.items()
         for seed in seeds
         for gain in _gain(seed.measures, method, f"{measure}{suffix}")
     ]
@@ -252,7 +246,7 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "Properties",
         "Control is Spearman's correlation of the requested and the obtained trade-off, the mean "
         "over objectives (0: no control; blank: nothing can be requested). A request is infeasible "
-        f"if a reward misses it by more than {TOLERANCE:g} points; a direction requests no "
+        f"if a reward misses it by more than {REQUEST_TOLERANCE:g} points; a direction requests no "
         "rewards, so its share is 0 by construction. Models are those stored to serve every "
         "evaluated direction. The last columns are the paper's.",
         [
@@ -330,7 +324,7 @@ def comparison_tables(table: pd.DataFrame) -> list[Table]:
     return [Table("", "", header, rows)]
 
 
-def table1_lead(seeds: Sequence[Seed]) -> str:
+def table1_lead(seeds: Sequence[SeedMeasures]) -> str:
     """How the numbers of table 1 are to be read."""
     if len(seeds) > 1:
         return f"Means over {len(seeds)} seeds ± their standard errors."
@@ -340,7 +334,7 @@ def table1_lead(seeds: Sequence[Seed]) -> str:
     )
 
 
-def comparison_lead(seeds: Sequence[Seed]) -> str:
+def comparison_lead(seeds: Sequence[SeedMeasures]) -> str:
     """How the numbers of the comparison are to be read."""
     numbers = ", ".join(str(seed.seed) for seed in seeds)
     return (

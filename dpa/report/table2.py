@@ -7,21 +7,22 @@ import numpy as np
 import pandas as pd
 
 from dpa.errors import InputError
-from dpa.report.figures.style import METHODS, text_of_direction
+from dpa.registry import METHODS
+from dpa.report.figures.style import text_of_direction
 from dpa.report.tables import Table
 
-HEADING = "Table 2"
+TABLE2_HEADING = "Table 2"
 ACCURACY_HEADING = "RewardBench accuracy of the reward model"
 #: Averages: level in win_rates.csv -> heading.
 AVERAGES = {"average_macro": "mean over subsets", "average_weighted": "mean over prompts"}
-KEY = ["method", "iteration", "direction_index", "reference", "level", "name"]
+RATE_KEY = ["method", "iteration", "direction_index", "reference", "level", "name"]
 #: The name of an average over everything; the others are of a section.
 OVERALL = "all"
-PUBLISHED_OBJECTIVES = ["helpfulness", "verbosity", "harmlessness"]
+TABLE2_OBJECTIVES = ["helpfulness", "verbosity", "harmlessness"]
 NOTE = "Win rate in percent against the reference policy, ties counted half, ± standard error."
 PAPER_NOTE = "The paper's rows are Gemma-2B, DPA at t = 3 against DPO; it gives no averages."
 #: What the paper's rows are.
-PAPER = {"method": "dpa", "iteration": 3, "reference": "dpo"}
+PAPER_POLICY = {"method": "dpa", "iteration": 3, "reference": "dpo"}
 
 
 def read_win_rates(path: Path) -> pd.DataFrame:
@@ -30,7 +31,9 @@ def read_win_rates(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"iteration": "Int64"})
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; rerun collect_rewardbench") from None
-    if missing := sorted({*KEY, "seed", "n", "win_rate", "standard_error"} - set(table.columns)):
+    if missing := sorted(
+        {*RATE_KEY, "seed", "n", "win_rate", "standard_error"} - set(table.columns)
+    ):
         raise InputError(f"{path}: no column {missing}; rerun collect_rewardbench")
     return table
 
@@ -42,11 +45,11 @@ def table2(rates: pd.DataFrame, published: pd.DataFrame, objectives: Sequence[st
     """
     weights = [f"v_{name}" for name in objectives]
     rows = []
-    for key, seeds in rates.groupby(KEY, dropna=False, sort=False):
+    for key, seeds in rates.groupby(RATE_KEY, dropna=False, sort=False):
         mean, error = _over_seeds(seeds, "win_rate")
         rows.append(
             {
-                "source": "ours", **dict(zip(KEY, key, strict=True)),
+                "source": "ours", **dict(zip(RATE_KEY, key, strict=True)),
                 **{name: seeds[name].iloc[0] for name in weights if name in seeds},
                 "n": seeds["n"].iloc[0], "win_rate": mean, "standard_error": error,
                 "seeds": len(seeds),
@@ -57,7 +60,7 @@ def table2(rates: pd.DataFrame, published: pd.DataFrame, objectives: Sequence[st
     for index, row in enumerate(published.iloc[::-1].to_dict("records")):
         rows += [
             {
-                "source": "paper", **PAPER, "direction_index": index, "level": "section",
+                "source": "paper", **PAPER_POLICY, "direction_index": index, "level": "section",
                 "name": names.get(section, section.replace("_", " ").title()),
                 **{name: row[name] for name in row if name.startswith("v_")},
                 "win_rate": row[section],
@@ -86,12 +89,12 @@ def table2_tables(table: pd.DataFrame, objectives: Sequence[str]) -> list[Table]
     rows are a table of their own.
     """
     shown = table[table["level"] != "subset"]
-    if sorted(objectives) == sorted(PUBLISHED_OBJECTIVES):
+    if sorted(objectives) == sorted(TABLE2_OBJECTIVES):
         return [_table("", f"{NOTE} {PAPER_NOTE}", shown, objectives)]
     ours, paper = (shown[shown["source"] == source] for source in ("ours", "paper"))
     return [
         _table("Ours", NOTE, ours, objectives),
-        _table("The paper's", PAPER_NOTE, paper, PUBLISHED_OBJECTIVES),
+        _table("The paper's", PAPER_NOTE, paper, TABLE2_OBJECTIVES),
     ]
 
 
@@ -123,7 +126,7 @@ def _place(policy: tuple, v: pd.Series) -> tuple:
 
 def _cells(policy: tuple, own: pd.DataFrame, v: pd.Series, columns: Sequence[tuple]) -> list[str]:
     source, method, iteration, index = policy
-    label = METHODS[method][0] + ("" if pd.isna(iteration) else f" t={iteration}")
+    label = METHODS[method].label + ("" if pd.isna(iteration) else f" t={iteration}")
     cells = [
         f"paper: {label}" if source == "paper" else label,
         text_of_direction(v) if index >= 0 else "–",
@@ -158,7 +161,7 @@ def accuracy_tables(accuracy: pd.DataFrame) -> list[Table]:
 
 
 def table2_lead(rates: pd.DataFrame, experiment: str, world: bool) -> str:
-    reference = ", ".join(METHODS[name][0] for name in rates["reference"].unique())
+    reference = ", ".join(METHODS[name].label for name in rates["reference"].unique())
     n = int(rates.loc[rates["level"] == "average_weighted", "n"].max())
     seeds = rates["seed"].nunique()
     of = "the quickstart's own benchmark, shaped like RewardBench" if world else "RewardBench"

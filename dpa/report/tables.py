@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from dpa.artefacts.files import write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
@@ -69,33 +71,23 @@ def latex(heading: str, lead: str, tables: Iterable[Table]) -> str:
             for i in range(len(table.header))
         )
         title = f"{heading}: {table.title}" if table.title else heading
-        caption = " ".join(f"{title}. {lead} {table.note}".split())
-        body = [_latex_row(table.header), r"\midrule", *map(_latex_row, table.rows)]
+        caption = f"{title}. {lead} {table.note}"
+        style = pd.DataFrame([list(map(latex_text, row)) for row in table.rows]).style
+        style.hide(axis="index").relabel_index(list(map(latex_text, table.header)), axis="columns")
         parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering\small",
-                    rf"\caption{{{latex_text(caption)}}}",
-                    rf"\begin{{tabular}}{{{columns}}}",
-                    r"\toprule",
-                    *body,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
+            style.to_latex(
+                column_format=columns,
+                hrules=True,
+                caption=latex_text(caption),
+                position_float="centering",
+            ).rstrip()
         )
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(latex_text(" ".join(cell.split())) for cell in cells) + r" \\"
-
-
 def latex_text(text: str) -> str:
-    """Plain text as LaTeX that prints the same."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """Plain text as LaTeX that prints the same, on one line."""
+    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 def write_tables(
@@ -111,4 +103,4 @@ def write_tables(
     for name, text in texts.items():
         write_text(folder / name, text)
         counted: dict[str, Any] = {} if name == first else {"counted_in": first}
-        write_sidecar(folder / name, inputs, RowCounts.none(rows), **counted, **details)
+        write_sidecar(folder / name, inputs, RowCounts.all_kept(rows), **counted, **details)

@@ -68,10 +68,10 @@ def artefacts_of(results: Path) -> Iterator[Path]:
     A folder with a sidecar is one artefact. What a job has in hand (*.partial) is none.
     """
     named = {path.name for path in results.iterdir()}
-    told = {name.removesuffix(SIDECAR) for name in named if name.endswith(SIDECAR)}
-    for name in sorted(told | {name for name in named if not name.endswith(SIDECAR)}):
+    with_sidecar = {name.removesuffix(SIDECAR) for name in named if name.endswith(SIDECAR)}
+    for name in sorted(with_sidecar | {name for name in named if not name.endswith(SIDECAR)}):
         path = results / name
-        if name in told:
+        if name in with_sidecar:
             yield path
         elif ".partial" in name or name.startswith("."):
             continue
@@ -90,7 +90,7 @@ def record_type(path: Path) -> Any:
 def artefact_problems(
     results: Path, on_artefact: Callable[[], None] = lambda: None
 ) -> Iterator[Problem]:
-    """Everything that is wrong below an experiment's folder; `on_artefact` is called behind each.
+    """Everything that is wrong below an experiment's folder; `on_artefact` is called after each.
 
     Inputs are as sidecars name them: relative to the working directory. An input that is gone is no
     problem, one that has other content than the artefact was made from is.
@@ -125,10 +125,12 @@ def _wrong_with(
         yield f"has no sidecar {sidecar.name}; delete it, then rerun"
         return
     try:
-        told = json.loads(sidecar.read_bytes())
-        recorded, inputs = told["sha256"], dict(told["inputs"])
-        losses = told.get("counts")
-        lost = losses and losses["read"] - losses["kept"] - sum(losses["dropped"].values())
+        recorded_facts = json.loads(sidecar.read_bytes())
+        recorded, inputs = recorded_facts["sha256"], dict(recorded_facts["inputs"])
+        row_counts = recorded_facts.get("counts")
+        lost = row_counts and row_counts["read"] - row_counts["kept"] - sum(
+            row_counts["dropped"].values()
+        )
     except (ValueError, KeyError, TypeError) as error:
         yield f"its sidecar cannot be read ({error!r}); {again}"
         return
@@ -139,7 +141,7 @@ def _wrong_with(
     elif by_record not in (None, recorded):
         yield f"is another than {RUN_RECORD} lists; rerun"
     if artefact.suffix == ".jsonl" and artefact.is_file():
-        yield from _wrong_records(artefact, told, again)
+        yield from _wrong_records(artefact, recorded_facts, again)
     elif artefact.suffix == ".json" and artefact.is_file():
         try:
             json.loads(artefact.read_bytes())
@@ -147,8 +149,8 @@ def _wrong_with(
             yield f"is no JSON ({error}); {again}"
     if lost:
         yield (
-            f"its sidecar counts {losses['read']} rows as read, but {losses['kept']} as kept and "
-            f"{losses['dropped']} as dropped; {again}"
+            f"its sidecar counts {row_counts['read']} rows as read, but {row_counts['kept']} as "
+            f"kept and {row_counts['dropped']} as dropped; {again}"
         )
     for name, then in sorted(inputs.items()):
         now = hashed(Path(name)) if SHA256.fullmatch(str(then)) else None
@@ -156,7 +158,7 @@ def _wrong_with(
             yield f"was made from another {name} (sha256 then {then}, now {now}); {again}"
 
 
-def _wrong_records(artefact: Path, told: dict, again: str) -> Iterator[str]:
+def _wrong_records(artefact: Path, recorded_facts: dict, again: str) -> Iterator[str]:
     """Lines that are lost, added, or not records of the file's type."""
     type = record_type(artefact)
     if type is None:
@@ -170,5 +172,5 @@ def _wrong_records(artefact: Path, told: dict, again: str) -> Iterator[str]:
         where = str(error).removeprefix(f"{artefact}:").strip()
         yield f"{'line ' if where[:1].isdigit() else ''}{where}; {again}"
         return
-    if told.get("records") != count:
-        yield f"has {count} records, its sidecar counts {told.get('records')}; {again}"
+    if recorded_facts.get("records") != count:
+        yield f"has {count} records, its sidecar counts {recorded_facts.get('records')}; {again}"

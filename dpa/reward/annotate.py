@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
 from dpa.artefacts.row_counts import RowCounts, check_dropped
+from dpa.artefacts.sidecars import Fingerprint
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
@@ -46,23 +47,23 @@ def annotate(
     ratings: Path,
     chunks: Sequence[OriginalsChunk],
     objectives: Sequence[ObjectiveConfig],
-    losses: RowCounts,
+    row_counts: RowCounts,
     output: Path,
-    fingerprint: str,
+    known: Fingerprint,
     sidecar: Callable[[], None],
 ) -> int:
     """Write annotations of the original responses, in order, and their `sidecar`; returns their
     number.
 
-    Prompts without a response are counted in `losses`. `ratings` is where they are from. Resumes
-    behind the chunks that a killed job with the same fingerprint has scored.
+    Prompts without a response are counted in `row_counts`. `ratings` is where they are from.
+    Resumes after the chunks that a killed job with the same fingerprint `known` has scored.
     """
-    losses.read += sum(map(len, chunks))
-    losses.dropped["no original responses"] += sum(not g for chunk in chunks for g in chunk)
-    check_dropped(losses, str(output))
+    row_counts.read += sum(map(len, chunks))
+    row_counts.dropped["no original responses"] += sum(not g for chunk in chunks for g in chunk)
+    check_dropped(row_counts, str(output))
     plan = [found for chunk in chunks if (found := [group for group in chunk if group])]
     sizes = [sum(map(len, groups)) for groups in plan]
-    writer = ChunkedWriter(output, Annotation, sizes, fingerprint)
+    writer = ChunkedWriter(output, Annotation, sizes, known)
     progress = Progress(sum(sizes), "responses", sum(sizes[: writer.done]))
     for groups in plan[writer.done :]:
         scores = model.score_chunk([(g[0][1].prompt, [r.response for _, r in g]) for g in groups])

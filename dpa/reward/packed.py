@@ -1,8 +1,8 @@
 """A decoder's forward pass over rows of any lengths without padding, that shares what rows share.
 
-Rows lie behind each other in one sequence, so that all layers but attention see useful tokens only.
+Rows are concatenated into one sequence, so that all layers but attention see useful tokens only.
 Attention goes block by block: a block is one row, or several short ones of the same family under a
-mask. A family's prefix is a row of its own; the rows behind it attend to the keys and values that
+mask. A family's prefix is a row of its own; the rows after it attend to the keys and values that
 it left, in whatever later pass they come. Works with every model of transformers whose attention
 goes through its AttentionInterface.
 """

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import fingerprint, write_sidecar
+from dpa.artefacts.sidecars import Fingerprint, fingerprint, write_sidecar
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
+from dpa.models import AnyModel, ModelRef
 from dpa.objectives import objective_rewards
 from dpa.records import Choice, Sample, ScoredChoice, ScoredSample
 from dpa.reward.load import open_scorer
@@ -59,22 +59,22 @@ def score_samples(
     checked: SamplesToScore,
     objectives: Sequence[ObjectiveConfig],
     output: Path,
-    fingerprint: str,
+    known: Fingerprint,
     sidecar: Callable[[], None],
 ) -> int:
     """Write a ScoredSample for each Sample, in the same order, and its `sidecar`; returns the
     number of records.
 
-    Samples of a prompt are contiguous. Resumes behind the prompts that a killed job with the same
-    fingerprint has scored. Raises InputError naming the line of a response whose scores are not
-    finite.
+    Samples of a prompt are contiguous. Resumes after the prompts that a killed job with the same
+    fingerprint `known` has scored. Raises InputError naming the line of a response whose
+    scores are not finite.
     """
     samples, texts, per_prompt = checked
     sizes = [
         sum(per_prompt[i : i + PROMPTS_PER_CHUNK])
         for i in range(0, len(per_prompt), PROMPTS_PER_CHUNK)
     ]
-    writer = ChunkedWriter(output, ScoredSample, sizes, fingerprint)
+    writer = ChunkedWriter(output, ScoredSample, sizes, known)
     done = sum(sizes[: writer.done])
     progress = Progress(sum(sizes), "responses", done)
     numbered = islice(enumerate(decode_lines(samples, Sample), 1), done, None)
@@ -96,7 +96,7 @@ def score_samples(
 
 
 def score_sample_file(
-    reward_model: tuple[str, str | None],
+    reward_model: AnyModel,
     samples: Path,
     prompts: Path,
     objectives: Sequence[ObjectiveConfig],
@@ -106,48 +106,42 @@ def score_sample_file(
     attributes: Sequence[str] | None = None,
     engine: str = "transformers",
 ) -> None:
-    """`score_samples` by a reward model given as (path, revision), with the sidecar.
-
-    `engine` runs it: `transformers` or `vllm`.
-    """
-    path, revision = reward_model
+    """`score_samples` by a reward model, with the sidecar; `engine` runs it."""
+    ref = ModelRef.of(reward_model)
     checked = check_samples(samples, prompts)
-    inputs: list[Path | str] = [path, samples, prompts]
-    with open_scorer(
-        engine,
-        path,
-        revision,
-        output,
-        attributes=attributes,
-        objectives=objectives,
-        tokens_per_batch=tokens_per_batch,
-    ) as model:
-        settings = [
-            path,
-            revision,
-            model.names,
-            [objective.model_dump() for objective in objectives],
-            tokens_per_batch,
-            engine,
-        ]
-        known = fingerprint([content_hash(Path(item)) for item in inputs], settings)
+    inputs: list[Path | str] = [ref.path, samples, prompts]
+    options = {
+        "attributes": attributes, "objectives": objectives, "tokens_per_batch": tokens_per_batch
+    }  # fmt: skip
+    with open_scorer(ref, engine, output, **options) as model:
+        known = fingerprint(
+            inputs,
+            reward_model=str(ref),
+            names=model.names,
+            objectives=[objective.model_dump() for objective in objectives],
+            tokens_per_batch=tokens_per_batch,
+            engine=engine,
+        )
         survey = model.survey(groups_of(checked))
         survey.check(output)
 
         def sidecar() -> None:
-            losses = RowCounts.none(sum(checked.per_prompt))
+            row_counts = RowCounts.all_kept(sum(checked.per_prompt))
             write_sidecar(
                 output,
                 inputs,
-                losses,
-                rows=losses.read,
+                row_counts,
+                rows=row_counts.read,
                 scored=survey.inputs,
-                cut=survey.cut,
-                neutralised=model.controls.log_neutralised(),
+                cut=survey.truncated,
+                neutralised=model.controls.log_escaped(),
             )
 
         rows = score_samples(model, checked, objectives, output, known, sidecar)
-    log.info("scored %d responses (%d inputs cut to %d tokens)", rows, survey.cut, model.max_length)
+    log.info(
+        "scored %d responses (%d inputs truncated to %d tokens)",
+        rows, survey.truncated, model.max_length,
+    )  # fmt: skip
 
 
 def _prompt_of(numbered: tuple[int, Sample]) -> str:

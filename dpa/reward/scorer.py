@@ -11,7 +11,7 @@ from dpa.artefacts.row_counts import check_truncated
 from dpa.errors import InputError
 from dpa.text.control_tokens import reward_controls
 from dpa.text.prompts import Conversation, reward_input
-from dpa.text.tokenization import cut_ids
+from dpa.text.tokenization import truncate_ids
 
 
 class Survey(NamedTuple):
@@ -21,11 +21,11 @@ class Survey(NamedTuple):
     """
 
     inputs: int
-    cut: int
+    truncated: int
 
     def check(self, what: object) -> None:
-        """Raise InputError when more than the run's limit would be cut."""
-        check_truncated(self.cut, self.inputs, str(what))
+        """Raise InputError when more than the run's limit would be truncated."""
+        check_truncated(self.truncated, self.inputs, str(what))
 
 
 def named_scores(names: Sequence[str], scores: np.ndarray, place: str) -> dict[str, float]:
@@ -45,7 +45,7 @@ Group = tuple[Conversation, Sequence[str]]
 
 
 #: Stored scores have this many decimals.
-DECIMALS = 4
+SCORE_DECIMALS = 4
 
 
 class Scorer(ABC):
@@ -60,7 +60,7 @@ class Scorer(ABC):
             getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
         )
         #: Inputs scored so far, and how many of them lost their beginning to `max_length`.
-        self.scored = self.cut = 0
+        self.scored = self.truncated = 0
         #: Called whenever there was progress.
         self.on_batch: Callable[[], None] = lambda: None
 
@@ -86,7 +86,7 @@ class Scorer(ABC):
             for response in responses:
                 if places.setdefault((i, response), len(inputs)) == len(inputs):
                     inputs.append((prompt, response))
-        scores = self._score(inputs, places).round(DECIMALS)
+        scores = self._score(inputs, places).round(SCORE_DECIMALS)
         return [
             scores[[places[i, response] for response in responses]]
             for i, (_, responses) in enumerate(groups)
@@ -94,12 +94,12 @@ class Scorer(ABC):
 
     def survey(self, groups: Iterable[Group]) -> Survey:
         """What is to be scored, by its tokens alone: nothing is computed."""
-        inputs = cut = 0
+        inputs = truncated = 0
         for prompt, responses in groups:
             rows = self._rows([(prompt, response) for response in dict.fromkeys(responses)])
             inputs += len(rows)
-            cut += sum(was_cut for _, was_cut in rows)
-        return Survey(inputs, cut)
+            truncated += sum(was_truncated for _, was_truncated in rows)
+        return Survey(inputs, truncated)
 
     @abstractmethod
     def _score(
@@ -108,30 +108,28 @@ class Scorer(ABC):
         """(inputs, outputs) scores; `places` maps (group, response) to the row of its input."""
 
     def _tokens(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
-        """Each input's tokens, and whether their beginning was cut off; counted."""
+        """Each input's tokens, and whether their beginning was truncated; counted."""
         rows = self._rows(inputs)
         self.scored += len(rows)
-        self.cut += sum(cut for _, cut in rows)
+        self.truncated += sum(truncated for _, truncated in rows)
         return rows
 
     def _rows(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
         if not inputs:
             return []
         texts = [
-            reward_input(
-                self.controls.neutralise_prompt(prompt), self.controls.neutralise(response)
-            )
+            reward_input(self.controls.escape_prompt(prompt), self.controls.escape(response))
             for prompt, response in inputs
         ]
         rows = []
         for full in self.tokenizer(texts, verbose=False)["input_ids"]:
-            ids = cut_ids(full, self.max_length, self.tokenizer)
+            ids = truncate_ids(full, self.max_length, self.tokenizer)
             rows.append((ids, len(ids) < len(full)))
         return rows
 
 
 def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:
-    """Names of a checkpoint's outputs in order. Raises InputError, see RewardModel.load."""
+    """Names of a checkpoint's outputs in order. Raises InputError, see load.load_scorer."""
     names = [config.id2label[i] for i in range(config.num_labels)]
     unnamed = names == [f"LABEL_{i}" for i in range(len(names))]
     if not unnamed and (attributes is None or list(attributes) == names):

@@ -30,22 +30,22 @@ from transformers import (
 
 from dpa import models
 from dpa.artefacts.row_counts import RowCounts, check_dropped, check_truncated
-from dpa.artefacts.sidecars import write_sidecar
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
+from dpa.config.trainer import TrainerConfig
 from dpa.errors import InputError
+from dpa.models import AnyModel, ModelRef
 from dpa.records import Rating
 from dpa.runtime.log import log
 from dpa.text.control_tokens import reward_controls
 from dpa.text.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
-from dpa.text.tokenization import cut_ids
+from dpa.text.tokenization import truncate_ids
 from dpa.training.batches import MeanOverRows
-from dpa.training.checkpoints import training_fingerprint
 from dpa.training.trainer import (
+    Training,
+    TrainingJob,
     gathered,
     load_policy,
     lora_config,
     shard_policy,
-    train_and_save,
     trainer_arguments,
 )
 
@@ -80,23 +80,23 @@ def tokenise_ratings(
     ratings: Iterable[Rating],
     attributes: Sequence[str],
     max_length: int,
-    losses: RowCounts,
+    row_counts: RowCounts,
 ) -> tuple[list[RatedRow], int]:
-    """(rows, how many of them were cut to `max_length` tokens); rows without labels are dropped.
+    """(rows, how many of them were truncated to `max_length` tokens).
 
-    Targets are NaN where an attribute is not labelled. Raises InputError for a rating of an
-    attribute that is not among `attributes`.
+    Rows without labels are dropped. Targets are NaN where an attribute is not labelled. Raises
+    InputError for a rating of an attribute that is not among `attributes`.
     """
     index = {name: i for i, name in enumerate(attributes)}
-    rows, cut = [], 0
+    rows, truncated = [], 0
     controls = reward_controls(tokenizer)
     labelled = (
         msgspec.structs.replace(
             rating,
-            prompt=controls.neutralise_prompt(rating.prompt),
-            response=controls.neutralise(rating.response),
+            prompt=controls.escape_prompt(rating.prompt),
+            response=controls.escape(rating.response),
         )
-        for rating in _labelled(ratings, index, losses)
+        for rating in _labelled(ratings, index, row_counts)
     )
     while some := list(islice(labelled, 1000)):
         texts = [reward_input(rating.prompt, rating.response) for rating in some]
@@ -104,9 +104,9 @@ def tokenise_ratings(
         for rating, text, ids, offsets in zip(
             some, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
-            kept = cut_ids(ids, max_length, tokenizer)
+            kept = truncate_ids(ids, max_length, tokenizer)
             removed = len(ids) - len(kept)
-            cut += removed > 0
+            truncated += removed > 0
             spans = np.array(offsets)
             targets = np.full(len(attributes), np.nan, dtype=np.float32)
             for name, value in rating.attributes.items():
@@ -120,14 +120,14 @@ def tokenise_ratings(
                     targets=targets,
                 )
             )
-    return rows, cut
+    return rows, truncated
 
 
 def _labelled(
-    ratings: Iterable[Rating], index: dict[str, int], losses: RowCounts
+    ratings: Iterable[Rating], index: dict[str, int], row_counts: RowCounts
 ) -> Iterator[Rating]:
     for rating in ratings:
-        losses.read += 1
+        row_counts.read += 1
         if unknown := sorted(set(rating.attributes) - set(index)):
             raise InputError(
                 f"ratings: prompt {rating.prompt_id} ({rating.dataset}) has attributes {unknown} "
@@ -136,11 +136,11 @@ def _labelled(
         if rating.attributes:
             yield rating
         else:
-            losses.drop("no labelled attribute")
+            row_counts.drop("no labelled attribute")
 
 
 def _token_range(spans: np.ndarray, begin: int, end: int, removed: int) -> tuple[int, int]:
-    """Positions of the tokens that overlap characters [begin, end), once `removed` tokens are cut.
+    """Positions of the tokens that overlap characters [begin, end), once `removed` tokens are gone.
 
     A token that straddles `begin` (a space and the first word) counts as inside.
     """
@@ -244,39 +244,39 @@ def regression_loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def make_learner(
-    base: tuple[str, str | None],
+    base: AnyModel,
     tokenizer: Any,
     attributes: Sequence[str],
-    training: TrainerConfig,
+    config: TrainerConfig,
     *,
     lm_loss_weight: float,
     token_dropout: float,
 ) -> RewardLearner:
     """A learner on the base model's backbone with a zeroed head.
 
-    `base` is (folder or hub id, revision). Raises InputError when the architecture has no linear
+    Raises InputError when the architecture has no linear
     `score` head, or holds fewer tokens than the tokenizer lets through.
     """
-    path = base[0]
-    causal = load_policy(*base, training)
+    path = ModelRef.of(base).path
+    causal = load_policy(base, config)
     positions = getattr(causal.config, "max_position_embeddings", None)
     if positions is not None and tokenizer.model_max_length > positions:
         raise InputError(
-            f"{path}: holds {positions} tokens, fewer than reward_model.training.max_length "
+            f"{path}: holds {positions} tokens, fewer than reward_model.schedule.max_length "
             f"{tokenizer.model_max_length}; lower it"
         )
     if len(tokenizer) > causal.get_input_embeddings().num_embeddings:
         causal.resize_token_embeddings(len(tokenizer))
-    config = causal.config
-    config.num_labels = len(attributes)
-    config.id2label = dict(enumerate(attributes))
-    config.label2id = {name: i for i, name in enumerate(attributes)}
-    config.problem_type = "regression"
-    config.pad_token_id = tokenizer.pad_token_id
+    architecture = causal.config
+    architecture.num_labels = len(attributes)
+    architecture.id2label = dict(enumerate(attributes))
+    architecture.label2id = {name: i for i, name in enumerate(attributes)}
+    architecture.problem_type = "regression"
+    architecture.pad_token_id = tokenizer.pad_token_id
     try:
         return learner_of(
             causal,
-            training,
+            config,
             lm_loss_weight=lm_loss_weight,
             token_dropout=token_dropout,
             noise_id=tokenizer.pad_token_id,
@@ -285,7 +285,7 @@ def make_learner(
         raise InputError(f"{path}: {error}") from None
 
 
-def learner_of(causal: Any, training: TrainerConfig, **options: Any) -> RewardLearner:
+def learner_of(causal: Any, config: TrainerConfig, **options: Any) -> RewardLearner:
     """A learner made of a causal model whose configuration is the classifier's.
 
     Raises ValueError when the architecture has no linear `score` head.
@@ -296,11 +296,11 @@ def learner_of(causal: Any, training: TrainerConfig, **options: Any) -> RewardLe
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
         raise ValueError(f"{type(classifier).__name__} has no linear `score` head")
     adapters = None
-    if training.lora is not None:
+    if config.lora is not None:
         from peft.tuners.lora import LoraModel
 
         # Puts adapters into the backbone and freezes all else in it.
-        adapters = LoraModel(causal.base_model, lora_config(training), "default")
+        adapters = LoraModel(causal.base_model, lora_config(config), "default")
         lm_head.requires_grad_(False)
     setattr(classifier, classifier.base_model_prefix, causal.base_model)
     bias = classifier.score.bias is not None
@@ -311,15 +311,15 @@ def learner_of(causal: Any, training: TrainerConfig, **options: Any) -> RewardLe
     return RewardLearner(classifier, lm_head, adapters=adapters, **options)
 
 
-def load_reward_tokenizer(base: tuple[str, str | None], max_length: int) -> Any:
+def load_reward_tokenizer(base: AnyModel, max_length: int) -> Any:
     """The base model's tokenizer, with a pad token that is not the end token.
 
     Plain transformers reads the scores at the last token that is not padding, so text must never
     end in a pad token. `max_length` becomes the checkpoint's own limit: longer inputs lose their
     beginning.
     """
-    path, revision = base
-    tokenizer = models.load_tokenizer(path, revision)
+    path = ModelRef.of(base).path
+    tokenizer = models.load_tokenizer(base)
     if not tokenizer.is_fast:
         raise InputError(f"{path}: needs a fast tokenizer (tokenizer.json), which has offsets")
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -352,7 +352,7 @@ class RewardTrainer(MeanOverRows, Trainer):
     """Every row of a global batch weighs the same; rows of a batch have similar lengths."""
 
     def filler(self) -> dict[str, Any]:
-        first: RatedRow = self.train_dataset[0]
+        first: RatedRow = cast(Any, self.train_dataset)[0]
         return {
             "input_ids": first["input_ids"][:1],
             "content": (0, 0),
@@ -366,77 +366,76 @@ class RewardTrainer(MeanOverRows, Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Weights of a checkpoint. The Trainer's own way refuses an lm_head tied to embeddings."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_model(cast(nn.Module, self.model), str(folder / "model.safetensors"))
 
 
-def train_reward_model(
-    base: tuple[str, str | None],
-    ratings: Iterable[Rating],
-    output: Path,
-    *,
-    attributes: Sequence[str],
-    training: TrainerConfig,
-    schedule: ScheduleConfig,
-    seed: int,
-    lm_loss_weight: float,
-    token_dropout: float,
-    inputs: list[Path | str],
-) -> None:
-    """Train on the ratings of the training split and save the checkpoint with its sidecar.
+class RewardTraining(Training):
+    """Training on the ratings of the training split. The job's start is a causal LM.
 
-    `base` is the (path, revision) of a causal LM. Raises InputError when nothing is left to train
-    on or the loss stops being a number.
+    Raises InputError when nothing is left to train on.
     """
-    tokenizer = load_reward_tokenizer(base, schedule.max_length)
-    losses = RowCounts()
-    train_split = (rating for rating in ratings if rating.split == "train")
-    rows, cut = tokenise_ratings(tokenizer, train_split, attributes, schedule.max_length, losses)
-    if not rows:
-        raise InputError(f"{output}: no labelled ratings to train on ({losses.as_dict()})")
-    check_dropped(losses, str(output))
-    check_truncated(cut, len(rows), str(output))
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    log.info("training on %d ratings, %d tokens (%d ratings cut)", len(rows), tokens, cut)
-    labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
-    details: dict[str, Any] = {
-        "labels": dict(zip(attributes, labels.tolist(), strict=True)),
-        "tokens": tokens,
-        "cut": cut,
-        "neutralised": reward_controls(tokenizer).log_neutralised(),
-    }
-    weights = {"lm_loss_weight": lm_loss_weight, "token_dropout": token_dropout}
 
-    def make_trainer(folder: Path) -> RewardTrainer:
-        set_seed(seed % 2**32)
-        arguments = trainer_arguments(training, schedule, seed, folder) | {
+    def __init__(
+        self,
+        job: TrainingJob,
+        ratings: Iterable[Rating],
+        *,
+        attributes: Sequence[str],
+        lm_loss_weight: float,
+        token_dropout: float,
+    ):
+        max_length = job.schedule.max_length
+        self.job, self.attributes = job, list(attributes)
+        self.tokenizer = load_reward_tokenizer(job.start, max_length)
+        self.row_counts = RowCounts()
+        train_split = (rating for rating in ratings if rating.split == "train")
+        rows, truncated = tokenise_ratings(
+            self.tokenizer, train_split, attributes, max_length, self.row_counts
+        )
+        if not rows:
+            raise InputError(
+                f"{job.output}: no labelled ratings to train on ({self.row_counts.as_dict()})"
+            )
+        check_dropped(self.row_counts, str(job.output))
+        check_truncated(truncated, len(rows), str(job.output))
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        log.info(
+            "training on %d ratings, %d tokens (%d ratings truncated)", len(rows), tokens, truncated
+        )
+        self.rows = rows
+        self.weights = {"lm_loss_weight": lm_loss_weight, "token_dropout": token_dropout}
+        self.settings = {**self.weights, "attributes": self.attributes}
+        labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
+        self.details = {
+            "labels": dict(zip(attributes, labels.tolist(), strict=True)),
+            "tokens": tokens,
+            "cut": truncated,
+            "neutralised": reward_controls(self.tokenizer).log_escaped(),
+        }
+
+    def make_trainer(self, folder: Path) -> RewardTrainer:
+        job, pad = self.job, self.tokenizer.pad_token_id
+        set_seed(job.seed % 2**32)
+        arguments = trainer_arguments(job, folder) | {
             "remove_unused_columns": False,  # rows are ours, not a Dataset's
         }
         return RewardTrainer(
-            model=make_learner(base, tokenizer, attributes, training, **weights),
-            args=shard_policy(TrainingArguments(**arguments), training),
-            train_dataset=rows,
-            data_collator=lambda some: dict(collate(some, tokenizer.pad_token_id)),
+            model=make_learner(
+                job.start, self.tokenizer, self.attributes, job.trainer, **self.weights
+            ),
+            args=shard_policy(TrainingArguments(**arguments), job.trainer),
+            train_dataset=self.rows,
+            data_collator=lambda some: dict(collate(some, pad)),
         )
 
-    def save(trainer: Any, folder: Path) -> None:
+    def save(self, trainer: Any, folder: Path) -> None:
         def empty() -> RewardLearner:
             causal = AutoModelForCausalLM.from_config(trainer.model.classifier.config)
-            return learner_of(causal, training, **weights, noise_id=tokenizer.pad_token_id)
+            noise = self.tokenizer.pad_token_id
+            return learner_of(causal, self.job.trainer, **self.weights, noise_id=noise)
 
         learner = gathered(trainer, empty)
         if learner is not None:
-            save_reward_model(learner, tokenizer, folder)
-
-    train_and_save(
-        output,
-        lambda: training_fingerprint(
-            base, rows, training.model_dump(), schedule.model_dump(), seed, weights, *attributes
-        ),
-        make_trainer,
-        save,
-        lambda folder, trained: write_sidecar(
-            output, inputs, losses, content=folder, **details, **trained
-        ),
-    )
+            save_reward_model(learner, self.tokenizer, folder)

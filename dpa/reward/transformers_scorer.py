@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from dpa.config.steering import ObjectiveConfig
-from dpa.models import load_checkpoint_config, load_model, load_tokenizer
-from dpa.objectives import check_outputs
+from dpa.models import ModelRef, load_model
 from dpa.reward.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, use_packed_attention
-from dpa.reward.scorer import Scorer, output_names
+from dpa.reward.scorer import Scorer
 from dpa.runtime.log import log
 from dpa.text.prompts import Conversation
 
@@ -37,34 +35,6 @@ class TransformersScorer(Scorer):
         self.packed = use_packed_attention(model)
         self.most_tokens = min(tokens_per_batch, useful_tokens(model))
 
-    @classmethod
-    def load(
-        cls,
-        path: str,
-        revision: str | None = None,
-        *,
-        attributes: Sequence[str] | None = None,
-        objectives: Sequence[ObjectiveConfig] = (),
-        tokens_per_batch: int,
-    ) -> "TransformersScorer":
-        """Load a checkpoint of AutoModelForSequenceClassification, in float32 on a CPU.
-
-        `attributes` names the outputs, in order: of a checkpoint that does not name them itself, or
-        to be checked. Raises InputError before the weights are read when names are missing or
-        differ, or when one of the `objectives` uses an output that is not there.
-        """
-        gpu = torch.cuda.is_available()
-        names = output_names(load_checkpoint_config(path, revision), attributes, path)
-        check_outputs(objectives, names, path)
-        tokenizer = load_tokenizer(path, revision)
-        model = load_model(
-            AutoModelForSequenceClassification,
-            path,
-            revision,
-            dtype=torch.bfloat16 if gpu else torch.float32,
-        )
-        return cls(model.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch)
-
     def _score(
         self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
     ) -> np.ndarray:
@@ -78,7 +48,7 @@ class TransformersScorer(Scorer):
             self.most_tokens //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            log.warning("out of memory; going on with %d tokens at a time", self.most_tokens)
+            log.warning("out of memory; continuing with %d tokens at a time", self.most_tokens)
 
     @torch.inference_mode()
     def _score_families(self, families: list[Family], inputs: int) -> np.ndarray:
@@ -104,13 +74,15 @@ class TransformersScorer(Scorer):
     def _families(
         self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
     ) -> Iterator[Family]:
-        """Inputs grouped by prompt with their common beginning. Inputs that were cut, or that have
-        nobody to share with, are families of their own."""
+        """Inputs grouped by prompt with their common beginning.
+
+        Inputs that were truncated, or have nobody to share with, are families of their own.
+        """
         tokens = self._tokens(inputs)
         groups: dict[int, list[int]] = {}
         for (group, _), row in places.items():
-            ids, cut = tokens[row]
-            if cut:
+            ids, truncated = tokens[row]
+            if truncated:
                 yield Family([], [ids], [row])
             else:
                 groups.setdefault(group, []).append(row)
@@ -125,6 +97,18 @@ class TransformersScorer(Scorer):
         score = self.model.score
         bias = None if score.bias is None else score.bias.float()
         return torch.nn.functional.linear(hidden.float(), score.weight.float(), bias).cpu().numpy()
+
+
+def load_transformers_scorer(
+    model: ModelRef, tokenizer: Any, names: list[str], tokens_per_batch: int
+) -> TransformersScorer:
+    """A checkpoint of AutoModelForSequenceClassification, in float32 on a CPU."""
+    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if gpu else torch.float32
+    loaded = load_model(AutoModelForSequenceClassification, model, dtype=dtype)
+    return TransformersScorer(
+        loaded.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch
+    )
 
 
 #: Tokens of a pass on a CPU: more gain nothing and fall out of its caches (measured).

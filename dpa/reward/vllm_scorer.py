@@ -6,7 +6,7 @@ import numpy as np
 
 from dpa.errors import InputError
 from dpa.generation.vllm_engine import ON_CPU, close_vllm, import_vllm
-from dpa.models import is_trusted, refuse_pickles
+from dpa.models import ModelRef, is_trusted, refuse_pickles
 from dpa.reward.scorer import Scorer
 from dpa.text.prompts import Conversation
 
@@ -21,8 +21,7 @@ class VllmScorer(Scorer):
 
     def __init__(
         self,
-        path: str,
-        revision: str | None,
+        model: ModelRef,
         config: Any,
         tokenizer: Any,
         names: list[str],
@@ -32,13 +31,13 @@ class VllmScorer(Scorer):
         LLM, on_cpu = import_vllm("reward_model.engine")
         from vllm.config import PoolerConfig
 
-        refuse_pickles(path)
+        refuse_pickles(model.path)
         try:
             self.llm = LLM(
-                model=path,
-                revision=revision,
-                tokenizer_revision=revision,
-                trust_remote_code=is_trusted(path, revision),
+                model=model.path,
+                revision=model.revision,
+                tokenizer_revision=model.revision,
+                trust_remote_code=is_trusted(model),
                 load_format="safetensors",
                 runner="pooling",
                 convert="classify",
@@ -51,7 +50,7 @@ class VllmScorer(Scorer):
                 **(ON_CPU if on_cpu else {}),
             )
         except ValueError as error:
-            raise InputError(f"{path}: vLLM refuses it: {error}") from None
+            raise InputError(f"{model.path}: vLLM refuses it: {error}") from None
 
     def score_groups(self, groups: Any) -> Any:
         """As the other engine's, but all groups at once: vLLM makes its own batches."""

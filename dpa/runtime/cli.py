@@ -1,21 +1,17 @@
-"""What all scripts share: how they start, fail and read sections of the configuration."""
+"""What all scripts share: how they start and fail."""
 
-import json
 import logging
 import os
 import platform
 import sys
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import typer
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
 from dpa.runtime.log import log
 from dpa.runtime.startup import script_starts
-
-T = TypeVar("T", bound=BaseModel)
 
 
 def make_app() -> typer.Typer:
@@ -23,7 +19,7 @@ def make_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def run(app: typer.Typer, *, sklearn: bool = False) -> None:
+def run_app(app: typer.Typer, *, sklearn: bool = False) -> None:
     """Run the app: log lines on standard error, InputError as one message and exit status 2.
 
     Of several processes that train together (RANK is accelerate's) the first one logs progress.
@@ -64,13 +60,3 @@ def fail(message: str) -> NoReturn:
     """Say what is wrong and end with status 2."""
     log.error("error: %s", message)
     sys.exit(2)
-
-
-def parse(type: type[T] | TypeAdapter, text: str, option: str):
-    """A section of the configuration given as JSON on the command line, validated."""
-    try:
-        if isinstance(type, TypeAdapter):
-            return type.validate_python(json.loads(text))
-        return type.model_validate(json.loads(text))
-    except (json.JSONDecodeError, ValidationError) as error:
-        raise InputError(f"--{option}: {error}") from None

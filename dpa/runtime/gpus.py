@@ -19,19 +19,19 @@ _held: list[IO[str]] = []
 
 
 def claim_gpu(devices: Path = Path("/dev")) -> None:
-    """Restrict this process to a GPU that no other job here has, unless it has been told its own.
+    """Restrict this process to a GPU that no other job here has, unless it has been given its own.
 
     To be called before CUDA is first used. Does nothing with fewer than two GPUs. Raises InputError
     when all are taken.
     """
     if _held or "SLURM_JOB_ID" in os.environ:
         return
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
         numbers = [path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*")]
         gpus = sorted(numbers, key=int)
     else:
-        gpus = [gpu for gpu in told.split(",") if gpu]
+        gpus = [gpu for gpu in given.split(",") if gpu]
     if len(gpus) < 2:
         return
     for gpu in gpus:

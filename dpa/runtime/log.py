@@ -14,7 +14,7 @@ class Progress:
         self.first, self.start = done, time.monotonic()
         self.last = self.start
         if done:
-            log.info("resuming behind %d of %d %s", done, total, unit)
+            log.info("resuming after %d of %d %s", done, total, unit)
 
     def advance(self, count: int, note: str = "") -> None:
         """Count `count` more as done; `note` is appended to the line.

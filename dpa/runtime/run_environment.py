@@ -1,50 +1,75 @@
-"""How a run tells its jobs what concerns all of them: environment variables.
+"""What concerns a whole run, on its way to the run's jobs: environment variables.
 
 As rule parameters they would make every rule rerun whenever any key of the configuration changes.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
-#: How a run tells its jobs what to write into sidecars. Environment variables, because as rule
-#: parameters they would make every rule rerun whenever any key of the configuration changes.
-CONFIG_HASH, BASE_SEED = "DPA_CONFIG_HASH", "DPA_BASE_SEED"
+#: The clone: where this code, config.yaml and the experiments lie.
+CLONE = Path(__file__).resolve().parents[2]
 
-
-COMMITS = "DPA_COMMITS"
-
-
-#: In the same way limits and the list of trusted models, which change no result.
-LIMITS = {
-    "max_dropped_fraction": "DPA_MAX_DROPPED_FRACTION",
-    "max_truncated_fraction": "DPA_MAX_TRUNCATED_FRACTION",
-}
+PREFIX = "DPA_"
 
 
-TRUSTED = "DPA_TRUST_REMOTE_CODE"
+@dataclass(frozen=True)
+class RunEnvironment:
+    """Each field is a variable, `DPA_CONFIG_HASH` and so on; unset ones have their default here."""
+
+    config_hash: str | None = None
+    """For sidecars, as are the base seed and the commits of hub repositories."""
+    base_seed: str | None = None
+    commits: Mapping[str, str] = field(default_factory=dict)
+    max_dropped_fraction: float = 1.0
+    """No limit for a script that is run by hand."""
+    max_truncated_fraction: float = 1.0
+    trust_remote_code: tuple[str, ...] = ()
+    """Models (organisation/name@commit) whose own code may run."""
+    hang_minutes: float = 0.0
+    """Minutes without progress after which a job ends itself; 0: never."""
+
+    def announce(self) -> None:
+        """Hand it to all jobs that are started from here, which find the clone's code, too.
+
+        PYTHONSAFEPATH keeps a folder `scripts` of the working directory from standing in for ours.
+        """
+        for name, value in _variables(self).items():
+            os.environ[name] = value
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if str(CLONE) not in paths:
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(CLONE), *filter(None, paths)])
+        os.environ["PYTHONSAFEPATH"] = "1"
+
+    @classmethod
+    def read(cls) -> "RunEnvironment":
+        """What the run that this process is a job of has announced."""
+        found: dict[str, Any] = {}
+        for item in fields(cls):
+            text = os.environ.get(PREFIX + item.name.upper())
+            if text is None:
+                continue
+            if item.name == "commits":
+                found[item.name] = json.loads(text)
+            elif isinstance(item.default, tuple):
+                found[item.name] = tuple(text.split())
+            elif isinstance(item.default, float):
+                found[item.name] = float(text or item.default)
+            else:
+                found[item.name] = text
+        return cls(**found)
 
 
-def announce_run(
-    config_hash: str,
-    seed: int | list[int],
-    commits: dict[str, str] | None = None,
-    *,
-    limits: dict[str, float],
-    trusted: Iterable[str],
-) -> None:
-    """Hand what concerns the whole run to all jobs started from here.
-
-    For sidecars the config hash, the base seed, and the commits of the hub repositories it uses.
-    """
-    os.environ[CONFIG_HASH] = config_hash
-    os.environ[BASE_SEED] = str(seed)
-    os.environ[COMMITS] = json.dumps(commits or {})
-    for name, variable in LIMITS.items():
-        os.environ[variable] = str(limits[name])
-    os.environ[TRUSTED] = " ".join(trusted)
+def _variables(environment: RunEnvironment) -> dict[str, str]:
+    """The fields as text; what is not known has no variable."""
+    values = {item.name: getattr(environment, item.name) for item in fields(environment)}
+    return {PREFIX + n.upper(): _text(v) for n, v in values.items() if v is not None}
 
 
-def limit_of(name: str) -> float:
-    """A limit of the run; none for a script that is run by hand."""
-    return float(os.environ.get(LIMITS[name], 1))
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)

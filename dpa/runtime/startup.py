@@ -6,10 +6,6 @@ Measured by benchmarks/measure_startup.py. None of it changes what a job compute
 import atexit
 import gc
 import sys
-from contextlib import ExitStack
-from importlib import import_module
-from types import ModuleType
-from typing import Any
 
 #: Whether this process is a script of its own, and will do nothing but its job.
 _script = False
@@ -25,6 +21,7 @@ def script_starts(*, sklearn: bool = False) -> None:
     global _script
     _script = True
     if not sklearn:
+        # Python's own mark of a module that cannot be imported, as if it were not installed.
         sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
     gc.set_threshold(200_000, 10, 10)
     atexit.register(gc.freeze)
@@ -37,71 +34,3 @@ def imports_end() -> None:
     """
     if _script:
         gc.freeze()
-
-
-def import_models() -> None:
-    """Import transformers' models for a script that runs them on one device and trains none.
-
-    Without what only compiling, several processes and object detection need (torch._dynamo,
-    torch.distributed.tensor, scipy): half of the time that it takes. Does nothing where they are
-    imported already, and in processes that are not scripts: they may train afterwards.
-    """
-    if not _script or "transformers.modeling_utils" in sys.modules:
-        return
-    from unittest.mock import patch
-
-    import torch  # noqa: F401 (before its compiler is replaced)
-    import transformers.utils
-    from transformers.utils import import_utils
-
-    with ExitStack() as stack:
-        for utils in (transformers.utils, import_utils):
-            for check in ("is_torch_distributed_available", "is_scipy_available"):
-                stack.enter_context(patch.object(utils, check, lambda: False))
-        _defer_compiler()
-        import transformers.generation.utils
-        import transformers.modeling_layers
-
-
-def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
-    return function or _unmarked
-
-
-class _Compiler(ModuleType):
-    """In the place of torch._dynamo: decorators that mark functions for a compiler nobody calls.
-
-    Whoever asks for anything else is given the real one.
-    """
-
-    disable = allow_in_graph = assume_constant_result = staticmethod(_unmarked)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":  # inspect asks every module for some
-            raise AttributeError(name)
-        _real_compiler()
-        return getattr(sys.modules[DYNAMO], name)
-
-
-DYNAMO = "torch._dynamo"
-#: Its part that transformers imports one class of.
-TRACE = f"{DYNAMO}._trace_wrapped_higher_order_op"
-
-
-def _defer_compiler() -> None:
-    """Have torch._dynamo imported when it is needed: most of a second of CPU."""
-
-    def transform() -> Any:
-        _real_compiler()
-        return sys.modules[TRACE].TransformGetItemToIndex()
-
-    if DYNAMO not in sys.modules:
-        sys.modules[DYNAMO] = _Compiler(DYNAMO)
-        sys.modules[TRACE] = ModuleType(TRACE)
-        sys.modules[TRACE].TransformGetItemToIndex = transform  # type: ignore[attr-defined]
-
-
-def _real_compiler() -> None:
-    if isinstance(sys.modules[DYNAMO], _Compiler):
-        del sys.modules[DYNAMO], sys.modules[TRACE]
-    import_module(DYNAMO)
-    import_module(TRACE)

@@ -3,7 +3,7 @@
 An engine that hangs usually hangs in native code (a kernel, a collective, a lock), where no Python
 exception reaches it. So the process is ended from outside of what hangs: by a thread that says why
 and where, and, should native code never let another Python thread run, by faulthandler's clock,
-which needs no interpreter. What was written before stays, and the job resumes behind it.
+which needs no interpreter. What was written before stays, and the job resumes after it.
 """
 
 import faulthandler
@@ -14,10 +14,8 @@ import time
 from types import TracebackType
 
 from dpa.runtime.log import log
+from dpa.runtime.run_environment import RunEnvironment
 
-#: How a run tells its jobs after how many minutes without progress they end themselves. Not a
-#: parameter of rules: a longer wait must not make anything anew.
-HANG_MINUTES = "DPA_HANG_MINUTES"
 #: Exit status of a job that was ended: sysexits.h's "temporary failure, try again".
 STATUS = 75
 #: How long faulthandler waits for the thread that explains, as a share of the limit.
@@ -39,7 +37,7 @@ class Watchdog:
     def __init__(self, work: str, minutes: float | None = None) -> None:
         self.work = work
         if minutes is None:
-            minutes = float(os.environ.get(HANG_MINUTES) or 0)
+            minutes = RunEnvironment.read().hang_minutes
         self.limit = 60 * minutes
         self.last = time.monotonic()
         self.left = threading.Event()

@@ -2,7 +2,7 @@
 
 A special token inside a prompt or response would end a turn or begin another one, and so would a
 role marker that is plain text to the tokenizer (Zephyr's `<|user|>`). Whatever people or models
-wrote is neutralised before it becomes tokens: a control string gets a space before its last
+wrote is escaped before it becomes tokens: a control string gets a space before its last
 character (`<|user| >`), which leaves it readable and makes other tokens of it. All other text is
 left as it is, to the byte.
 
@@ -51,17 +51,17 @@ class ControlTokens:
         self._texts: set[int] = set()
 
     @property
-    def neutralised(self) -> int:
+    def escaped(self) -> int:
         """How many different texts had control strings in them."""
         return len(self._texts)
 
-    def log_neutralised(self) -> int:
+    def log_escaped(self) -> int:
         """The same number, once it is known; said in the log where it is not 0."""
-        if self.neutralised:
-            log.info("%d texts with control strings, neutralised", self.neutralised)
-        return self.neutralised
+        if self.escaped:
+            log.info("%d texts with control strings, escaped", self.escaped)
+        return self.escaped
 
-    def neutralise(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """The text without control strings; the same text if there are none.
 
         Raises InputError if the tokenizer's normalizer makes control strings of whatever is tried.
@@ -78,15 +78,15 @@ class ControlTokens:
             "spelt; remove the row, or use another tokenizer"
         )
 
-    def neutralise_messages(self, messages: Iterable[dict]) -> list[dict]:
-        """Chat messages with neutralised contents."""
-        return [{**turn, "content": self.neutralise(turn["content"])} for turn in messages]
+    def escape_messages(self, messages: Iterable[dict]) -> list[dict]:
+        """Chat messages with escaped contents."""
+        return [{**turn, "content": self.escape(turn["content"])} for turn in messages]
 
-    def neutralise_prompt(self, prompt: Conversation) -> Conversation:
-        """A prompt with neutralised texts."""
+    def escape_prompt(self, prompt: Conversation) -> Conversation:
+        """A prompt with escaped texts."""
         if isinstance(prompt, str):
-            return self.neutralise(prompt)
-        return [Turn(turn.role, self.neutralise(turn.content)) for turn in prompt]
+            return self.escape(prompt)
+        return [Turn(turn.role, self.escape(turn.content)) for turn in prompt]
 
     def _found(self, text: str) -> bool:
         if self.raw.search(text):
@@ -153,7 +153,7 @@ def _between_contents(tokenizer: Any) -> Iterator[str]:
 def _markers(line: str, specials: Collection[str]) -> Iterator[str]:
     """The markers in a line of template text.
 
-    Words beside one, or alone, are none: behind `<start_of_turn>` Gemma says `user`.
+    Words beside one, or alone, are none: after `<start_of_turn>` Gemma says `user`.
     """
     found = [*BRACKETED.findall(line), *(s for s in specials if s in line)]
     yield from found

@@ -89,7 +89,7 @@ def _check_width(names: Sequence[str], values: Sequence[float], what: str, rest:
 
 
 def messages(prompt: Conversation, system: str | None, response: str | None = None) -> list[dict]:
-    """Chat messages of a prompt, with an optional system prompt in front and response behind."""
+    """Chat messages of a prompt, with an optional system prompt before and response after."""
     turns = (
         [{"role": "user", "content": prompt}]
         if isinstance(prompt, str)

@@ -1,6 +1,6 @@
 """From chat messages to token ids: the one way, for sampling and for training alike.
 
-Contents are neutralised first (control_tokens), so that control tokens come from templates only.
+Contents are escaped first (control_tokens), so that control tokens come from templates only.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from dpa.text.control_tokens import chat_controls
 
 def prompt_ids(tokenizer: Any, messages: list[dict]) -> list[int]:
     """Token ids of a conversation up to the point where the assistant is to answer."""
-    messages = chat_controls(tokenizer).neutralise_messages(messages)
+    messages = chat_controls(tokenizer).escape_messages(messages)
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
@@ -21,7 +21,7 @@ def conversation_ids(tokenizer: Any, messages: list[dict]) -> tuple[list[int], l
     What the assistant writes includes the end token, so that a policy learns to stop.
     Raises InputError when the chat template is not made of consecutive turns.
     """
-    messages = chat_controls(tokenizer).neutralise_messages(messages)
+    messages = chat_controls(tokenizer).escape_messages(messages)
     ids: list[int] = []
     mask: list[int] = []
     for index, turn in enumerate(messages):
@@ -44,7 +44,7 @@ def conversation_ids(tokenizer: Any, messages: list[dict]) -> tuple[list[int], l
 def answer_ids(
     tokenizer: Any, messages: list[dict], answers: list[str]
 ) -> tuple[list[int], list[list[int]]]:
-    """Token ids of a prompt's messages, and those of each answer behind it, end token included.
+    """Token ids of a prompt's messages, and those of each answer after it, end token included.
 
     Raises InputError as conversation_ids does.
     """
@@ -56,7 +56,7 @@ def answer_ids(
     return prompt, [row[len(prompt) :] for row in rows]
 
 
-def cut_ids(ids: list[int], max_length: int, tokenizer: Any) -> list[int]:
+def truncate_ids(ids: list[int], max_length: int, tokenizer: Any) -> list[int]:
     """The last `max_length` tokens, the first one kept if it is the begin token.
 
     The response's end and the suffix, where the scores are read, always stay. Same as the

@@ -22,7 +22,7 @@ class LengthGroups(torch.utils.data.Sampler[int]):
     (verbosity!) drifts from step to step; it cost the quickstart's reward model a quarter of its
     correlation with the truth.
 
-    The end is filled up to a multiple of `multiple` with the number behind the last row.
+    The end is filled up to a multiple of `multiple` with the number after the last row.
     """
 
     WINDOW = 20  # batches among which rows are sorted
@@ -54,7 +54,7 @@ class LengthGroups(torch.utils.data.Sampler[int]):
 
 
 class WithFiller(torch.utils.data.Dataset):
-    """A trainer's rows with one more behind them: the row that fills up an epoch's last batch."""
+    """A trainer's rows with one more after them: the row that fills up an epoch's last batch."""
 
     def __init__(self, rows: Any, filler: dict[str, Any]):
         self.rows, self.filler = rows, filler

@@ -1,14 +1,14 @@
-"""Training that survives a kill: checkpoints while it runs, and going on from the last one.
+"""Training that survives a kill: checkpoints while it runs, and resuming from the last one.
 
 While a model is trained, `<output>.partial/` holds `checkpoint-<step>/` (weights, optimiser,
-schedule, random states of every process) and `fingerprint`: a hash of whatever determines the
-result. A rerun with the same fingerprint goes on from the newest complete checkpoint, with the same
-rows in the same order; any other starts anew. A checkpoint is complete when the main process has
-written its name into `complete`, after every process has written its part: what a kill cut short is
-discarded. The finished model is kept there too until its sidecar is written; then it is moved into
-place as a whole, and the partial folder removed.
+schedule, random states of every process) and `fingerprint`: hashes of whatever determines the
+result. A rerun with the same fingerprint resumes from the newest complete checkpoint, with the same
+rows in the same order; any other starts anew, and says why. A checkpoint is complete when the main
+process has written its name into `complete`, after every process has written its part: what a kill
+interrupted is discarded. The finished model is kept there too until its sidecar is written; then it
+is moved into place as a whole, and the partial folder removed.
 
-On SIGTERM (a scheduler preempts the job) training ends behind the current step with a checkpoint.
+On SIGTERM (a scheduler preempts the job) training ends after the current step with a checkpoint.
 """
 
 import hashlib
@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from dpa.artefacts.files import content_hash, write_text
-from dpa.artefacts.sidecars import PACKAGES, code_version, installed
+from dpa.artefacts.files import write_text
+from dpa.artefacts.sidecars import Fingerprint, fingerprint, partial_folder
+from dpa.models import ModelRef
 from dpa.runtime.log import log
 from dpa.training.processes import agree, any_process, is_main_process, process_state
 
@@ -32,28 +33,25 @@ from dpa.training.processes import agree, any_process, is_main_process, process_
 class Checkpoints:
     """The checkpoints of the model that is to be `output`."""
 
-    def __init__(self, output: Path, fingerprint: Callable[[], str]):
+    def __init__(self, output: Path, fingerprint: Callable[[], Fingerprint]):
         self.output = output
         self.folder = output.with_name(output.name + ".partial")
         if is_main_process():
-            self._discard_unless(fingerprint())
-        #: The checkpoint to go on from, if any.
+            partial_folder(output, fingerprint())
+            self._discard_incomplete()
+        #: The checkpoint to resume from, if any.
         self.last: Path | None = agree(self._newest())
 
     @property
     def _complete(self) -> Path:
         return self.folder / "complete"
 
-    def _discard_unless(self, fingerprint: str) -> None:
-        """Remove all but complete checkpoints of a training with this fingerprint."""
-        owner = self.folder / "fingerprint"
-        if not (owner.exists() and owner.read_text() == fingerprint):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            write_text(owner, fingerprint)
+    def _discard_incomplete(self) -> None:
+        """Remove checkpoints that a kill interrupted."""
         complete = self._names()
         for path in self.folder.glob("checkpoint-*"):
             if path.name not in complete:
+                log.warning("%s: discarded: a kill interrupted its writing", path)
                 shutil.rmtree(path)
 
     def _names(self) -> list[str]:
@@ -80,7 +78,7 @@ class Checkpoints:
         return self.folder / "trained.json"
 
     def trained(self) -> dict[str, Any] | None:
-        """What `keep` was told of the finished model, if any; the same in all processes."""
+        """What `keep` was given about the finished model, if any; the same in all processes."""
         there = self._trained.exists() and self.finished.is_dir()
         return agree(json.loads(self._trained.read_text()) if there else None)
 
@@ -139,24 +137,27 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self.checkpoints.mark(state.global_step)
         if self.stopped:
-            log.info("stopped by SIGTERM behind step %d: run again to go on", state.global_step)
+            log.info("stopped by SIGTERM after step %d: run again to resume", state.global_step)
 
 
-def training_fingerprint(start: Any, rows: Iterable[Any], *settings: Any) -> str:
-    """Hash of what determines a trained model: where it starts, rows, settings, code, processes.
+def training_fingerprint(start: Any, rows: Iterable[Any], **settings: Any) -> Fingerprint:
+    """What determines a trained model: where it starts, rows, settings, processes, code, packages.
 
-    `start` is a model, or the (path, revision) of one; `rows` are dicts of numbers or texts;
-    `settings` are JSON values.
+    `start` is a ModelRef, or a model; `rows` are dicts of numbers or texts; `settings` are JSON
+    values.
     """
-    packages = {name: installed(name) for name in (*PACKAGES, "accelerate", "peft")}
-    processes = process_state().num_processes
-    digest = hashlib.sha256(json.dumps([settings, packages, processes, code_version()]).encode())
-    if isinstance(start, tuple):
-        path, revision = start
-        digest.update(json.dumps([str(path), revision, content_hash(Path(path))]).encode())
-    else:
-        for name, parameter in start.named_parameters():
-            digest.update(name.encode() + parameter.detach().numpy().tobytes())
+    given = isinstance(start, ModelRef)
+    return fingerprint(
+        [start.path] if given else [],
+        start=str(start) if given else _digest_of([dict(start.named_parameters())]),
+        rows=_digest_of(rows),
+        processes=process_state().num_processes,
+        **settings,
+    )
+
+
+def _digest_of(rows: Iterable[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
     for row in rows:
         for name, value in row.items():
             digest.update(name.encode() + _bytes(value))
@@ -164,6 +165,8 @@ def training_fingerprint(start: Any, rows: Iterable[Any], *settings: Any) -> str
 
 
 def _bytes(value: Any) -> bytes:
+    if hasattr(value, "detach"):
+        value = value.detach().numpy()
     if isinstance(value, np.ndarray):
         return value.tobytes()
     return json.dumps(value).encode()

@@ -1,7 +1,12 @@
-"""What all trainings share: arguments, callbacks, going on after a kill, and saving."""
+"""What all trainings share: arguments, callbacks, resuming after a kill, and saving.
+
+A kind of training is a subclass of `Training`: its rows, its Trainer, what its sidecar says.
+"""
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,11 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from dpa import models
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import Fingerprint, write_sidecar
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError, writing
-from dpa.models import load_model
+from dpa.models import AnyModel, ModelRef, load_model
 from dpa.runtime.log import Progress, log
-from dpa.training.checkpoints import CheckpointCallback, Checkpoints
+from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
@@ -26,196 +33,90 @@ SHARDING = {
 }
 
 
-def trainer_arguments(
-    training: TrainerConfig, schedule: ScheduleConfig, seed: int, output_dir: Path
-) -> dict[str, Any]:
-    """Arguments that every Trainer of the pipeline gets.
+@dataclass(frozen=True)
+class TrainingJob:
+    """What every training is given."""
 
-    Gradient accumulation is derived so that the global batch is the schedule's batch_size on any
-    number of processes. Raises InputError when that does not divide.
-    """
-    processes = process_state().num_processes
-    rows, rest = divmod(schedule.batch_size, processes)
-    if rest:
-        raise InputError(
-            f"batch_size {schedule.batch_size} is not a multiple of the {processes} processes; "
-            "change compute.training_processes or the stage's batch_size"
+    start: Any
+    """A ModelRef, or a model made here."""
+    output: Path
+    trainer: TrainerConfig
+    schedule: ScheduleConfig
+    seed: int
+    inputs: tuple[Path | str, ...] = ()
+    """What the rows were made from, for the sidecar."""
+
+
+class Training(ABC):
+    """A kind of training, with its rows."""
+
+    job: TrainingJob
+    tokenizer: Any
+    rows: Iterable[Any]
+    """All that it trains on, dicts of numbers or texts."""
+    row_counts: RowCounts
+    settings: dict[str, Any]
+    """What determines the result besides the job and the rows (JSON values)."""
+    details: dict[str, Any]
+    """For the sidecar."""
+
+    @abstractmethod
+    def make_trainer(self, folder: Path) -> Any:
+        """The Trainer, with its checkpoints in a folder."""
+
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Fill a folder with the finished model; called by every process, the main one writes."""
+        save_trained_policy(trainer, self.tokenizer, self.job.trainer, folder)
+
+    def write_sidecars(self, folder: Path, trained: dict[str, Any]) -> None:
+        """Called by the main process with the folder that holds the model until it is in place."""
+        details = {**self.details, **trained}
+        write_sidecar(self.job.output, self.job.inputs, self.row_counts, content=folder, **details)
+
+    def callback(self) -> "ProgressCallback":
+        """Shows progress."""
+        return ProgressCallback()
+
+    def fingerprint(self) -> Fingerprint:
+        """What determines the trained model."""
+        job = self.job
+        return training_fingerprint(
+            job.start,
+            self.rows,
+            trainer=job.trainer.model_dump(),
+            schedule=job.schedule.model_dump(),
+            seed=job.seed,
+            **self.settings,
         )
-    at_once = min(training.per_device_batch_size, rows)
-    if rows % at_once:
-        raise InputError(
-            f"batch_size {schedule.batch_size} is not a multiple of {at_once * processes} "
-            "(per_device_batch_size times processes); change training.per_device_batch_size"
-        )
-    accumulation = rows // at_once
-    assert processes * at_once * accumulation == schedule.batch_size
-    log.info(
-        "global batch %d = %d processes x %d rows x %d accumulation steps",
-        schedule.batch_size,
-        processes,
-        at_once,
-        accumulation,
-    )
-    sharded = shards(training)
-    if sharded:
-        log.info("weights, gradients and optimiser sharded over %d processes", processes)
-    return {
-        "output_dir": str(output_dir),
-        "seed": seed % 2**32,
-        "use_cpu": not torch.cuda.is_available(),
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": accumulation,
-        "learning_rate": schedule.learning_rate,
-        "num_train_epochs": schedule.epochs,
-        "lr_scheduler_type": schedule.schedule,
-        "warmup_steps": schedule.warmup_steps,
-        "adam_beta1": training.adam_betas[0],
-        "adam_beta2": training.adam_betas[1],
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "bf16": training.bf16,
-        # A sharded model recomputes activations inside its shards.
-        "gradient_checkpointing": training.gradient_checkpointing and not sharded,
-        "fsdp": sharded,
-        "fsdp_config": SHARDING | {"activation_checkpointing": training.gradient_checkpointing}
-        if sharded
-        else None,
-        # Or each process would accumulate the gradient of the whole model.
-        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}},
-        "ddp_find_unused_parameters": False,
-        "use_liger_kernel": torch.cuda.is_available() and find_spec("liger_kernel") is not None,
-        "logging_steps": 50,
-        "logging_nan_inf_filter": False,  # or the progress callback would never see a NaN
-        "save_strategy": "steps" if training.save_steps else "no",
-        "save_steps": training.save_steps or 0,
-        "save_total_limit": 2,  # the newest may be incomplete
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
 
 
-def shards(training: TrainerConfig) -> bool:
-    """Whether the model is sharded: configured, and there is more than one process."""
-    return training.sharding == "fsdp" and process_state().num_processes > 1
+def run_training(training: Training) -> None:
+    """Train, or resume training, and move the finished model to its output.
 
-
-def shard_policy(arguments: Any, training: TrainerConfig) -> Any:
-    """A Trainer's arguments, with what their own fields cannot say about sharding.
-
-    Gradients are summed in fp32, and outputs (losses, log-probabilities) stay as they are: by
-    default both would be rounded to bf16.
+    The sidecar gets steps, mean loss, loss curve ([step, mean loss since the step before]) and what
+    the callback adds. Exits with status 143 when a SIGTERM ended the training.
     """
-    if arguments.fsdp_plugin_args is not None:
-        from torch.distributed.fsdp import MixedPrecisionPolicy
-
-        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if training.bf16 else None,
-            reduce_dtype=torch.float32,
-            output_dtype=None,
-            cast_forward_inputs=False,
-        )
-        shard_on_cpu()
-    return arguments
-
-
-def attention_implementation(training: TrainerConfig) -> str:
-    """`attention` for transformers; `auto` is FlashAttention where it is installed, else sdpa."""
-    if training.attention != "auto":
-        return training.attention
-    flash = torch.cuda.is_available() and training.bf16 and find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"
-
-
-def lora_config(training: TrainerConfig) -> Any:
-    """peft's configuration, or None for full fine-tuning."""
-    if training.lora is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=training.lora.rank,
-        lora_alpha=training.lora.alpha,
-        lora_dropout=training.lora.dropout,
-        target_modules="all-linear",  # all but the output head
-        task_type="CAUSAL_LM",
-    )
-
-
-class ProgressCallback(TrainerCallback):
-    """Progress lines instead of progress bars; a loss that is not a number ends the run."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.progress = Progress(state.max_steps, "steps", done=state.global_step)
-        self.loss: float | None = None
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
-            self.loss = logs["loss"]
-            if not math.isfinite(self.loss):
-                raise InputError(
-                    f"training diverged: loss {self.loss} at step {state.global_step}; "
-                    "lower the stage's learning_rate"
-                )
-
-    def summary(self) -> dict[str, Any]:
-        """What the sidecar is to be told besides steps and losses (JSON values)."""
-        return {}
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.progress.advance(1, "" if self.loss is None else f", loss {self.loss:.4f}")
-
-
-class EpochOrder(TrainerCallback):
-    """Tells the sampler its epoch: a resumed Trainer on several processes fails to."""
-
-    def __init__(self, set_epoch: Callable[[int], None]):
-        self.set_epoch = set_epoch
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.set_epoch(int(state.epoch or 0))
-
-
-def train_and_save(
-    output: Path,
-    fingerprint: Callable[[], str],
-    make_trainer: Callable[[Path], Any],
-    save: Callable[[Any, Path], None],
-    sidecar: Callable[[Path, dict[str, Any]], None],
-    progress: ProgressCallback | None = None,
-) -> None:
-    """Train, or go on training, and move the finished model to `output`.
-
-    `make_trainer` gets the folder for checkpoints; `save` is called by every process with the
-    trainer and the folder to fill, for the main process to write. `sidecar` is called by the main
-    process with the folder that holds the model until then, and steps, mean loss, loss curve
-    ([step, mean loss since the step before]) and what `progress` adds. Exits with status 143 when a
-    SIGTERM ended the training.
-    """
+    output = training.job.output
     with writing(output):
-        checkpoints = Checkpoints(output, fingerprint)
-        details = checkpoints.trained()
-    if details is None:
-        _train(output, checkpoints, make_trainer, save, progress or ProgressCallback())
-        details = checkpoints.trained()
-        assert details is not None
+        checkpoints = Checkpoints(output, training.fingerprint)
+        trained = checkpoints.trained()
+    if trained is None:
+        _train(training, checkpoints)
+        trained = checkpoints.trained()
+        assert trained is not None
     else:
         log.info("%s is trained already, but was not in place", output)
     with writing(output):
-        checkpoints.finish(lambda folder: sidecar(folder, details))
+        checkpoints.finish(lambda folder: training.write_sidecars(folder, trained))
 
 
-def _train(
-    output: Path,
-    checkpoints: Checkpoints,
-    make_trainer: Callable[[Path], Any],
-    save: Callable[[Any, Path], None],
-    progress: ProgressCallback,
-) -> None:
-    """Train, or go on training, and keep the finished model; see train_and_save."""
+def _train(training: Training, checkpoints: Checkpoints) -> None:
+    """Train, or resume training, and keep the finished model; see run_training."""
     from transformers import PrinterCallback
 
-    trainer = make_trainer(checkpoints.folder)
-    ends = CheckpointCallback(checkpoints)
+    output = training.job.output
+    trainer = training.make_trainer(checkpoints.folder)
+    progress, ends = training.callback(), CheckpointCallback(checkpoints)
     trainer.remove_callback(PrinterCallback)
     if hasattr(trainer, "set_epoch"):
         trainer.add_callback(EpochOrder(trainer.set_epoch))
@@ -242,8 +143,156 @@ def _train(
         **progress.summary(),
     }
     with writing(output):
-        checkpoints.keep(lambda folder: save(trainer, folder), details)
+        checkpoints.keep(lambda folder: training.save(trainer, folder), details)
     process_state().wait_for_everyone()
+
+
+def trainer_arguments(job: TrainingJob, output_dir: Path) -> dict[str, Any]:
+    """Arguments that every Trainer of the pipeline gets.
+
+    Gradient accumulation is derived so that the global batch is the schedule's batch_size on any
+    number of processes. Raises InputError when that does not divide.
+    """
+    config, schedule = job.trainer, job.schedule
+    processes = process_state().num_processes
+    rows, rest = divmod(schedule.batch_size, processes)
+    if rest:
+        raise InputError(
+            f"batch_size {schedule.batch_size} is not a multiple of the {processes} processes; "
+            "change compute.training_processes or the stage's batch_size"
+        )
+    at_once = min(config.per_device_batch_size, rows)
+    if rows % at_once:
+        raise InputError(
+            f"batch_size {schedule.batch_size} is not a multiple of {at_once * processes} "
+            "(per_device_batch_size times processes); change trainer.per_device_batch_size"
+        )
+    accumulation = rows // at_once
+    assert processes * at_once * accumulation == schedule.batch_size
+    log.info(
+        "global batch %d = %d processes x %d rows x %d accumulation steps",
+        schedule.batch_size,
+        processes,
+        at_once,
+        accumulation,
+    )
+    sharded = shards(config)
+    if sharded:
+        log.info("weights, gradients and optimiser sharded over %d processes", processes)
+    return {
+        "output_dir": str(output_dir),
+        "seed": job.seed % 2**32,
+        "use_cpu": not torch.cuda.is_available(),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": schedule.learning_rate,
+        "num_train_epochs": schedule.epochs,
+        "lr_scheduler_type": schedule.lr_scheduler,
+        "warmup_steps": schedule.warmup_steps,
+        "adam_beta1": config.adam_betas[0],
+        "adam_beta2": config.adam_betas[1],
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.bf16,
+        # A sharded model recomputes activations inside its shards.
+        "gradient_checkpointing": config.gradient_checkpointing and not sharded,
+        "fsdp": sharded,
+        "fsdp_config": SHARDING | {"activation_checkpointing": config.gradient_checkpointing}
+        if sharded
+        else None,
+        # Or each process would accumulate the gradient of the whole model.
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}},
+        "ddp_find_unused_parameters": False,
+        "use_liger_kernel": torch.cuda.is_available() and find_spec("liger_kernel") is not None,
+        "logging_steps": 50,
+        "logging_nan_inf_filter": False,  # or the progress callback would never see a NaN
+        "save_strategy": "steps" if config.save_steps else "no",
+        "save_steps": config.save_steps or 0,
+        "save_total_limit": 2,  # the newest may be incomplete
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def shards(config: TrainerConfig) -> bool:
+    """Whether the model is sharded: configured, and there is more than one process."""
+    return config.sharding == "fsdp" and process_state().num_processes > 1
+
+
+def shard_policy(arguments: Any, config: TrainerConfig) -> Any:
+    """A Trainer's arguments, with what their own fields cannot say about sharding.
+
+    Gradients are summed in fp32, and outputs (losses, log-probabilities) stay as they are: by
+    default both would be rounded to bf16.
+    """
+    if arguments.fsdp_plugin_args is not None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if config.bf16 else None,
+            reduce_dtype=torch.float32,
+            output_dtype=None,
+            cast_forward_inputs=False,
+        )
+        shard_on_cpu()
+    return arguments
+
+
+def attention_implementation(config: TrainerConfig) -> str:
+    """`attention` for transformers; `auto` is FlashAttention where it is installed, else sdpa."""
+    if config.attention != "auto":
+        return config.attention
+    flash = torch.cuda.is_available() and config.bf16 and find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def lora_config(config: TrainerConfig) -> Any:
+    """peft's configuration, or None for full fine-tuning."""
+    if config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules="all-linear",  # all but the output head
+        task_type="CAUSAL_LM",
+    )
+
+
+class ProgressCallback(TrainerCallback):
+    """Progress lines instead of progress bars; a loss that is not a number ends the run."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.progress = Progress(state.max_steps, "steps", done=state.global_step)
+        self.loss: float | None = None
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.loss = logs["loss"]
+            if not math.isfinite(self.loss):
+                raise InputError(
+                    f"training diverged: loss {self.loss} at step {state.global_step}; "
+                    "lower the stage's learning_rate"
+                )
+
+    def summary(self) -> dict[str, Any]:
+        """What the sidecar records besides steps and losses (JSON values)."""
+        return {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.progress.advance(1, "" if self.loss is None else f", loss {self.loss:.4f}")
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the sampler its epoch: a resumed Trainer on several processes fails to."""
+
+    def __init__(self, set_epoch: Callable[[int], None]):
+        self.set_epoch = set_epoch
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.set_epoch(int(state.epoch or 0))
 
 
 def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> list[list[Any]]:
@@ -266,25 +315,25 @@ def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> lis
     return curve
 
 
-def load_policy(path: str, revision: str | None, training: TrainerConfig) -> Any:
+def load_policy(model: AnyModel, config: TrainerConfig) -> Any:
     """A causal LM for training: fp32 master weights (bf16 compute is the Trainer's).
 
     Under LoRA the weights are frozen and take the computation's own type.
     """
-    frozen = training.lora is not None and training.bf16
+    frozen = config.lora is not None and config.bf16
     return load_model(
         AutoModelForCausalLM,
-        path,
-        revision,
+        model,
         dtype=torch.bfloat16 if frozen else torch.float32,
-        attn_implementation=attention_implementation(training),
+        attn_implementation=attention_implementation(config),
     )
 
 
-def load_training_tokenizer(path: str, revision: str | None) -> Any:
+def load_training_tokenizer(model: AnyModel) -> Any:
     """The model's tokenizer. Raises InputError without a chat template or a pad token."""
-    tokenizer = models.load_tokenizer(path, revision)
+    tokenizer = models.load_tokenizer(model)
     if not tokenizer.chat_template:
+        path = ModelRef.of(model).path
         raise InputError(f"{path}: the tokenizer has no chat template; choose a chat model")
     models.check_chat_template(tokenizer)
     if tokenizer.pad_token is None:
@@ -292,29 +341,27 @@ def load_training_tokenizer(path: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def save_trained_policy(
-    trainer: Any, tokenizer: Any, training: TrainerConfig, folder: Path
-) -> None:
+def save_trained_policy(trainer: Any, tokenizer: Any, config: TrainerConfig, folder: Path) -> None:
     """`save_policy` of a trainer's model, gathered from its shards, with LoRA merged.
 
     Called by every process; the main one writes. What was computed in bf16 is saved in bf16.
     """
-    model = gathered(trainer, lambda: plain_policy(trainer.model.config, training))
+    model = gathered(trainer, lambda: plain_policy(trainer.model.config, config))
     if model is None:
         return
-    if training.lora is not None:
+    if config.lora is not None:
         model = model.merge_and_unload()
-    save_policy(model.to(torch.bfloat16) if training.bf16 else model, tokenizer, folder)
+    save_policy(model.to(torch.bfloat16) if config.bf16 else model, tokenizer, folder)
 
 
-def plain_policy(config: Any, training: TrainerConfig) -> Any:
+def plain_policy(architecture: Any, config: TrainerConfig) -> Any:
     """A policy as it is trained, without weights, for those of a sharded one."""
-    model = AutoModelForCausalLM.from_config(config)
-    if training.lora is None:
+    model = AutoModelForCausalLM.from_config(architecture)
+    if config.lora is None:
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, lora_config(training))
+    return get_peft_model(model, lora_config(config))
 
 
 def gathered(trainer: Any, make: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ import importlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,12 +21,10 @@ from snakemake.cli import parse_config
 
 from dpa.config.load import load_config
 from dpa.errors import InputError
-from tests.forkserver import HEAVY, LIGHT, ForkServer
-from tests.stages import METHOD, TINY, Command, add_experiment, of, planned_commands
+from tests.support.script_processes import HEAVY, LIGHT, processes
 
 RUN = "results/tiny"
-METHODS = "methods: [dpa, sft, dpo, rsf, reward_soup, ppo]"
-ARC = '{"law": "arc", "from_degrees": -45, "to_degrees": 0}'
+ARC = '{"distribution": "arc", "from_degrees": -45, "to_degrees": 0}'
 
 # --- Configuration ---------------------------------------------------------------------------
 
@@ -49,13 +47,13 @@ CONFIG = [
     ("no objectives", "objectives=[]", "objectives: List should have at least 1 item"),
     (
         "neither true nor false",
-        "training={bf16: maybe}",
-        "training.bf16: Input should be a",
+        "trainer={bf16: maybe}",
+        "trainer.bf16: Input should be a",
     ),
-    ("too few values", "training={adam_betas: [0.9]}", "training.adam_betas"),
-    ("NaN", "sft={training: {learning_rate: nan}}", "sft.training.learning_rate: Input should be"),
-    ("infinity", "sft={training: {learning_rate: inf}}", "sft.training.learning_rate: Input shou"),
-    ("negative rate", "sft={training: {learning_rate: -1}}", "sft.training.learning_rate: Input"),
+    ("too few values", "trainer={adam_betas: [0.9]}", "trainer.adam_betas"),
+    ("NaN", "sft={schedule: {learning_rate: nan}}", "sft.schedule.learning_rate: Input should be"),
+    ("infinity", "sft={schedule: {learning_rate: inf}}", "sft.schedule.learning_rate: Input shou"),
+    ("negative rate", "sft={schedule: {learning_rate: -1}}", "sft.schedule.learning_rate: Input"),
     ("temperature 0", "sampling={temperature: 0}", "sampling.temperature: Input should be greater"),
     ("replay of everything", "dpa={replay_fraction: 1}", "dpa.replay_fraction: Input should be le"),
     (
@@ -71,11 +69,11 @@ CONFIG = [
     ("too few weights", "scalar_direction=[1.0]", "scalar_direction: direction [1.0] has 1 weig"),
     ("angle out of range", "directions={from_degrees: -100}", "directions.arc.from_degrees: Input"),
     ("angles reversed", "directions={from_degrees: 0, to_degrees: -45}", "from_degrees must be b"),
-    ("unknown law", "directions={law: spiral}", "directions: Input tag 'spiral'"),
+    ("unknown distribution", "directions={distribution: spiral}", "directions: Input tag 'spiral'"),
     (
-        "law of three objectives for two",
-        "directions={law: wedge, from_degrees: -45, to_degrees: 45}",
-        "directions.law: wedge is for exactly 3 objectives, there are 2",
+        "distribution of three objectives for two",
+        "directions={distribution: wedge, from_degrees: -45, to_degrees: 45}",
+        "directions.distribution: wedge is for exactly 3 objectives, there are 2",
     ),
     (
         "unknown output",
@@ -87,7 +85,7 @@ CONFIG = [
         "objectives=[{name: a, outputs: {helpsteer-verbosity: nan}}]",
         "objectives.0.outputs.helpsteer-verbosity: Input should be a finite number",
     ),
-    ("unknown method", "methods=[dpa,ppoo]", "methods.1: Input should be 'dpa', 'sft'"),
+    ("unknown method", "methods=[dpa,ppoo]", "methods.1: Input should be 'dpa', 'steerlm'"),
     ("share above 1", "data={max_dropped_fraction: 1.5}", "data.max_dropped_fraction: Input shou"),
     ("training without validation prompts", "data={validation_prompts: []}", "give both train_pr"),
     (
@@ -157,7 +155,7 @@ def test_experiment_file(tmp_path, monkeypatch, content, message):
     for name in ("config.yaml",):
         shutil.copy(Path(__file__).parents[2] / name, tmp_path / name)
     (tmp_path / "mine.yaml").write_bytes(content)
-    monkeypatch.setattr("dpa.config.load.ROOT", tmp_path)
+    monkeypatch.setattr("dpa.config.load.CLONE", tmp_path)
     found = refused({"experiment": str(tmp_path / "mine.yaml")})
     assert message in found
     assert ".yaml" in found
@@ -339,8 +337,8 @@ PREPARE = [
          ("helpsteer/train.jsonl:2: no column 'coherence'; columns found: prompt, response",)),
     Case("NaN", "prepare_data", line(HS, 3, lambda r: '{"prompt": "a", "response": NaN}'),
          ("helpsteer/train.jsonl:3", "JSON has no NaN or Infinity: write null")),
-    Case("last line cut off", "prepare_data", content(UF, lambda b: b[:-40]),
-         ("ultrafeedback.jsonl:44", "the line is cut off: make the file again")),
+    Case("last line truncated", "prepare_data", content(UF, lambda b: b[:-40]),
+         ("ultrafeedback.jsonl:44", "the line is truncated: make the file again")),
     Case("two objects on a line", "prepare_data",
          content(UF, lambda b: b.replace(b"}\n", b"}", 1)), ("ultrafeedback.jsonl:1", "trailing")),
     Case("blank line", "prepare_data", content(UF, lambda b: b + b"\n"),
@@ -421,7 +419,7 @@ TABLES = [
          lambda run: (run / "mine.parquet").write_bytes(b"PAR1 no"),
          ("mine.parquet: not a readable parquet file",),
          options={"data": table(f"{RUN}/mine.parquet")}),
-    Case("an archive cut off", "prepare_data",
+    Case("an archive truncated", "prepare_data",
          lambda run: (run / "mine.jsonl.gz").write_bytes(
              gzip.compress(b'{"prompt": "a", "response": "b"}\n' * 99)[:-20]),
          ("mine.jsonl.gz: cannot be read",), options={"data": table(f"{RUN}/mine.jsonl.gz")}),
@@ -441,8 +439,8 @@ SAMPLE = [
          and line(D2, 1, lambda r: r.update(prompt="Describe the otter. " * 50_000))(run),
          ("are longer than sampling.max_prompt_tokens", "raise it"), "weights", {"shard": "1"}),
     Case("no prompts", "sample_responses", write(D2, b""), ("d2.jsonl: no prompts",), "weights"),
-    Case("a prompt file cut off", "sample_responses", content(D2, lambda b: b[:-30]),
-         ("d2.jsonl:8", "cut off"), "weights"),
+    Case("a prompt file truncated", "sample_responses", content(D2, lambda b: b[:-30]),
+         ("d2.jsonl:8", "truncated"), "weights"),
     Case("a prompt without its id", "sample_responses", line(D2, 3, lambda r: r.pop("prompt_id")),
          ("d2.jsonl:3", "missing required field `prompt_id`"), "weights"),
     Case("no policy", "sample_responses", lambda run: shutil.rmtree(run / POLICY),
@@ -470,7 +468,7 @@ SAMPLE = [
          (f"{POLICY}: cannot load the", "nope"), "weights"),
     Case("a broken tokenizer", "sample_responses", write(f"{POLICY}/tokenizer.json", b"{}"),
          (f"{POLICY}: cannot load the tokenizer", "give a complete checkpoint"), "weights"),
-    Case("weights cut off", "sample_responses",
+    Case("weights truncated", "sample_responses",
          content(f"{POLICY}/model.safetensors", lambda b: b[:5000]),
          (f"{POLICY}: cannot load the weights", "give a complete checkpoint"), None),
     Case("no weights", "sample_responses", delete(f"{POLICY}/model.safetensors"),
@@ -483,17 +481,17 @@ SAMPLE = [
          (f"{POLICY}: predicts NaN or infinity; its training has diverged",), None),
     Case("a hub model that is not here, offline", "sample_responses", unchanged,
          ("org/nowhere: cannot load the tokenizer", "downloaded beforehand"), "weights",
-         {"policy": "org/nowhere", "revision": "0" * 40}),
-    Case("an unknown law", "sample_responses", unchanged, ("--directions", "spiral"),
-         options={"directions": '{"law": "spiral"}'}),
+         {"policy": f"org/nowhere@{'0' * 40}"}),
+    Case("an unknown distribution", "sample_responses", unchanged, ("--directions", "spiral"),
+         options={"directions": '{"distribution": "spiral"}'}),
     Case("no JSON", "sample_responses", unchanged, ("--sampling", "Expecting"),
          options={"sampling": "{temperature: 1}"}),
-    Case("a law for three objectives", "sample_responses", unchanged,
+    Case("a distribution for three objectives", "sample_responses", unchanged,
          ("direction", "3 weights", "2 objectives"), "weights",
-         {"directions": '{"law": "wedge", "from_degrees": -45, "to_degrees": 45}'}),
+         {"directions": '{"distribution": "wedge", "from_degrees": -45, "to_degrees": 45}'}),
     Case("a fixed direction that is not a unit vector", "select_responses", unchanged,
          ("--directions", "nearest unit vector: 0.7071,-0.7071"),
-         options={"directions": '{"law": "fixed", "direction": [0.8, -0.8]}'}),
+         options={"directions": '{"distribution": "fixed", "direction": [0.8, -0.8]}'}),
     Case("a shard that there is not", "sample_responses", unchanged,
          ("shard 5 of 2: give a shard from 0 to 1",), options={"shard": "5"}),
     Case("broken conditions", "sample_responses", content(CONDITIONS, lambda b: b[:-9]),
@@ -514,8 +512,8 @@ SCORE = [
     Case("a sample without its response", "score_responses",
          line(SAMPLED, 2, lambda r: r.pop("response")),
          ("sampled/0.jsonl:2", "missing required field `response`")),
-    Case("samples cut off", "score_responses", content(SAMPLED, lambda b: b[:-30]),
-         ("sampled/0.jsonl:24", "cut off")),
+    Case("samples truncated", "score_responses", content(SAMPLED, lambda b: b[:-30]),
+         ("sampled/0.jsonl:24", "truncated")),
     Case("samples of other prompts", "score_responses",
          line(SAMPLED, 5, lambda r: r.update(prompt_id="0" * 16)),
          ("sampled/0.jsonl:5: prompt 0000000000000000 is not in the prompt file", "delete them")),
@@ -556,7 +554,7 @@ SCORE = [
          (f"{RM}: the checkpoint lacks 1 of the tensors", "score.weight"), None),
     Case("no reward model", "score_responses", lambda run: shutil.rmtree(run / RM),
          (f"{RM}: cannot load the configuration: no such folder",), "weights"),
-    Case("a reward model cut off", "annotate_responses",
+    Case("a reward model truncated", "annotate_responses",
          content(f"{RM}/model.safetensors", lambda b: b[:-100]),
          (f"{RM}: cannot load the weights", "give a complete checkpoint"), None),
     Case("a reward model that has diverged", "score_responses",
@@ -570,7 +568,7 @@ SCORE = [
          line(RATINGS, 2, lambda r: r.update(attributes={"helpsteer-verbosity": 101})),
          ("ratings.jsonl:2", "100")),
     Case("samples without prompts", "score_responses", unchanged,
-         ("samples need both --prompts and --objectives",), options={"prompts": None}),
+         ("give either --samples with their --prompts, or --table",), options={"prompts": None}),
 ]  # fmt: skip
 
 
@@ -607,8 +605,8 @@ SELECT = [
          ("scored/0.jsonl: prompt", "3 rewards", "2 objectives")),
     Case("rewards that are text", "select_responses",
          line(SCORED, 4, lambda r: r.update(rewards=["1", "2"])), ("scored/0.jsonl:4", "float")),
-    Case("scores cut off", "select_responses", content(SCORED, lambda b: b[:-9]),
-         ("scored/0.jsonl:24", "cut off")),
+    Case("scores truncated", "select_responses", content(SCORED, lambda b: b[:-9]),
+         ("scored/0.jsonl:24", "truncated")),
     Case("scores that are not UTF-8", "select_responses",
          content(SCORED, lambda b: b.replace(b'"response":"', b'"response":"\xff', 1)),
          ("scored/0.jsonl:1", "'utf-8' codec can't decode")),
@@ -629,8 +627,8 @@ SELECT = [
          ("scored/1.jsonl: prompt", "is out of order or in two shards; delete the shards")),
     Case("a prompt twice", "select_responses", double(D2, 3),
          ("d2.jsonl:4: prompt", "is there already, in line 3")),
-    Case("annotations cut off", "select_responses", content(ANNOTATED, lambda b: b[:-9]),
-         ("annotations/0.jsonl:", "cut off")),
+    Case("annotations truncated", "select_responses", content(ANNOTATED, lambda b: b[:-9]),
+         ("annotations/0.jsonl:", "truncated")),
     Case("annotations with NaN", "select_responses",
          line(ANNOTATED, 1, lambda r: json.dumps(r | {"rewards": [float("nan"), 1.0]})),
          ("annotations/0.jsonl:1", "JSON has no NaN")),
@@ -662,9 +660,9 @@ TRAIN_CASES = [
     Case("all rows too long", "finetune_policy", unchanged,
          ("no rows to train on", "longer than max_length"), "weights",
          {"schedule": '{"learning_rate": 1e-3, "epochs": 1, "batch_size": 4, "warmup_steps": 0, '
-                      '"schedule": "cosine", "max_length": 3}'}),
-    Case("selected rows cut off", "finetune_policy", content(SELECTED, lambda b: b[:-20]),
-         ("selected.jsonl:19", "cut off"), "weights"),
+                      '"lr_scheduler": "cosine", "max_length": 3}'}),
+    Case("selected rows truncated", "finetune_policy", content(SELECTED, lambda b: b[:-20]),
+         ("selected.jsonl:19", "truncated"), "weights"),
     Case("no chat template", "finetune_policy", no_template(SFT),
          (f"{SFT}: the tokenizer has no chat template",), "weights"),
     Case("a template that drops the system message", "finetune_policy",
@@ -672,7 +670,7 @@ TRAIN_CASES = [
          (f"{SFT}: the chat template leaves the system prompt out",), "weights"),
     Case("a template that refuses it", "finetune_policy", template(SFT, REFUSES_SYSTEM),
          (f"{SFT}: the chat template", "System role not supported"), "weights"),
-    Case("an SFT policy cut off", "finetune_policy",
+    Case("an SFT policy truncated", "finetune_policy",
          content(f"{SFT}/model.safetensors", lambda b: b[:999]),
          (f"{SFT}: cannot load the weights", "give a complete checkpoint"), None),
     Case("ratings of an unknown attribute", "train_reward_model",
@@ -684,7 +682,7 @@ TRAIN_CASES = [
          ("no labelled ratings to train on",), "weights"),
     Case("longer inputs than the base model holds", "train_reward_model",
          settings(f"{BASE}/config.json", max_position_embeddings=100),
-         (f"{BASE}: holds 100 tokens, fewer than reward_model.training.max_length", "lower"), None),
+         (f"{BASE}: holds 100 tokens, fewer than reward_model.schedule.max_length", "lower"), None),
     Case("no pairs", "train_dpo", write("dpo/pairs.jsonl", b""), ("no pairs to train on",),
          "weights"),
     Case("a pair that is no preference", "train_dpo",
@@ -699,11 +697,11 @@ TRAIN_CASES = [
     Case("a batch that does not divide", "train_sft", unchanged,
          ("batch_size", "per_device_batch_size"), None,
          {"schedule": '{"learning_rate": 1e-3, "epochs": 1, "batch_size": 33, "warmup_steps": 0, '
-                      '"schedule": "cosine", "max_length": 256}'}),
+                      '"lr_scheduler": "cosine", "max_length": 256}'}),
     Case("an expert is missing", "evaluate_soup",
          lambda run: shutil.rmtree(run / "rsf/100_0/iter1/policy"),
          ("rsf/100_0/iter1/policy: no such folder; train the expert first",), "weights"),
-    Case("an expert cut off", "evaluate_soup",
+    Case("an expert truncated", "evaluate_soup",
          content("rsf/100_0/iter1/policy/model.safetensors", lambda b: b[:999]),
          ("rsf/100_0/iter1/policy/model.safetensors", "copy or save the checkpoint again"), None),
     Case("a grid that is no JSON", "evaluate_policy", unchanged, ("--grid",), None,
@@ -724,14 +722,14 @@ def other_table(run: Path) -> None:
     pd.DataFrame({"iteration": [1]}).to_parquet(run / "evaluation/prompt_rewards.parquet")
 
 
-DPA2 = {"responses": f"{RUN}/evaluation/scored/dpa-2.jsonl"}
+DPA2 = {"scored": f"{RUN}/evaluation/scored/dpa-2.jsonl"}
 REPORT = [
     Case("scores of other prompts", "collect_validation_rewards",
          line("evaluation/scored/dpa-2.jsonl", 1, lambda r: r.update(prompt_id="0" * 16)),
          ("dpa-2.jsonl", "is not in the prompt file"), options=DPA2),
-    Case("evaluated scores cut off", "collect_validation_rewards",
-         content("evaluation/scored/dpa-2.jsonl", lambda b: b[:-9]), ("dpa-2.jsonl:12", "cut off"),
-         options=DPA2),
+    Case("evaluated scores truncated", "collect_validation_rewards",
+         content("evaluation/scored/dpa-2.jsonl", lambda b: b[:-9]),
+         ("dpa-2.jsonl:12", "truncated"), options=DPA2),
     Case("a figure of an empty table", "plot_pareto_front",
          write("evaluation/prompt_rewards.parquet", b""),
          ("prompt_rewards.parquet", "rerun collect_validation_rewards"), None),
@@ -744,45 +742,19 @@ CASES = [*PREPARE, *TABLES, *SAMPLE, *SCORE, *SELECT, *TRAIN_CASES, *REPORT]
 
 #: What a command writes, where that is not --output alone.
 OUTPUTS = {
-    "prepare_data": ("ratings", "d1", "d2", "validation"),
-    "evaluate_policy": ("sampled", "scored"),
-    "evaluate_soup": ("sampled", "scored"),
-    "train_ppo": ("output", "history"),
-    "collect_validation_rewards": ("output", "by-prompt"),
-    "plot_pareto_front": ("output-dir",),
+    "prepare_data": ("output-ratings", "output-d1", "output-d2", "output-validation"),
+    "evaluate_policy": ("output-samples", "output-scored"),
+    "evaluate_soup": ("output-samples", "output-scored"),
+    "train_ppo": ("output", "output-history"),
+    "collect_validation_rewards": ("output", "output-by-prompt"),
+    "plot_pareto_front": ("output-figures",),
 }
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[ForkServer, ForkServer]]:
-    """One without torch, one with all that models need."""
-    both = ForkServer(LIGHT), ForkServer(HEAVY)
-    yield both
-    for server in both:
-        server.close()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, servers) -> tuple[Path, list[Command]]:
-    """A finished miniature run and its commands."""
-    folder = add_experiment(tmp_path_factory.mktemp("finished"), "tiny", TINY, METHODS)
-    commands = planned_commands(folder, "--config", "experiment=tiny")
-    wanted = {case.script for case in CASES}
-    for command in commands:
-        evaluated = command.script == "evaluate_policy" and "dpa-2" in command.log
-        if command.script not in (*METHOD, "pair_ratings") and not evaluated:
-            continue
-        done = servers[1].run(command.script, command.arguments, folder)
-        assert done.code == 0, done.output
-    assert wanted <= {command.script for command in commands}
-    return folder, commands
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.script}: {case.what}")
-def test_bad_input(case: Case, finished, servers, tmp_path):
-    folder, commands = finished
+def test_bad_input(case: Case, finished_run, tmp_path):
     run = tmp_path / RUN
-    shutil.copytree(folder / RUN, run)
+    shutil.copytree(finished_run.folder / RUN, run)
     parts = {
         "annotate_responses": "/0",
         "sample_responses": "dpa/iter2-0",
@@ -791,8 +763,8 @@ def test_bad_input(case: Case, finished, servers, tmp_path):
         "finetune_policy": "dpa/iter2",
     }
     part = case.part or parts.get(case.script, "")
-    command = of(commands, case.script, part).changed(**case.options)
-    environment = {"HF_HUB_OFFLINE": "1"} if "revision" in case.options else {}
+    command = finished_run.command(case.script, part).changed(**case.options)
+    environment = {"HF_HUB_OFFLINE": "1"} if "@" in (case.options.get("policy") or "") else {}
     if case.before == "weights":
         # Whoever reads these before the mistake is found says something else.
         for weights in run.rglob("*.safetensors"):
@@ -803,10 +775,9 @@ def test_bad_input(case: Case, finished, servers, tmp_path):
         shutil.rmtree(output, ignore_errors=True)
         output.unlink(missing_ok=True)
     before = set(tmp_path.rglob("*"))
-    light, heavy = servers
     # Offline is what huggingface_hub reads when it is imported.
-    server = light if case.before == "torch" or environment else heavy
-    done = server.run(command.script, command.arguments, tmp_path, environment=environment)
+    start = processes(LIGHT if case.before == "torch" or environment else HEAVY)
+    done = start.run(command.script, command.arguments, tmp_path, environment=environment)
 
     assert done.code == 2, done.output
     message = said(done.output)
@@ -832,9 +803,10 @@ def said(output: str) -> str:
     return ours[0]
 
 
-def test_rules_and_scripts_agree_on_options(finished):
+def test_rules_and_scripts_agree_on_options(finished_run):
     """Every option of every planned command is one of its script's."""
-    for command in finished[1]:
+    assert {case.script for case in CASES} <= {c.script for c in finished_run.commands}
+    for command in finished_run.commands:
         app = importlib.import_module(f"scripts.{command.script}").app
         known = {name for p in typer.main.get_command(app).params for name in p.opts}
         used = {a.partition("=")[0] for a in command.arguments if re.match(r"--[a-z]", a)}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dpa.artefacts.jsonl import read_jsonl
-from dpa.config.load import ROOT
 from dpa.records import Prompt, Rating, Record
+from dpa.runtime.run_environment import CLONE
 from dpa.text.prompts import prompt_id
 
 OUTPUTS: dict[str, type[Record]] = {
@@ -35,10 +35,10 @@ def run(folder: Path, data: dict[str, Any], seed: int = 0) -> subprocess.Complet
         "drop_sources": ["truthful_qa"],
         "max_dropped_fraction": 0.05,
     }
-    options = [f"--{name}={folder / name}.jsonl" for name in OUTPUTS]
+    options = [f"--output-{name}={folder / name}.jsonl" for name in OUTPUTS]
     command = [sys.executable, "-m", "scripts.prepare_data", f"--data={json.dumps(whole | data)}"]
     return subprocess.run(
-        [*command, f"--seed={seed}", *options], cwd=ROOT, capture_output=True, text=True
+        [*command, f"--seed={seed}", *options], cwd=CLONE, capture_output=True, text=True
     )
 
 
@@ -316,5 +316,5 @@ class TestErrors:
 def test_help_is_light():
     heavy = "torch", "transformers", "pandas", "numpy", "datasets", "pyarrow"
     code = f"import sys, scripts.prepare_data; print(*sorted(set({heavy}) & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
     assert result.stdout == "\n"

@@ -20,7 +20,7 @@ from dpa.reward import score_samples as score_files
 from dpa.reward.transformers_scorer import TransformersScorer
 from dpa.text.prompts import prompt_id
 from scripts import annotate_responses, evaluate_reward_model, score_responses
-from tests.tiny_models import NAMES, WORDS, PlainModel, make_reward_model
+from tests.support.tiny_models import NAMES, WORDS, PlainModel, make_reward_model
 
 OBJECTIVES = [
     ObjectiveConfig(name="helpfulness", outputs={"quality": 0.5, "style": 0.5}),
@@ -92,7 +92,7 @@ def job(model, tmp_path, monkeypatch):
             score_responses,
             monkeypatch,
             reward_model=reward_model,
-            input=tmp_path / f"{name}-sampled.jsonl",
+            samples=tmp_path / f"{name}-sampled.jsonl",
             prompts=tmp_path / "d1.jsonl",
             objectives=OBJECTIVES_JSON,
             tokens_per_batch=300,
@@ -184,15 +184,18 @@ def test_empty_shard(job):
     assert job([], "empty").read_bytes() == b""
 
 
-def test_prompts_need_objectives(model, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="--objectives"):
+@pytest.mark.parametrize(
+    "given", [(), ("samples",), ("table", "prompts"), ("samples", "prompts", "table")], ids=str
+)
+def test_samples_need_prompts_and_tables_stand_alone(model, tmp_path, monkeypatch, given):
+    files = {name: tmp_path / f"{name}.jsonl" for name in given}
+    with pytest.raises(InputError, match="either --samples with their --prompts, or --table"):
         run(
             score_responses,
             monkeypatch,
             reward_model=model,
-            input=tmp_path / "in.jsonl",
-            prompts=tmp_path / "d1.jsonl",
             output=tmp_path / "out.jsonl",
+            **files,
         )
 
 
@@ -233,7 +236,7 @@ def test_tables_keep_rows_and_order(model, tmp_path, monkeypatch, source, target
         score_responses,
         monkeypatch,
         reward_model=model,
-        input=tmp_path / source,
+        table=tmp_path / source,
         output=tmp_path / target,
     )
     scored = read_frame(tmp_path / target)
@@ -255,7 +258,7 @@ def test_chat_turns_and_other_column_names(model, tmp_path, monkeypatch):
         score_responses,
         monkeypatch,
         reward_model=model,
-        input=tmp_path / "in.jsonl",
+        table=tmp_path / "in.jsonl",
         output=tmp_path / "out.csv",
         prompt_column="q",
         response_column="a",
@@ -282,7 +285,7 @@ def test_bad_tables(model, tmp_path, monkeypatch, rows, message):
             score_responses,
             monkeypatch,
             reward_model=model,
-            input=tmp_path / "in.jsonl",
+            table=tmp_path / "in.jsonl",
             output=tmp_path / "out.jsonl",
         )
     assert not (tmp_path / "out.jsonl").exists()
@@ -399,7 +402,7 @@ def test_too_many_cut_annotations_stop_before_the_first_is_scored(model, tmp_pat
         rating.response = "badgers " * 1000
     write_jsonl(tmp_path / "ratings.jsonl", ratings)
     write_jsonl(tmp_path / "d1.jsonl", prompts)
-    with pytest.raises(InputError, match=r"texts were cut .*limits\.max_truncated_fraction"):
+    with pytest.raises(InputError, match=r"texts were truncated .*limits\.max_truncated_fraction"):
         run(
             annotate_responses,
             monkeypatch,
@@ -422,9 +425,9 @@ def test_evaluation_writes_the_contracted_columns(model, tmp_path, monkeypatch):
         monkeypatch,
         reward_model=model,
         ratings=tmp_path / "ratings.jsonl",
-        metrics=tmp_path / "metrics.csv",
-        ranking=tmp_path / "ranking.csv",
-        predictions=tmp_path / "predictions.parquet",
+        output_metrics=tmp_path / "metrics.csv",
+        output_ranking=tmp_path / "ranking.csv",
+        output_predictions=tmp_path / "predictions.parquet",
     )
     predictions = pd.read_parquet(tmp_path / "predictions.parquet")
     assert list(predictions) == ["attribute", "prompt", "label", "predicted"]
@@ -445,7 +448,7 @@ def test_evaluation_needs_held_out_ratings(model, tmp_path, monkeypatch):
             monkeypatch,
             reward_model=model,
             ratings=tmp_path / "ratings.jsonl",
-            metrics=tmp_path / "metrics.csv",
-            ranking=tmp_path / "ranking.csv",
-            predictions=tmp_path / "predictions.parquet",
+            output_metrics=tmp_path / "metrics.csv",
+            output_ranking=tmp_path / "ranking.csv",
+            output_predictions=tmp_path / "predictions.parquet",
         )

@@ -1,12 +1,14 @@
 """A finished miniature run to break, and the numbers that the suite ends with."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.laboratory import Laboratory
-from tests.stages import FRONT, METHOD
+from tests.conftest import made_once
+from tests.support.finished_run import FinishedRun
+from tests.support.rule_commands import FRONT, METHOD
 
 #: Four chunks of sampling in each shard. Reward Soup needs the experts of RSF.
 OVERLAY = """
@@ -15,13 +17,14 @@ sampling: {prompts_per_chunk: 1}
 """
 
 
-@pytest.fixture(scope="module")
-def laboratory(tmp_path_factory) -> Iterator[Laboratory]:
-    """The undisturbed run."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    laboratory = Laboratory.build(folder, OVERLAY, (*METHOD, *FRONT))
-    yield laboratory
-    laboratory.server.close()
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> FinishedRun:
+    """The undisturbed run, from raw data to figure 4; not to be changed."""
+
+    def make(folder: Path) -> None:
+        FinishedRun.build(folder, OVERLAY, lambda command: command.script in (*METHOD, *FRONT))
+
+    return FinishedRun.load(made_once(tmp_path_factory, "undisturbed", make))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Whatever the moment: an artefact is whole or not there, the same command complet
 those of the undisturbed run, and at most one chunk is done again for each kill.
 """
 
-import os
 import random
 import signal
 import time
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injections import TRACE
-from tests.laboratory import Laboratory, artefacts, contents, remove
+from tests.support.faults import TRACE
+from tests.support.finished_run import FinishedRun, artefacts, contents, remove
 
 #: (script, part of the log's path, kills), in the order in which they need each other.
 STAGES = [
@@ -38,11 +37,11 @@ def test_there_are_enough_kills():
     assert sum(kills for *_, kills in STAGES) >= 30
 
 
-def whole_or_absent(laboratory: Laboratory, command, folder: Path) -> None:
+def whole_or_absent(finished_run: FinishedRun, command, folder: Path) -> None:
     for artefact in artefacts(command):
         if (folder / artefact).exists():
-            found, expected = contents(folder / artefact), contents(laboratory.folder / artefact)
-            if "--output-dir" in command.arguments:  # its files are, one by one
+            found, expected = contents(folder / artefact), contents(finished_run.folder / artefact)
+            if "--output-figures" in command.arguments:  # its files are, one by one
                 found = {name: data for name, data in found.items() if ".partial" not in name}
                 expected = {name: data for name, data in expected.items() if name in found}
             assert found == expected, artefact
@@ -56,28 +55,28 @@ def complete(command, folder: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def survivor(laboratory, tmp_path_factory) -> Path:
+def survivor(finished_run, tmp_path_factory) -> Path:
     """The run in which every stage of STAGES is killed, one after the other."""
-    stages = [laboratory.command(script, part) for script, part, _ in STAGES]
-    return laboratory.copy(tmp_path_factory.mktemp("survivor"), without=stages)
+    stages = [finished_run.command(script, part) for script, part, _ in STAGES]
+    return finished_run.copy(tmp_path_factory.mktemp("survivor"), without=stages)
 
 
 @pytest.mark.parametrize(("script", "part", "kills"), STAGES)
-def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script, part, kills):
-    command = laboratory.command(script, part)
+def test_a_killed_stage_completes(finished_run, survivor, count, tmp_path, script, part, kills):
+    command = finished_run.command(script, part)
     moments = random.Random(f"{script} {part}")
-    seconds = laboratory.seconds[command.log]
+    seconds = finished_run.seconds[command.log]
     trace = tmp_path / "trace"
     trace.touch()
-    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
+    options = {"fault": "tests.support.faults:trace", "environment": {TRACE: str(trace)}}
     killed = finished = 0
     while killed < kills:
         assert finished <= 8 * kills, "the stage ends before it can be killed"
-        job = laboratory.server.start(script, command.arguments, survivor, **options)
+        job = finished_run.processes.start(script, command.arguments, survivor, **options)
         time.sleep(moments.uniform(0, seconds))
         job.kill()
         ended = job.wait()
-        whole_or_absent(laboratory, command, survivor)
+        whole_or_absent(finished_run, command, survivor)
         if ended.code == -signal.SIGKILL and not complete(command, survivor):
             killed += 1
         else:  # faster than the kill, or killed while it ended with all done
@@ -85,14 +84,14 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
             finished += 1
             seconds *= 0.8
             remove(command, survivor)
-    done = laboratory.run(command, survivor, **options)
+    done = finished_run.run(command, survivor, **options)
     assert done.code == 0, done.output
     if script in CHUNK:
         # Sampling has a prompt in a chunk, scoring calls for each prompt; a shard has four.
         least = 4 * (finished + 1)
         assert least <= trace.stat().st_size <= least + killed * CHUNK[script]
     assert not list(survivor.rglob("*.partial*"))
-    count(kills=killed, bytes=laboratory.same(command, survivor), lost=0)
+    count(kills=killed, bytes=finished_run.same(command, survivor), lost=0)
 
 
 @pytest.mark.parametrize(
@@ -103,43 +102,43 @@ def test_a_killed_stage_completes(laboratory, survivor, count, tmp_path, script,
         ("finetune_policy", "dpa/iter2"),
     ],
 )
-def test_killed_between_an_artefact_and_its_sidecar(laboratory, tmp_path, count, script, part):
+def test_killed_between_an_artefact_and_its_sidecar(finished_run, tmp_path, count, script, part):
     """Nothing is sampled, scored or trained again."""
-    command = laboratory.command(script, part)
-    folder = laboratory.copy(tmp_path, without=[command])
-    kill = "tests.faults.injections:killed_before_the_sidecar"
-    assert laboratory.run(command, folder, fault=kill).code == -signal.SIGKILL
+    command = finished_run.command(script, part)
+    folder = finished_run.copy(tmp_path, without=[command])
+    kill = "tests.support.faults:killed_before_the_sidecar"
+    assert finished_run.run(command, folder, fault=kill).code == -signal.SIGKILL
     trace = tmp_path / "trace"
     trace.touch()
-    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
-    again = laboratory.run(command, folder, **options)
+    options = {"fault": "tests.support.faults:trace", "environment": {TRACE: str(trace)}}
+    again = finished_run.run(command, folder, **options)
     assert again.code == 0, again.output
     assert trace.stat().st_size == 0
     if script == "finetune_policy":
         assert "is trained already" in again.output
         assert " steps" not in again.output
     sidecar = command.value("--output") + ".meta.json"
-    assert (folder / sidecar).read_bytes() == (laboratory.folder / sidecar).read_bytes()
-    count(kills=1, bytes=laboratory.same(command, folder), lost=0)
+    assert (folder / sidecar).read_bytes() == (finished_run.folder / sidecar).read_bytes()
+    count(kills=1, bytes=finished_run.same(command, folder), lost=0)
 
 
 @pytest.mark.parametrize("script", ["sample_responses", "finetune_policy"])
-def test_sigterm_ends_a_stage_at_once(laboratory, tmp_path, count, script):
+def test_sigterm_ends_a_stage_at_once(finished_run, tmp_path, count, script):
     """As a scheduler sends it, some seconds before SIGKILL."""
     part = "dpa/iter2-0" if script == "sample_responses" else "dpa/iter2"
-    command = laboratory.command(script, part)
-    folder = laboratory.copy(tmp_path, without=[command])
+    command = finished_run.command(script, part)
+    folder = finished_run.copy(tmp_path, without=[command])
     trace = tmp_path / "trace"
     trace.touch()
-    options = {"fault": "tests.faults.injections:trace", "environment": {TRACE: str(trace)}}
-    job = laboratory.server.start(script, command.arguments, folder, **options)
+    options = {"fault": "tests.support.faults:trace", "environment": {TRACE: str(trace)}}
+    job = finished_run.processes.start(script, command.arguments, folder, **options)
     while "training on" not in job.log.read_text() and not trace.stat().st_size:
         time.sleep(0.002)
     asked = time.monotonic()
-    os.kill(job.pid, signal.SIGTERM)
+    job.terminate()
     assert job.wait().code != 0
     assert time.monotonic() - asked < 20
-    whole_or_absent(laboratory, command, folder)
-    done = laboratory.run(command, folder)
+    whole_or_absent(finished_run, command, folder)
+    done = finished_run.run(command, folder)
     assert done.code == 0, done.output
-    count(faults=1, bytes=laboratory.same(command, folder), lost=0)
+    count(faults=1, bytes=finished_run.same(command, folder), lost=0)

@@ -3,8 +3,8 @@
 The world and its data are the quickstart's, small; the models that the iteration starts from are
 tiny and random, for training them would take longer than all the rest. What is submitted is real.
 
-Runs with DPA_SLURM_TESTS=1, as root, with the packages that tests/slurm/cluster.py names. Where one
-of them is missing it is skipped, except in CI (CI=true).
+Runs with DPA_SLURM_TESTS=1, as root, with the packages that tests/support/slurm_cluster.py
+names. Where one of them is missing it is skipped, except in CI (CI=true).
 """
 
 import os
@@ -19,12 +19,14 @@ import pytest
 import yaml
 
 from dpa.artefacts.jsonl import decode_lines, write_jsonl
-from dpa.config.load import ROOT
 from dpa.records import Annotation, Rating
-from tests.slurm import cluster
-from tests.tiny_models import make_reward_model
-from tests.tiny_policies import make_policy, make_tokenizer
-from tests.workflow.helpers import command, copy_repository, environment, snakemake
+from dpa.runtime.run_environment import CLONE
+from tests.support import slurm_cluster as cluster
+from tests.support.own_data import TARGET, add_own_data, rated
+from tests.support.snakemake_runs import command, copy_repository, environment, snakemake
+from tests.support.tiny_models import make_chat_tokenizer, make_policy, make_reward_model
+
+pytestmark = pytest.mark.slurm
 
 SHARDS = 3
 #: Decodes one response at a time, one prompt per chunk: slow enough to be killed on the way.
@@ -46,7 +48,7 @@ dpa:
   iterations: 1
   directions_per_prompt: 2
   responses_per_direction: 8
-  training: {{epochs: 1, max_length: 512}}
+  schedule: {{epochs: 1, max_length: 512}}
 sampling:
   max_prompt_tokens: 384
   max_new_tokens: 60
@@ -59,6 +61,8 @@ SAMPLED = [RESULTS / f"dpa/iter1/sampled/{shard}.jsonl" for shard in range(SHARD
 #: What a user types.
 LITERAL = ["--cores", "all", "--profile", "slurm", "--config", "experiment=mini", "--", "dpa"]
 SECONDS = 1800
+#: Rows that a filter names, one by one: more bytes than an argument may have.
+KEPT = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +98,9 @@ def folder(slurm, driver, tmp_path_factory) -> Path:
     """A clone in which what the iteration starts from is there already."""
     folder = copy_repository(tmp_path_factory.mktemp("slurm"))
     (folder / "experiments/mini.yaml").write_text(OVERLAY)
-    attributes = yaml.safe_load((ROOT / "config.yaml").read_text())["reward_model"]["attributes"]
+    attributes = yaml.safe_load((CLONE / "config.yaml").read_text())["reward_model"]["attributes"]
     make_reward_model(folder / "models/reward_model", names=attributes, max_position_embeddings=512)
-    policy = make_policy(folder / "models/policy", make_tokenizer(), end_bias=0.5)
+    policy = make_policy(folder / "models/policy", make_chat_tokenizer(), end_bias=0.5)
     snakemake(
         folder,
         *("--cores", "2", "--config", "experiment=mini", "--"),
@@ -130,7 +134,7 @@ def folder(slurm, driver, tmp_path_factory) -> Path:
 
 def edit_profile(folder: Path, **changes) -> None:
     """The profile as a site edits it, with settings for a small cluster without accounting."""
-    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
+    profile = yaml.safe_load((CLONE / "slurm/config.yaml").read_text())
     profile["default-resources"]["slurm_partition"] = "gpu"
     profile |= {
         "slurm-status-command": "squeue",
@@ -255,8 +259,36 @@ def test_an_iteration_survives_kill_and_preemption(folder):
     [again] = [job for job in submitted if job["Restarts"] != "0"]
     assert (again.rule, again.shard) == ("sample_responses", killed)
     log = folder / RESULTS / f"logs/sample_responses/dpa/iter1-{killed}.log"
-    assert "resuming behind" in log.read_text()
+    assert "resuming after" in log.read_text()
     assert (again["NumCPUs"], again["Requeue"], again["TimeLimit"]) == ("2", "1", "12:00:00")
     assert again["MinMemoryNode"] == "48000M"
     assert again["TresPerJob"] == "gres:gpu:1"
     assert not any("TresPerJob" in job for job in submitted if job.rule == "select_responses")
+
+
+@pytest.fixture
+def work(folder, tmp_path) -> Path:
+    """Another folder, with data of one's own and a filter that no command line could hold."""
+    edit_profile(folder, retries=0)
+    work = tmp_path / "work"
+    work.mkdir()
+    return add_own_data(work, KEPT + 10, keep={"id": [f"row-{n:06}" for n in range(5, KEPT + 5)]})
+
+
+def test_a_large_section_goes_through_a_job_of_another_folder(folder, work):
+    """With --directory, from a folder that is neither the clone nor the working directory."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    known = {job["JobId"] for job in jobs()}
+    done = subprocess.run(
+        command(
+            *("-s", f"{folder}/Snakefile", "--directory", str(work), "--cores", "all"),
+            *("--profile", f"{folder}/slurm", "--config", "experiment=mine.yaml", "--", TARGET),
+        ),
+        cwd=work.parent, env=environment(), text=True, timeout=SECONDS,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    submitted = [job for job in jobs() if job["JobId"] not in known]
+    assert [job.rule for job in submitted] == ["prepare_data"]
+    assert rated(work) == [f"Is it {number}?" for number in range(5, KEPT + 5)]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

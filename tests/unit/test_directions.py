@@ -10,7 +10,7 @@ from dpa.directions import (
     conditioned,
     direction_name,
     evaluation_directions,
-    fixed_law,
+    fixed_distribution,
     from_degrees,
     objectives_of,
     sample_direction,
@@ -20,7 +20,7 @@ from dpa.directions import (
 from dpa.errors import InputError
 from dpa.text.prompts import direction_system_prompt, parse_direction
 
-ARC = {"law": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+ARC = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
 
 class TestCheck:
@@ -82,19 +82,23 @@ class TestLaw:
         assert steps == pytest.approx([-5.0] * 9, abs=1e-3)
 
 
-WEDGE = {"law": "wedge", "from_degrees": -45.0, "to_degrees": 45.0}
-DIRICHLET = {"law": "dirichlet", "signs": [1, -1, 1, -1], "concentration": 1.0}
+WEDGE = {"distribution": "wedge", "from_degrees": -45.0, "to_degrees": 45.0}
+DIRICHLET = {"distribution": "dirichlet", "signs": [1, -1, 1, -1], "concentration": 1.0}
 
 
 class TestAnyNumberOfObjectives:
-    @pytest.mark.parametrize("law", [ARC, WEDGE, DIRICHLET], ids=lambda law: law["law"])
-    def test_draws_and_grid_are_units_of_the_laws_size_and_round_trip(self, law):
-        k = objectives_of(law)
+    @pytest.mark.parametrize(
+        "distribution",
+        [ARC, WEDGE, DIRICHLET],
+        ids=lambda distribution: distribution["distribution"],
+    )
+    def test_draws_and_grid_are_units_of_the_distributions_size_and_round_trip(self, distribution):
+        k = objectives_of(distribution)
         names = [f"objective{chr(97 + i)}" for i in range(k)]
-        drawn = [sample_direction(law, 0, 1, "p", i) for i in range(100)]
-        grid = evaluation_directions(law, 12)
+        drawn = [sample_direction(distribution, 0, 1, "p", i) for i in range(100)]
+        grid = evaluation_directions(distribution, 12)
         assert len({tuple(v) for v in grid}) == 12
-        assert grid == evaluation_directions(law, 12)
+        assert grid == evaluation_directions(distribution, 12)
         assert [v[0] for v in grid] == sorted((v[0] for v in grid), reverse=True)
         for v in drawn + grid:
             assert check_direction(v, k) == v
@@ -120,16 +124,18 @@ class TestAnyNumberOfObjectives:
         with pytest.raises(InputError, match="has 2 weights, expected 3"):
             evaluation_directions(WEDGE, [[1, 0]])
 
-    def test_experts_ask_for_one_objective_with_the_laws_sign(self):
+    def test_experts_ask_for_one_objective_with_the_distributions_sign(self):
         assert single_objectives(ARC) == [[1.0, 0.0], [0.0, -1.0]]
         assert single_objectives(WEDGE) == [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
         assert np.diag(single_objectives(DIRICHLET)).tolist() == [1, -1, 1, -1]
 
     def test_a_fixed_direction_is_always_the_same_and_not_told(self):
-        law = fixed_law([0.8, -0.6])
-        assert sample_direction(law, 0, 1, "p", 0) == sample_direction(law, 5, 2, "q", 3)
-        assert evaluation_directions(law, 10) == [[0.8, -0.6]]
-        assert not conditioned(law)
+        distribution = fixed_distribution([0.8, -0.6])
+        assert sample_direction(distribution, 0, 1, "p", 0) == sample_direction(
+            distribution, 5, 2, "q", 3
+        )
+        assert evaluation_directions(distribution, 10) == [[0.8, -0.6]]
+        assert not conditioned(distribution)
         assert conditioned(ARC)
 
     def test_names_are_hundredths(self):

@@ -12,9 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dpa.config.load import ROOT
+from dpa.runtime.run_environment import CLONE
 
-specification = importlib.util.spec_from_file_location("generate", ROOT / "envs/generate.py")
+specification = importlib.util.spec_from_file_location("generate", CLONE / "envs/generate.py")
 generate = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(generate)
 
@@ -47,12 +47,12 @@ def uv(*arguments):
     command, *options = arguments
     return subprocess.run(
         ["uv", "pip", command, "--python", sys.executable, *options],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=CLONE, capture_output=True, text=True,
     )  # fmt: skip
 
 
 def required(*extras):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((CLONE / "pyproject.toml").read_text())["project"]
     listed = project["dependencies"] + [
         item for extra in extras for item in project["optional-dependencies"][extra]
     ]
@@ -61,7 +61,7 @@ def required(*extras):
 
 @pytest.mark.parametrize("path", generate.environments())
 def test_generated_files_are_up_to_date(path):
-    assert (ROOT / path).read_text() == generate.environments()[path], (
+    assert (CLONE / path).read_text() == generate.environments()[path], (
         "run: uv run python envs/generate.py --no-lock"
     )
 
@@ -96,7 +96,7 @@ PIN = re.compile(
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_line_of_a_lock_is_a_pin_or_its_hash(lock):
-    text = (ROOT / lock).read_text()
+    text = (CLONE / lock).read_text()
     found = list(PIN.finditer(text))
     assert "".join(match[0] for match in found) == text
     names = [match["name"] for match in found]
@@ -105,7 +105,7 @@ def test_every_line_of_a_lock_is_a_pin_or_its_hash(lock):
 
 def test_a_pin_without_its_hashes_is_noticed(tmp_path):
     """By the pattern above, and by the installer that the README's command calls."""
-    text = (ROOT / "requirements.lock").read_text()
+    text = (CLONE / "requirements.lock").read_text()
     first = PIN.match(text)
     bare = f"{first['name']}=={first['version']}\n" + text[first.end() :]
     assert "".join(match[0] for match in PIN.finditer(bare)) != bare
@@ -135,13 +135,13 @@ def imports():
     """Module -> a file that imports it, over all Python and Snakemake sources."""
     found = {}
     for folder in ("dpa", "scripts", "benchmarks", "tests", "envs", "rules"):
-        for path in (ROOT / folder).rglob("*.py"):
+        for path in (CLONE / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     found |= {one.name: path for one in node.names}
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     found[node.module] = path
-    for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
+    for path in (CLONE / "Snakefile", *(CLONE / "rules").glob("*.smk")):
         for name in re.findall(r"^\s*(?:import|from) ([\w.]+)", path.read_text(), re.MULTILINE):
             found[name] = path
     return {name.partition(".")[0]: path for name, path in found.items()}
@@ -168,14 +168,14 @@ def test_whatever_is_imported_is_in_the_lock():
 
 def instructions():
     """(instruction, argument) of the Containerfile."""
-    text = (ROOT / "envs/Containerfile").read_text().replace("\\\n", " ")
+    text = (CLONE / "envs/Containerfile").read_text().replace("\\\n", " ")
     return [line.split(None, 1) for line in text.splitlines() if not line.startswith("#")]
 
 
 def commands():
     """The shell commands of both recipes."""
     runs = [argument for instruction, argument in instructions() if instruction == "RUN"]
-    post = (ROOT / "envs/dpa.def").read_text().partition("%post\n")[2]
+    post = (CLONE / "envs/dpa.def").read_text().partition("%post\n")[2]
     return [command.strip() for run in [*runs, *post.splitlines()] for command in run.split("&&")]
 
 

@@ -11,10 +11,11 @@ import os
 import pytest
 import yaml
 
-from dpa.config.load import ROOT, merge
 from dpa.config.revisions import read_lock
 from dpa.quickstart.world import WorldSizes, build_world
-from tests.hub_files import (
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import merge
+from tests.support.hub_files import (
     BEAVERTAILS,
     BINARIZED,
     HELPSTEER,
@@ -27,8 +28,10 @@ from tests.hub_files import (
     write_ultrachat,
     write_ultrafeedback,
 )
-from tests.standin_hub import commit_of, standin_hub
-from tests.workflow.helpers import MINI, copy_repository, snakemake
+from tests.support.hub_server import commit_of, hub_server
+from tests.support.snakemake_runs import MINI, copy_repository, snakemake
+
+pytestmark = pytest.mark.slow
 
 BASE_MODEL = "org/tiny-base"
 SIZES = WorldSizes(
@@ -54,7 +57,7 @@ OVERLAY = {
         {"name": "verbosity", "outputs": {"helpsteer-verbosity": 1.0}},
         {"name": "harmlessness", "outputs": {"beavertails-is_safe": 1.0}},
     ],
-    "directions": {"law": "wedge", "from_degrees": -45.0, "to_degrees": 45.0},
+    "directions": {"distribution": "wedge", "from_degrees": -45.0, "to_degrees": 45.0},
     "scalar_direction": [1.0, 0.0, 0.0],
     "methods": ["dpa"],
     "data": {
@@ -145,11 +148,11 @@ def test_from_hub_repositories_to_a_figure(tmp_path, repositories, monkeypatch):
     clone = tmp_path / "clone"
     clone.mkdir()
     copy_repository(clone)
-    quickstart = yaml.safe_load((ROOT / "experiments/quickstart.yaml").read_text())
+    quickstart = yaml.safe_load((CLONE / "experiments/quickstart.yaml").read_text())
     experiment = merge(merge(quickstart, yaml.safe_load(MINI)), OVERLAY)
     (clone / "experiments/from-hub.yaml").write_text(yaml.safe_dump(experiment))
     config = ("--config", "experiment=from-hub")
-    with standin_hub(repositories) as found:
+    with hub_server(repositories) as found:
         for key, value in found.environment(tmp_path / "cache").items():
             monkeypatch.setenv(key, value)
         refused = snakemake(clone, "--cores", "1", "figures", *config, check=False)

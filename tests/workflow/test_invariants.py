@@ -17,36 +17,27 @@ from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.directions import scalar_reward
 from dpa.records import Annotation, Prompt, ScoredSample, Selected
 from dpa.text.prompts import direction_system_prompt, messages, parse_direction
-from tests.faults.injections import GRADIENTS
-from tests.laboratory import RUN, Laboratory
-from tests.stages import METHOD
+from tests.support.faults import GRADIENTS
+from tests.support.finished_run import RUN
 
-OVERLAY = "{methods: [dpa], sampling: {prompts_per_chunk: 1}}"
 NAMES = ["helpfulness", "verbosity"]
 #: Rewards are on 0-100; float32 sums in another order differ in the fourth decimal.
 TOLERANCE = 2e-3
 
 
-@pytest.fixture(scope="module")
-def laboratory(tmp_path_factory):
-    """The run that everything is compared with: two shards."""
-    laboratory = Laboratory.build(tmp_path_factory.mktemp("invariants"), OVERLAY, METHOD)
-    yield laboratory
-    laboratory.server.close()
-
-
 @pytest.mark.parametrize("shards", [1, 7])
-def test_selected_data_does_not_depend_on_shards_order_or_a_kill(laboratory, tmp_path, shards):
-    folder = laboratory.copy(tmp_path)
+@pytest.mark.slow
+def test_selected_data_does_not_depend_on_shards_order_or_a_kill(finished_run, tmp_path, shards):
+    folder = finished_run.copy(tmp_path)
     sample, score, annotate = (
-        laboratory.command(script, part)
+        finished_run.command(script, part)
         for script, part in (
             ("sample_responses", "dpa/iter2-0"),
             ("score_responses", "dpa/iter2-0"),
             ("annotate_responses", "/0"),
         )
     )
-    select = laboratory.command("select_responses", "dpa/iter2")
+    select = finished_run.command("select_responses", "dpa/iter2")
     order = random.Random(shards).sample(range(shards), shards)
     scored, annotated = [], []
     for shard in order:
@@ -56,18 +47,18 @@ def test_selected_data_does_not_depend_on_shards_order_or_a_kill(laboratory, tmp
         annotated.append(f"{RUN}/again/annotations/{shard}.jsonl")
         sampling = sample.changed(**number, output=sampled)
         if shard == order[0]:
-            job = laboratory.server.start(sampling.script, sampling.arguments, folder)
+            job = finished_run.processes.start(sampling.script, sampling.arguments, folder)
             partial = folder / f"{sampled}.partial"
             while not (partial.exists() and partial.stat().st_size):
                 time.sleep(0.001)
             job.kill()
             assert job.wait().code in (0, -signal.SIGKILL)
-        laboratory.complete(sampling, folder)
-        laboratory.complete(score.changed(input=sampled, output=scored[-1]), folder)
-        laboratory.complete(annotate.changed(**number, output=annotated[-1]), folder)
+        finished_run.complete(sampling, folder)
+        finished_run.complete(score.changed(samples=sampled, output=scored[-1]), folder)
+        finished_run.complete(annotate.changed(**number, output=annotated[-1]), folder)
     selecting = select.changed(scored=scored, annotations=sorted(annotated))
-    laboratory.complete(selecting, folder)
-    laboratory.same(select, folder)
+    finished_run.complete(selecting, folder)
+    finished_run.same(select, folder)
 
 
 def rewards_by_sample(path: Path) -> dict[tuple, list[float]]:
@@ -101,42 +92,40 @@ def lone_samples(folder: Path) -> None:
     ],
     ids=["row by row", "small batches", "padding on the left", "nothing to share"],
 )
-def test_rewards_do_not_depend_on_the_batch(laboratory, tmp_path, change, options):
-    score = laboratory.command("score_responses", "dpa/iter2-0")
-    folder = laboratory.copy(tmp_path, without=[score])
+def test_rewards_do_not_depend_on_the_batch(finished_run, tmp_path, change, options):
+    score = finished_run.command("score_responses", "dpa/iter2-0")
+    folder = finished_run.copy(tmp_path, without=[score])
     change(folder)
-    laboratory.complete(score.changed(**options), folder)
-    expected = rewards_by_sample(laboratory.folder / score.value("--output"))
+    finished_run.complete(score.changed(**options), folder)
+    expected = rewards_by_sample(finished_run.folder / score.value("--output"))
     found = rewards_by_sample(folder / score.value("--output"))
     assert len(found) in (len(expected), 4)
     for key, rewards in found.items():
         assert rewards == pytest.approx(expected[key], abs=TOLERANCE)
 
 
-def test_packed_training_has_the_loss_and_gradients_of_unpacked(laboratory, tmp_path):
+def test_packed_training_has_the_loss_and_gradients_of_unpacked(finished_run, tmp_path):
     """All rows in one optimiser step, in sequences of their own or packed."""
-    tune = laboratory.command("finetune_policy", "dpa/iter2")
-    folder = laboratory.copy(tmp_path)
+    tune = finished_run.command("finetune_policy", "dpa/iter2")
+    folder = finished_run.copy(tmp_path)
     schedule = json.loads(tune.value("--schedule")) | {"batch_size": 64, "epochs": 1}
-    losses, gradients = [], []
+    row_counts, gradients = [], []
     for packing in (False, True):
-        training = json.loads(tune.value("--training")) | {
+        trainer = json.loads(tune.value("--trainer")) | {
             "packing": packing,
             "per_device_batch_size": 64,
         }
         output = f"{RUN}/packing/{packing}/policy"
         kept = tmp_path / f"{packing}.npz"
-        laboratory.complete(
-            tune.changed(
-                schedule=json.dumps(schedule), training=json.dumps(training), output=output
-            ),
+        finished_run.complete(
+            tune.changed(schedule=json.dumps(schedule), trainer=json.dumps(trainer), output=output),
             folder,
-            fault="tests.faults.injections:keep_gradients",
+            fault="tests.support.faults:keep_gradients",
             environment={GRADIENTS: str(kept)},
         )
-        losses.append(json.loads((folder / f"{output}.meta.json").read_text())["train_loss"])
+        row_counts.append(json.loads((folder / f"{output}.meta.json").read_text())["train_loss"])
         gradients.append(dict(np.load(kept)))
-    assert losses[1] == pytest.approx(losses[0], abs=2e-5)
+    assert row_counts[1] == pytest.approx(row_counts[0], abs=2e-5)
     assert gradients[0].keys() == gradients[1].keys()
     assert len(gradients[0]) >= 20
     for name, unpacked in gradients[0].items():
@@ -153,13 +142,13 @@ def scored_by_direction(folder: Path, iteration: int) -> dict[tuple[str, int], l
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
-def test_the_chosen_response_is_the_best_and_the_first_of_equals(laboratory, iteration):
-    candidates = scored_by_direction(laboratory.folder, iteration)
+def test_the_chosen_response_is_the_best_and_the_first_of_equals(finished_run, iteration):
+    candidates = scored_by_direction(finished_run.folder, iteration)
     annotations: dict[str, list[Annotation]] = {}
-    for path in sorted((laboratory.folder / RUN / "annotations").glob("*.jsonl")):
+    for path in sorted((finished_run.folder / RUN / "annotations").glob("*.jsonl")):
         for record in read_jsonl(path, Annotation):
             annotations.setdefault(record.prompt_id, []).append(record)
-    rows = read_jsonl(laboratory.folder / RUN / f"dpa/iter{iteration}/selected.jsonl", Selected)
+    rows = read_jsonl(finished_run.folder / RUN / f"dpa/iter{iteration}/selected.jsonl", Selected)
     seen: dict[str, int] = {}
     for row in rows:
         if row.origin == "sampled":
@@ -177,10 +166,10 @@ def test_the_chosen_response_is_the_best_and_the_first_of_equals(laboratory, ite
     assert len(seen) == 8
 
 
-def test_more_candidates_never_lower_the_chosen_reward(laboratory, tmp_path):
+def test_more_candidates_never_lower_the_chosen_reward(finished_run, tmp_path):
     """The selection's own command on the first one, two and all three responses."""
-    select = laboratory.command("select_responses", "dpa/iter2")
-    folder = laboratory.copy(tmp_path)
+    select = finished_run.command("select_responses", "dpa/iter2")
+    folder = finished_run.copy(tmp_path)
     chosen = []
     for n in (1, 2, 3):
         paths = []
@@ -193,7 +182,7 @@ def test_more_candidates_never_lower_the_chosen_reward(laboratory, tmp_path):
         command = select.changed(
             scored=paths, responses_per_direction=str(n), replay_fraction="0", output=output
         )
-        laboratory.complete(command, folder)
+        finished_run.complete(command, folder)
         chosen.append([row.scalar_reward for row in read_jsonl(folder / output, Selected)])
     assert len(chosen[0]) == len(chosen[2]) == 16
     assert all(few <= more for few, more in zip(chosen[0], chosen[1], strict=True))
@@ -201,15 +190,15 @@ def test_more_candidates_never_lower_the_chosen_reward(laboratory, tmp_path):
     assert chosen[0] != chosen[2]
 
 
-def test_directions_round_trip_through_what_the_policy_reads(laboratory):
+def test_directions_round_trip_through_what_the_policy_reads(finished_run):
     """From the tokens of the prompt, as sampling counts them, back to the weights."""
     from dpa.generation.load import load_chat_tokenizer
     from dpa.text.tokenization import prompt_ids
 
-    run = laboratory.folder / RUN
+    run = finished_run.folder / RUN
     tokenizer = load_chat_tokenizer(run / "dpa/iter1/policy")
     prompts = {p.prompt_id: p.prompt for p in read_jsonl(run / "data/prompts/d2.jsonl", Prompt)}
-    records = [r[0] for r in scored_by_direction(laboratory.folder, 2).values()]
+    records = [r[0] for r in scored_by_direction(finished_run.folder, 2).values()]
     assert len(records) == 16
     for record in records:
         assert record.direction is not None

@@ -6,82 +6,20 @@ on a command line.
 
 import csv
 import json
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import yaml
 
-from dpa.config.load import merge
-from tests.chat_server import chat_server
-from tests.workflow.helpers import (
-    CANARIES,
-    MINI,
-    CommandLines,
-    carriers,
-    copy_repository,
-    everything_written,
-    planned_jobs,
-    snakemake,
-)
+from tests.support.methods_run import CONFIG, RESULTS
+from tests.support.snakemake_runs import CANARIES, carriers, everything_written, planned_jobs
 
-#: One iteration of everything.
-ALL = """
-extends: quickstart-3obj
-shards: 1
-methods: [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]
-dpa: {iterations: 1}
-rsf: {iterations: 1, training: {epochs: 1}}
-ppo: {responses_per_prompt: 2, training: {epochs: 1, batch_size: 8}}
-reward_soup: {iterations: 1}
-directional_dpo: {iterations: 1}
-dpo: {recipes: {quickstart: {training: {epochs: 1}}}}
-world: {alpacaeval_prompts: 4}
-alpacaeval:
-  prompts: 4
-  methods: [sft]
-  judge: {kind: endpoint, model: standin, key_variable: JUDGE_KEY}
-evaluation: {directions: 3}
-"""
-LABELS = {"DPA", "SFT", "SteerLM", "DPO", "PPO", "RSF", "Reward Soup", "Directional DPO"}
-RESULTS = Path("results/everything")
-CONFIG = ("--config", "experiment=everything")
+pytestmark = pytest.mark.slow
 
-
-class Run(NamedTuple):
-    folder: Path
-    printed: str
-    #: Command lines of all processes while it ran.
-    commands: set[bytes]
-    #: Keys that the judge was shown.
-    keys: set[str]
+LABELS = {"DPA", "SFT", "SteerLM", "DPO", "PPO (RLOO)", "RSF", "Reward Soup", "Directional DPO"}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run with keys in its environment."""
-    folder = copy_repository(tmp_path_factory.mktemp("methods"))
-    overlay = merge(yaml.safe_load(MINI), yaml.safe_load(ALL))
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        CommandLines() as commands,
-        chat_server(lambda first, second: 0.6) as server,
-    ):
-        overlay["alpacaeval"]["judge"]["base_url"] = server.url
-        (folder / "experiments/everything.yaml").write_text(yaml.safe_dump(overlay))
-        for name, value in CANARIES.items():
-            patch.setenv(name, value)
-        # Where what it leaves is searched too.
-        for name in ("TMPDIR", "HF_HOME"):
-            (folder / name).mkdir()
-            patch.setenv(name, str(folder / name))
-        result = snakemake(folder, "--cores", "2", "--printshellcmds", "--verbose", *CONFIG)
-    return Run(folder, result.stdout, commands.seen, server.keys)
-
-
-@pytest.fixture(scope="module")
-def finished(run):
-    return run.folder / RESULTS
+def finished(methods_run):
+    return methods_run.folder / RESULTS
 
 
 def read_csv(path):
@@ -145,7 +83,7 @@ def test_tables_and_curves(finished):
     assert set(table) == LABELS
     assert table["Reward Soup"]["models"] == "3"
     assert float(table["DPA"]["tokens_sampled"]) > 0
-    assert float(table["PPO"]["tokens_trained"]) > 0
+    assert float(table["PPO (RLOO)"]["tokens_trained"]) > 0
     assert all(float(row["seconds"]) > 0 for row in table.values())
     compared = read_csv(finished / "tables/comparison.csv")
     assert {row["method"] for row in compared} == LABELS - {"DPA"}
@@ -167,17 +105,19 @@ WATCHED = (
 )  # fmt: skip
 
 
-def test_no_key_is_written_printed_or_on_a_command_line(run):
-    files = dict(everything_written(run.folder))
+def test_no_key_is_written_printed_or_on_a_command_line(methods_run):
+    files = dict(everything_written(methods_run.folder))
     for part in (".snakemake/log", ".snakemake/metadata", "/logs/", ".meta.json", "judgements/",
                  "report.html", ".safetensors"):  # fmt: skip
         assert any(part in str(path) for path in files), part
     for script in WATCHED:
-        assert f"python -m scripts.{script}" in run.printed
-        assert any(f"scripts.{script}".encode() in command for command in run.commands), script
+        assert f"python -m scripts.{script}" in methods_run.printed
+        assert any(f"scripts.{script}".encode() in command for command in methods_run.commands), (
+            script
+        )
     for name, key in CANARIES.items():
-        places = [("printed", run.printed.encode()), *files.items()]
+        places = [("printed", methods_run.printed.encode()), *files.items()]
         assert carriers(key, places) == [], name
-        assert carriers(key, [(c, c) for c in run.commands]) == [], name
+        assert carriers(key, [(c, c) for c in methods_run.commands]) == [], name
     # The judge was given its own key, and it alone.
-    assert run.keys == {CANARIES["JUDGE_KEY"]}
+    assert methods_run.keys == {CANARIES["JUDGE_KEY"]}

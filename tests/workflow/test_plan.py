@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import subprocess
 import sys
 
@@ -13,8 +12,9 @@ from dpa.config.load import load_config
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.stages import stage_jobs, stored_bytes
 from dpa.plan.work import Experiment
-from tests.unit.test_plan import OVERLAY, ROUND
-from tests.workflow.helpers import copy_repository, environment, planned_jobs, snakemake
+from tests.support.plan_example import OVERLAY, ROUND
+from tests.support.rule_commands import of, planned_commands
+from tests.support.snakemake_runs import copy_repository, environment, planned_jobs
 
 METHODS = "[dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]"
 
@@ -36,21 +36,16 @@ def plan_run(folder, *arguments):
 
 
 def preflight_inputs(folder, *settings):
-    """What preflight is given: the trained folders, and the evaluated policies."""
-    rule = folder / "rules/report.smk"
-    before = rule.read_text()
-    try:
-        rule.write_text(before + '\nprint("INPUT", os.environ["DPA_PREFLIGHT"])\n')
-        printed = snakemake(folder, "-n", "figures", "--config", "experiment=mine", *settings)
-    finally:
-        rule.write_text(before)
-    return json.loads(re.search("^INPUT (.*)$", printed.stdout, re.MULTILINE)[1])[2:]
+    """What preflight is given: the trained stages, and the evaluated policies."""
+    planned = planned_commands(folder, "figures", "--config", "experiment=mine", *settings)
+    file = of(planned, "preflight").value("--settings")
+    return json.loads((folder / file.removeprefix("@")).read_text())[2:]
 
 
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
-        "compute={gpu_memory_gb: 200}",
+        "plan={gpu_memory_gb: 200}",
         "dpa={iterations: 3}",
         f"methods={METHODS}",
     ]
@@ -74,15 +69,15 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     config = load_config({"experiment": str(clone / "experiments/mine.yaml"), **overrides})
     experiment = Experiment(config, load_assumptions(clone / "numbers.yaml"))
     kept = sum(float(r["gigabytes_kept"]) for n, r in rows.items() if n != "sample_benchmark")
-    parts, policies = preflight_inputs(clone, *settings)
-    stored = stored_bytes(experiment, stage_jobs(config, parts, policies), 1)
+    stages, policies = preflight_inputs(clone, *settings)
+    stored = stored_bytes(experiment, stage_jobs(config, stages, policies), 1)
     assert stored == pytest.approx(kept * 1e9, rel=1e-4)
     assert "Critical path" in result.stdout
     assert "the paper reports 60" in result.stdout
 
 
 def test_what_does_not_fit_ends_with_its_remedy(clone):
-    result = plan_run(clone, "--config", "compute.gpu_memory_gb=16", "reward_model")
+    result = plan_run(clone, "--config", "plan.gpu_memory_gb=16", "reward_model")
     assert result.returncode == 2
     assert "train_reward_model needs" in result.stderr
     assert "finetune_policy" not in result.stdout

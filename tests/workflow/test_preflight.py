@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 
-from tests.standin_hub import commit_of, standin_hub
-from tests.workflow.helpers import copy_repository, environment, snakemake
+from tests.support.hub_server import commit_of, hub_server
+from tests.support.snakemake_runs import copy_repository, environment, snakemake
 
 BASE = "someone/base"
 
@@ -36,6 +36,7 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_runs(clone, tmp_path, m
     assert not (clone / "results/single-gpu/preflight.json").exists()
 
 
+@pytest.mark.slow
 def test_what_was_downloaded_passes_without_a_hub(clone, tmp_path, tiny_policy):
     """`download` where the hub is, then preflight where it is not."""
     overlay = {"extends": "quickstart",
@@ -49,7 +50,7 @@ def test_what_was_downloaded_passes_without_a_hub(clone, tmp_path, tiny_policy):
         )  # fmt: skip
 
     check = ("--cores", "1", "--forcerun", "preflight", "--config", "experiment=mine")
-    with standin_hub({("models", BASE): tiny_policy}) as hub:
+    with hub_server({("models", BASE): tiny_policy}) as hub:
         here = hub.environment(tmp_path / "cache")
         reached = run("snakemake", "preflight", *check, **here)
         assert reached.returncode == 0, reached.stdout + reached.stderr

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dpa.config.load import ROOT, merge
-from tests.browser import load
-from tests.workflow.helpers import (
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import merge
+from tests.support.browser import load
+from tests.support.snakemake_runs import (
     MINI,
     command,
     copy_repository,
@@ -21,6 +23,8 @@ from tests.workflow.helpers import (
     planned_jobs,
     snakemake,
 )
+
+pytestmark = pytest.mark.slow
 
 EXPERIMENT = "mini"
 RESULTS = Path("results") / EXPERIMENT
@@ -38,7 +42,7 @@ SELECTED = [RESULTS / f"dpa/iter{t}/selected.jsonl" for t in (1, 2)]
 def add_experiment(folder: Path) -> Path:
     """A copy of the repository with the small experiment in it."""
     copy_repository(folder)
-    quickstart = yaml.safe_load((ROOT / "experiments/quickstart.yaml").read_text())
+    quickstart = yaml.safe_load((CLONE / "experiments/quickstart.yaml").read_text())
     text = yaml.safe_dump(merge(quickstart, yaml.safe_load(MINI)))
     (folder / f"experiments/{EXPERIMENT}.yaml").write_text(text)
     return folder
@@ -220,7 +224,7 @@ def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):
     path = finished / edited
     original = path.read_text()
     try:
-        path.write_text(original + "\n# edited\n")
+        path.write_text(original + "\n\nEDITED = 1\n")
         jobs = planned_jobs(finished, *CONFIG)
         assert rerun in jobs
         assert spared not in jobs
@@ -229,8 +233,10 @@ def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):
 
 
 def test_other_shards_and_a_kill_give_the_same_bytes(finished, tmp_path):
-    """One shard instead of two; killed while sampling; resumed."""
-    folder = add_experiment(tmp_path)
+    """One shard instead of two, in all stages that have shards; killed while sampling; resumed."""
+    folder = shutil.copytree(finished, tmp_path / "clone")
+    for made in ("annotations", "steerlm", "dpa", "evaluation"):
+        shutil.rmtree(folder / RESULTS / made)
     arguments = ["--cores", "2", *CONFIG, "shards=1", "--nolock", str(SELECTED[1])]
     process = subprocess.Popen(
         command(*arguments), cwd=folder, env=environment(), start_new_session=True,

@@ -11,7 +11,7 @@ import os
 import pytest
 import yaml
 
-from tests.workflow.helpers import (
+from tests.support.snakemake_runs import (
     CANARIES,
     carriers,
     copy_repository,
@@ -49,7 +49,7 @@ def ran(tmp_path_factory):
             "original_responses": "own",
         },
         "reward_model": {"attributes": ["own-score"]},
-        "training": {"bf16": False},
+        "trainer": {"bf16": False},
         "base_model": {"scratch": {"max_positions": 4096}},
         "sampling": {"engine": "transformers", "max_new_tokens": 50, "max_prompt_tokens": 50},
         "alpacaeval": None,

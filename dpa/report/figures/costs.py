@@ -47,9 +47,9 @@ def rule_costs(runs: Sequence[Path]) -> pd.DataFrame:
     return table.drop(columns="order").reset_index(drop=True)
 
 
-def stage_costs(runs: Sequence[Path], parts: dict[str, list[str]]) -> pd.DataFrame:
+def stage_costs(runs: Sequence[Path], method_stages: dict[str, list[str]]) -> pd.DataFrame:
     """Tokens, responses and seconds of each stage that a method is made of: means over runs."""
-    stages = list(dict.fromkeys(stage for method in parts.values() for stage in method))
+    stages = list(dict.fromkeys(stage for some in method_stages.values() for stage in some))
     tables = [
         pd.DataFrame([{"stage": stage, **method_cost(run, [stage])._asdict()} for stage in stages])
         for run in runs

@@ -30,16 +30,15 @@ from dpa.evaluation.bootstrap import (
     replicate,
 )
 from dpa.evaluation.validation import front_hypervolume
-from dpa.report.figures.style import METHODS, PAPER, SCORERS, STYLE, WIDTH, iteration_colours
+from dpa.registry import METHODS, PolicyKey
+from dpa.report.figures.style import PAPER_COLOUR, SCORERS, STYLE, WIDTH, iteration_colours
 from dpa.seeds import derive_seed
 
 #: Standard deviations to the edge of a LEVEL % region of a normal point: in two dimensions (the
 #: root of chi squared's quantile) and in one.
 ELLIPSE_RADIUS, BAR_RADIUS = 2.4477, 1.9600
 #: What the paper's figure 4 shows.
-PUBLISHED_OBJECTIVES = ["helpfulness", "verbosity"]
-
-Policy = tuple[str, int | None]
+FIGURE4_OBJECTIVES = ["helpfulness", "verbosity"]
 
 
 class Found(NamedTuple):
@@ -72,12 +71,12 @@ def figure4_marks(
             rows += _front_rows(policy, by, found, objectives)
             rows.append(_hypervolume_row(policy, by, found, reference))
     marks = pd.DataFrame(rows)
-    if list(objectives) == PUBLISHED_OBJECTIVES:
+    if list(objectives) == FIGURE4_OBJECTIVES:
         marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
     return marks.astype({"iteration": "Int64", "direction_index": "Int64", "seeds": "Int64"})
 
 
-def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[Policy, Found]:
+def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[PolicyKey, Found]:
     """All policies of a seed; the same prompts are drawn for each."""
     prompts = common_prompts(table)
     counts = draw_prompts(len(prompts), derive_seed(int(table["seed"].iloc[0]), "bootstrap"))
@@ -95,7 +94,7 @@ def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[Poli
 
 
 def _front_rows(
-    policy: Policy, by: str, found: Sequence[Found], objectives: Sequence[str]
+    policy: PolicyKey, by: str, found: Sequence[Found], objectives: Sequence[str]
 ) -> Iterator[dict]:
     first = found[0]
     for i, index in enumerate(first.indices):
@@ -119,7 +118,7 @@ def _front_rows(
 
 
 def _hypervolume_row(
-    policy: Policy, by: str, found: Sequence[Found], reference: Sequence[float]
+    policy: PolicyKey, by: str, found: Sequence[Found], reference: Sequence[float]
 ) -> dict:
     if len(found) == 1:
         value, low, high = interval(hypervolumes(found[0].points, reference))
@@ -211,7 +210,8 @@ def _draw_fronts(
     """Curves for methods with several points, points for the others."""
     iterations = sorted(rows.loc[rows["method"] == "dpa", "iteration"].dropna().unique())
     colours = dict(zip(iterations, iteration_colours(len(iterations)), strict=False))
-    for method, (label, marker, colour) in METHODS.items():
+    for method, entry in METHODS.items():
+        label, marker, colour = entry.label, entry.marker, entry.colour
         policies = rows[rows["method"] == method]
         if method == "dpa":
             for t in iterations:
@@ -277,7 +277,9 @@ def _ellipse(row: Any, radius: float, colour: Any) -> Ellipse:
 def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> None:
     """DPA by iteration with intervals, the paper's beneath it; the other methods beside it."""
     published = paper[paper["method"] == "dpa"].sort_values("iteration")
-    axes.plot(published["x"].astype(float), published["y"], "o-", color=PAPER, alpha=0.45, lw=1)
+    axes.plot(
+        published["x"].astype(float), published["y"], "o-", color=PAPER_COLOUR, alpha=0.45, lw=1
+    )
     dpa = rows[rows["method"] == "dpa"].sort_values("iteration")
     colours = iteration_colours(len(dpa))
     axes.plot(dpa["x"].astype(float), dpa["y"], "-", color="#777777", linewidth=1, zorder=2)
@@ -293,7 +295,7 @@ def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> No
         policies = rows[rows["method"] == method]
         last = policies["iteration"].max()
         row = policies[policies["iteration"].isna() | (policies["iteration"] == last)].iloc[0]
-        _, marker, colour = METHODS[method]
+        marker, colour = METHODS[method].marker, METHODS[method].colour
         axes.errorbar(
             start + 0.7 * place, row["y"], yerr=[[row["y"] - row["low"]], [row["high"] - row["y"]]],
             fmt=marker, color=colour, capsize=2, markersize=6, zorder=3,
@@ -311,8 +313,8 @@ def _draw_paper(axes: Axes, rows: pd.DataFrame) -> None:
         ordered = points.sort_values("direction_index")
         many = len(ordered) > 1
         axes.plot(
-            ordered["x"], ordered["y"], METHODS[str(method)][1] + ("-" if many else ""),
-            color=PAPER, alpha=0.45, linewidth=1, markersize=3 if many else 6, label=label,
+            ordered["x"], ordered["y"], METHODS[str(method)].marker + ("-" if many else ""),
+            color=PAPER_COLOUR, alpha=0.45, linewidth=1, markersize=3 if many else 6, label=label,
             zorder=0.5,
         )  # fmt: skip
         label = "_nolegend_"

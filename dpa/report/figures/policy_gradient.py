@@ -7,17 +7,17 @@ from matplotlib.figure import Figure
 from dpa.report.figures.style import STYLE, WIDTH
 
 #: Column of history.csv -> label with unit.
-PANELS = {
+HISTORY_PANELS = {
     "reward": "reward v·r (points)",
     "kl": "KL from SFT (nats per response)",
     "response_tokens": "response length (tokens)",
-    "truncated": "responses cut off (share)",
+    "truncated": "truncated responses (share)",
 }
 
 
 def policy_gradient_marks(histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per direction and optimiser step; `histories` maps a direction to history.csv."""
-    columns = ["step", *PANELS]
+    columns = ["step", *HISTORY_PANELS]
     tables = [table[columns].assign(direction=name) for name, table in histories.items()]
     return pd.concat(tables, ignore_index=True)[["direction", *columns]]
 
@@ -26,7 +26,7 @@ def draw_policy_gradient(marks: pd.DataFrame, title: str) -> Figure:
     """Reward, divergence from the SFT policy, and length by step; a line per direction."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.2), sharex=True, layout="constrained")
-        for panel, (column, label) in zip(axes.flat, PANELS.items(), strict=True):
+        for panel, (column, label) in zip(axes.flat, HISTORY_PANELS.items(), strict=True):
             for name, history in marks.groupby("direction", sort=False):
                 panel.plot(history["step"], history[column], label=name)
             panel.set_ylabel(label)

@@ -6,13 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpa.report.figures.style import STYLE, WIDTH
+from dpa.report.figures.style import QUANTILES, STYLE, WIDTH
 from dpa.report.tables import Table
 
-#: Labels up to this many distinct values are a scale, with a box for each; more are cut in deciles.
+#: Labels up to this many distinct values are a scale, with a box for each; more are in deciles.
 SCALE = 12
-#: Attribute, and labels and predictions in quantiles.
-QUANTILES = {"p5": 5, "q25": 25, "median": 50, "q75": 75, "p95": 95}
 #: Measures: column, heading, format.
 MEASURES = [
     ("n", "labelled", ",.0f"),

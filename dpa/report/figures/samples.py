@@ -20,7 +20,8 @@ from dpa.directions import scalar_reward
 from dpa.errors import InputError
 from dpa.evaluation.validation import Policy
 from dpa.records import Prompt, ScoredSample
-from dpa.report.figures.style import METHODS, STYLE, WIDTH, direction_colours, text_of_direction
+from dpa.registry import METHODS
+from dpa.report.figures.style import QUANTILES, STYLE, WIDTH, direction_colours, text_of_direction
 from dpa.report.tables import Table
 from dpa.text.prompts import (
     CONDITION_SENTENCE,
@@ -36,9 +37,8 @@ DIRECTIONS = 4
 LINES = 7
 #: Dots of a method in the picture of reward against length, evenly through the file.
 DOTS = 1500
-#: Parts of equal size into which responses are cut by length, for the curves through the dots.
+#: Parts of equal size into which responses are grouped by length, for the curves through the dots.
 BINS = 8
-QUANTILES = {"p5": 5, "q25": 25, "median": 50, "q75": 75, "p95": 95}
 
 
 class Responses(NamedTuple):
@@ -146,7 +146,7 @@ def _sample_row(
 
 
 def _asked(record: ScoredSample, objectives: Sequence[str]) -> str:
-    """The arithmetic of the system prompt: what comes behind its fixed sentences."""
+    """The arithmetic of the system prompt: what follows its fixed sentences."""
     if record.direction is not None:
         text = direction_system_prompt(objectives, record.direction)
         return text.partition(DIRECTION_SENTENCE)[2].strip()
@@ -203,7 +203,7 @@ def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
 
 
 def _card(row: dict, objectives: Sequence[str], wrap: int) -> tuple[tuple[str, str], list[str]]:
-    label = METHODS[row["method"]][0]
+    label = METHODS[row["method"]].label
     asked = f"{label}: {row['asked']}" if row["asked"] else label
     rewards = [f"{name} {row[f'r_{name}']:.0f}" for name in objectives]
     rewards += [f"v·r {row['vr']:.0f}"] if row["vr"] == row["vr"] else []
@@ -218,7 +218,7 @@ def _card(row: dict, objectives: Sequence[str], wrap: int) -> tuple[tuple[str, s
 def _card_colours(rows: pd.DataFrame) -> list:
     steered = int((rows["method"] == "dpa").sum())
     own = iter(direction_colours(steered))
-    return [next(own) if method == "dpa" else METHODS[method][2] for method in rows["method"]]
+    return [next(own) if method == "dpa" else METHODS[method].colour for method in rows["method"]]
 
 
 def _draw_arrows(
@@ -243,21 +243,21 @@ def _draw_arrows(
 
 def figure1_caption(rows: pd.DataFrame, experiment: str) -> str:
     last = rows.loc[rows["method"] == "dpa", "iteration"].max()
-    other = next((METHODS[m][0] for m in rows["method"] if m != "dpa"), None)
+    other = next((METHODS[m].label for m in rows["method"] if m != "dpa"), None)
     beside = f", and the answer of {other}, which takes no direction," if other else ""
     return f"""\
 **Figure 1 (experiment {experiment}).** Arithmetic prompting: one policy (DPA, iteration {last})
 answers the same validation prompt under several directions{beside} with lengths and the reward
 model's scores (0–100). The prompt is one of the first in the order of hashed ids and each
-response the first that was sampled: none is picked. Long responses are cut here and whole in the
-table."""
+response the first that was sampled: none is picked. Long responses are shortened here
+and whole in the table."""
 
 
 def figure1_table(rows: pd.DataFrame, objectives: Sequence[str]) -> Table:
     """The same as a table, responses in full."""
     cells = [
         [
-            METHODS[row["method"]][0], row["asked"] or "–", row["response"], str(row["tokens"]),
+            METHODS[row["method"]].label, row["asked"] or "–", row["response"], str(row["tokens"]),
             *(f"{row[f'r_{name}']:.1f}" for name in objectives),
             f"{row['vr']:.1f}" if row["vr"] == row["vr"] else "–",
         ]
@@ -316,8 +316,8 @@ def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> 
         last = dpa["iteration"].max()
         left.set_title(f"DPA, iteration {last}, by direction")
         whole = marks[marks["direction_index"] == -1].set_index("method").loc[methods]
-        _draw_boxes(right, list(_boxes(whole)), [METHODS[m][2] for m in methods])
-        names = [METHODS[m][0] for m in methods]
+        _draw_boxes(right, list(_boxes(whole)), [METHODS[m].colour for m in methods])
+        names = [METHODS[m].label for m in methods]
         right.set_xticks(range(len(methods)), names, rotation=60, ha="right", fontsize=7.5)
         right.set_title("all responses")
         left.set_ylim(bottom=0)
@@ -400,11 +400,11 @@ def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: st
             rows = marks[marks["objective"] == name]
             dots = rows[(rows["mark"] == "dot") & (rows["method"] == "dpa")]
             panel.plot(
-                dots["tokens"], dots["reward"], ".", color=METHODS["dpa"][2], alpha=0.10,
+                dots["tokens"], dots["reward"], ".", color=METHODS["dpa"].colour, alpha=0.10,
                 markersize=3, markeredgewidth=0, rasterized=True, zorder=1,
             )  # fmt: skip
             for method in methods:
-                _, marker, colour = METHODS[method]
+                marker, colour = METHODS[method].marker, METHODS[method].colour
                 curve = rows[(rows["mark"] == "curve") & (rows["method"] == method)]
                 panel.plot(
                     curve["tokens"], curve["reward"], marker + "-", color=colour,
@@ -424,7 +424,7 @@ def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: st
 def _length_label(marks: pd.DataFrame, method: str, objectives: Sequence[str]) -> str:
     found = marks[marks["method"] == method].groupby("objective")["correlation"].first()
     texts = ["–" if pd.isna(found[name]) else f"{found[name]:.2f}" for name in objectives]
-    return f"{METHODS[method][0]} ({', '.join(texts)})".replace("-", "−")
+    return f"{METHODS[method].label} ({', '.join(texts)})".replace("-", "−")
 
 
 def reward_length_caption(experiment: str) -> str:

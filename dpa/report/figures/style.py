@@ -42,21 +42,12 @@ STYLE: Any = {
     "pdf.fonttype": 42,
 }
 
-#: Method -> label, marker, colour (Okabe-Ito). DPA's iterations take their colours from viridis.
-METHODS = {
-    "dpa": ("DPA", "o", "#440154"),
-    "steerlm": ("SteerLM", "s", "#D55E00"),
-    "reward_soup": ("Reward Soup", "v", "#0072B2"),
-    "directional_dpo": ("Directional DPO", "^", "#E69F00"),
-    "rsf": ("RSF", "P", "#56B4E9"),
-    "ppo": ("PPO (RLOO)", "X", "#009E73"),
-    "dpo": ("DPO", "D", "#CC79A7"),
-    "sft": ("SFT", "*", "#000000"),
-}
+#: Of boxes: whiskers, quartiles, the median.
+QUANTILES = {"p5": 5, "q25": 25, "median": 50, "q75": 75, "p95": 95}
 #: Column prefix of a reward -> who gives it.
 SCORERS = {"r": "by the reward model", "gold": "by the gold scorer"}
 #: The colour of what the paper published.
-PAPER = "#8C8C8C"
+PAPER_COLOUR = "#8C8C8C"
 
 
 def iteration_colours(count: int) -> np.ndarray:
@@ -89,7 +80,7 @@ def write_figure(
     """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
     table = folder / f"{name}.csv"
     write_text(table, csv_text(marks))
-    rows = RowCounts.none(len(marks))
+    rows = RowCounts.all_kept(len(marks))
     write_sidecar(table, inputs, rows)
     text = folder / f"{name}.md"
     write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")

@@ -16,18 +16,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpa.errors import InputError
-from dpa.report.figures.style import METHODS, PAPER, STYLE, WIDTH, text_of_direction
+from dpa.registry import METHODS
+from dpa.report.figures.style import PAPER_COLOUR, STYLE, WIDTH, text_of_direction
 
-PANELS = {
+WIN_RATE_PANELS = {
     "win_rate": ("win rate", "win_rate"),
     "length_controlled": ("length-controlled win rate", "length_controlled_win_rate"),
 }
 #: Standard errors to the end of a 95 % interval.
 RADIUS = 1.96
-NAN = float("nan")
-KEY = ["method", "iteration", "direction_index"]
+_NAN = float("nan")
+WIN_RATE_KEY = ["method", "iteration", "direction_index"]
 NEEDED = {
-    *KEY, "seed", "win_rate", "standard_error", "avg_length", "length_controlled_win_rate",
+    *WIN_RATE_KEY, "seed", "win_rate", "standard_error", "avg_length", "length_controlled_win_rate",
     "length_controlled_reason", "n_total", "judge",
 }  # fmt: skip
 
@@ -49,18 +50,18 @@ def figure5_marks(
     """Our marks and the paper's; a policy without a length-controlled win rate has none there."""
     rows = []
     directions = [f"v_{name}" for name in objectives]
-    for key, seeds in results.groupby(KEY, dropna=False, sort=False):
-        for panel, (_, column) in PANELS.items():
+    for key, seeds in results.groupby(WIN_RATE_KEY, dropna=False, sort=False):
+        for panel, (_, column) in WIN_RATE_PANELS.items():
             if seeds[column].isna().any():
                 continue
             several = len(seeds) > 1
             rows.append(
                 {
-                    "panel": panel, "source": "ours", **dict(zip(KEY, key, strict=True)),
+                    "panel": panel, "source": "ours", **dict(zip(WIN_RATE_KEY, key, strict=True)),
                     **{name: seeds[name].iloc[0] for name in directions if name in seeds},
                     "x": seeds["avg_length"].mean(), "y": seeds[column].mean(),
                     "se": seeds[column].std(ddof=1) / np.sqrt(len(seeds)) if several
-                    else seeds["standard_error"].iloc[0] if panel == "win_rate" else NAN,
+                    else seeds["standard_error"].iloc[0] if panel == "win_rate" else _NAN,
                     "seeds": len(seeds), "n": int(seeds["n_total"].iloc[0]),
                 }
             )  # fmt: skip
@@ -85,7 +86,7 @@ def draw_figure5(
     """Left the win rate, right the length-controlled one, or the `reason` why there is none."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharex=True, layout="constrained")
-        for panel_axes, (panel, (label, _)) in zip(axes, PANELS.items(), strict=True):
+        for panel_axes, (panel, (label, _)) in zip(axes, WIN_RATE_PANELS.items(), strict=True):
             drawn = marks[marks["panel"] == panel]
             if published:
                 _draw_paper(panel_axes, drawn[drawn["source"] == "paper"])
@@ -108,7 +109,8 @@ def draw_figure5(
 
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, objectives: Sequence[str]) -> None:
-    for method, (label, marker, colour) in METHODS.items():
+    for method, entry in METHODS.items():
+        label, marker, colour = entry.label, entry.marker, entry.colour
         found = rows[rows["method"] == method]
         if not len(found):
             continue
@@ -141,9 +143,9 @@ def _radius(points: pd.DataFrame) -> float:
 def _draw_paper(axes: Axes, rows: pd.DataFrame) -> None:
     label = "published (paper, read off)"
     for method, points in rows.groupby("method", sort=False):
-        marker = METHODS[str(method)][1]
+        marker = METHODS[str(method)].marker
         axes.plot(
-            points["x"], points["y"], marker + ("-" if len(points) > 1 else ""), color=PAPER,
+            points["x"], points["y"], marker + ("-" if len(points) > 1 else ""), color=PAPER_COLOUR,
             alpha=0.45, linewidth=1, markersize=3 if len(points) > 1 else 6, label=label, zorder=1,
         )  # fmt: skip
         label = "_nolegend_"

@@ -1,0 +1,173 @@
+"""Command-line options that several scripts have: a flag means one thing in all of them.
+
+Models are folders or `organisation/name@commit`; sections are JSON or `@file`, laid over
+config.yaml's; what is written has a flag that begins with --output.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+# --- Models ----------------------------------------------------------------------------------
+
+PolicyOption = Annotated[
+    str, typer.Option("--policy", help="A policy: folder, or organisation/name@commit.")
+]
+BaseModelOption = Annotated[
+    str, typer.Option("--base-model", help="A causal LM: folder, or organisation/name@commit.")
+]
+RewardModelOption = Annotated[
+    str, typer.Option("--reward-model", help="A reward model: folder, or organisation/name@commit.")
+]
+EngineOption = Annotated[
+    Literal["transformers", "vllm"],
+    typer.Option("--engine", help="What runs the reward model."),
+]
+AttributesOption = Annotated[
+    str | None,
+    typer.Option("--attributes", help="Names of the reward model's outputs, in order, by commas."),
+]
+TokensPerBatchOption = Annotated[
+    int, typer.Option("--tokens-per-batch", min=1, help="Most tokens scored at a time.")
+]
+
+# --- Files that are read ---------------------------------------------------------------------
+
+_PROMPTS = "Prompts (JSONL, one schema for all prompt files)."
+PromptsOption = Annotated[Path, typer.Option("--prompts", help=_PROMPTS)]
+PromptFilesOption = Annotated[list[Path], typer.Option("--prompts", help=_PROMPTS)]
+OptionalPromptsOption = Annotated[Path | None, typer.Option("--prompts", help=_PROMPTS)]
+RatingsOption = Annotated[Path, typer.Option("--ratings", help="Ratings that prepare_data wrote.")]
+AnnotationsOption = Annotated[
+    list[Path], typer.Option("--annotations", help="Annotated original responses, a shard each.")
+]
+_SAMPLES = "Responses of a policy (JSONL of samples)."
+SamplesOption = Annotated[Path, typer.Option("--samples", help=_SAMPLES)]
+SampleFilesOption = Annotated[list[Path], typer.Option("--samples", help=_SAMPLES)]
+ScoredOption = Annotated[
+    list[Path], typer.Option("--scored", help="Scored samples (JSONL), a shard or a policy each.")
+]
+ConditionsOption = Annotated[
+    Path | None,
+    typer.Option("--conditions", help="SteerLM's conditions, for a policy that takes them."),
+]
+PairsOption = Annotated[Path, typer.Option("--pairs", help="Preference pairs (JSONL).")]
+RunsOption = Annotated[
+    list[Path], typer.Option("--run", help="Folder of a run: results/<experiment>, a seed each.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="The experiment's folder.")]
+PublishedOption = Annotated[Path, typer.Option("--published", help="The paper's numbers (CSV).")]
+PromptRewardsOption = Annotated[
+    list[Path],
+    typer.Option("--prompt-rewards", help="prompt_rewards.parquet of a run, a seed each."),
+]
+MetricsOption = Annotated[Path, typer.Option("--metrics", help="metrics.csv")]
+
+# --- Sections of the configuration -----------------------------------------------------------
+
+ObjectivesOption = Annotated[
+    str | None, typer.Option("--objectives", help="config.yaml's objectives (JSON, or @file).")
+]
+ObjectiveNamesOption = Annotated[
+    str, typer.Option("--objective-names", help="The objectives' names in order, by commas.")
+]
+DirectionsOption = Annotated[
+    str | None,
+    typer.Option("--directions", help="Distribution of directions (JSON, or @file)."),
+]
+GridOption = Annotated[
+    str,
+    typer.Option("--grid", help="Evaluated directions: their number, or a JSON list of them."),
+]
+SamplingOption = Annotated[
+    str | None, typer.Option("--sampling", help="Over config.yaml's sampling (JSON, or @file).")
+]
+TrainerOption = Annotated[
+    str | None, typer.Option("--trainer", help="Over config.yaml's trainer (JSON, or @file).")
+]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option("--schedule", help="Over config.yaml's schedule of the stage (JSON, or @file)."),
+]
+SourceOption = Annotated[
+    str, typer.Option("--source", help="Where the benchmark's rows are read from (JSON).")
+]
+SectionsOption = Annotated[
+    str | None,
+    typer.Option("--sections", help="config.yaml's rewardbench.sections (JSON, or @file)."),
+]
+
+# --- Numbers and names -----------------------------------------------------------------------
+
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Base seed.")]
+SeedsOption = Annotated[list[int], typer.Option("--seed", help="Base seed.")]
+_ITERATION = "Number of the iteration, from 1."
+IterationOption = Annotated[int, typer.Option("--iteration", min=1, help=_ITERATION)]
+OptionalIterationOption = Annotated[int | None, typer.Option("--iteration", min=1, help=_ITERATION)]
+ShardOption = Annotated[int, typer.Option("--shard", min=0, help="Which shard, from 0.")]
+ShardsOption = Annotated[int, typer.Option("--shards", min=1, help="Number of shards.")]
+DirectionsPerPromptOption = Annotated[
+    int, typer.Option("--directions-per-prompt", min=1, help="Directions drawn for each prompt.")
+]
+ResponsesPerDirectionOption = Annotated[
+    int, typer.Option("--responses-per-direction", min=1, help="Responses under each direction.")
+]
+ResponsesPerPromptOption = Annotated[
+    int,
+    typer.Option("--responses-per-prompt", min=1, help="Responses to a prompt (and direction)."),
+]
+DirectionOption = Annotated[
+    str | None,
+    typer.Option("--direction", help="Unit vector, one weight per objective: 0.8,-0.6"),
+]
+BetaOption = Annotated[
+    float,
+    typer.Option(
+        "--beta", min=0, help="Strength of the pull to the policy that training starts from."
+    ),
+]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="Whose responses are meant: a name in data.ratings.")
+]
+GoldOption = Annotated[str | None, typer.Option("--gold", help="A gold scorer: quickstart.")]
+ReferenceOption = Annotated[
+    str, typer.Option("--hypervolume-reference", help="Worst corner of the rewards, by commas.")
+]
+ExperimentOption = Annotated[
+    str,
+    typer.Option("--experiment", help="The experiment: its name, or where it is read its file."),
+]
+ConfigHashOption = Annotated[
+    str, typer.Option("--config-hash", help="Identifies the configuration.")
+]
+StagesOption = Annotated[
+    str,
+    typer.Option("--stages", help="Method -> its stages, folders below the run (JSON, or @file)."),
+]
+WorldOption = Annotated[
+    bool, typer.Option("--world", help="The benchmark is the quickstart's own.")
+]
+DpiOption = Annotated[int, typer.Option("--dpi", min=50, help="Of PNG files.")]
+DrawPublishedOption = Annotated[
+    bool, typer.Option("--draw-published", help="Draw the paper's numbers beneath ours.")
+]
+
+# --- What is written -------------------------------------------------------------------------
+
+OutputOption = Annotated[Path, typer.Option("--output", help="What is written.")]
+OutputPromptsOption = Annotated[
+    Path, typer.Option("--output-prompts", help="Prompts that are written.")
+]
+OutputSamplesOption = Annotated[
+    Path, typer.Option("--output-samples", help="Samples that are written.")
+]
+OutputScoredOption = Annotated[
+    Path, typer.Option("--output-scored", help="Scored samples that are written.")
+]
+OutputFiguresOption = Annotated[
+    Path, typer.Option("--output-figures", help="Folder of figures that are written.")
+]
+OutputTablesOption = Annotated[
+    Path, typer.Option("--output-tables", help="Folder of tables that are written.")
+]

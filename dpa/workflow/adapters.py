@@ -1,0 +1,152 @@
+"""What rules give for `input` and `params` as functions of their wildcards.
+
+Functions for params take wildcards only: Snakemake does not notice a change of configuration in
+params that depend on input or output.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dpa.config.base import ModelConfig
+from dpa.config.data import SourceConfig
+from dpa.workflow import flags
+from dpa.workflow.flags import Flags, section
+from dpa.workflow.layout import Layout
+from dpa.workflow.stamps import Stamps
+
+#: Snakemake's wildcards: an object with an attribute for each.
+Wildcards = Any
+#: A file as an input, or none.
+Input = str | list[str]
+
+
+class Adapters:
+    """Functions of wildcards for the rules of one experiment."""
+
+    def __init__(self, layout: Layout, stamps: Stamps):
+        self.layout, self.config, self.stamps = layout, layout.config, stamps
+
+    # --- Inputs ----------------------------------------------------------------------------------
+
+    def files(self, *paths: str | None) -> list[str]:
+        """Files as inputs, those that there are: a user's own as stamps of their content."""
+        results = self.layout.results
+        return [
+            self.stamps.content(path) if flags.is_stamped(path, results) else path
+            for path in paths
+            if path
+        ]
+
+    def sources(self, *lists: list[SourceConfig]) -> list[str]:
+        """The local ones of data sources as inputs."""
+        return self.files(*flags.local_paths(source for some in lists for source in some))
+
+    def made_or_given(self, given: ModelConfig, made: str) -> Input:
+        """A model as an input: the folder that the pipeline makes, or a local one's stamp."""
+        if given.path is None:
+            return made
+        return self.stamps.content(given.path) if Path(given.path).exists() else []
+
+    def prompt_half(self, wildcards: Wildcards) -> str:
+        """The half of the training prompts that an iteration of a loop takes."""
+        return f"{run_of(wildcards)}/data/prompts/{self.layout.prompt_half(*turn(wildcards))}.jsonl"
+
+    def sampled_policy(self, wildcards: Wildcards) -> Input:
+        """The policy that an iteration samples."""
+        stage = self.layout.sampled_stage(*turn(wildcards))
+        made = f"{run_of(wildcards)}/{stage}/policy"
+        return self.made_or_given(self.config.sft, made) if stage == "sft" else made
+
+    def iteration_conditions(self, wildcards: Wildcards) -> Input:
+        """SteerLM's conditions, for the iteration that samples it."""
+        steerlm = self.layout.samples_steerlm(*turn(wildcards))
+        return f"{run_of(wildcards)}/steerlm/conditions.json" if steerlm else []
+
+    def evaluated_policy(self, wildcards: Wildcards) -> Input:
+        """An evaluated policy."""
+        policy = wildcards.policy
+        if self.layout.is_given(policy):
+            return self.made_or_given(getattr(self.config, policy), "")
+        return f"{run_of(wildcards)}/{self.layout.stage_of_policy(policy)}/policy"
+
+    def evaluated_conditions(self, wildcards: Wildcards) -> Input:
+        """SteerLM's conditions, for a policy that is evaluated on them."""
+        takes = self.layout.takes_conditions(wildcards.policy)
+        return f"{run_of(wildcards)}/steerlm/conditions.json" if takes else []
+
+    def soup_experts(self, wildcards: Wildcards) -> list[str]:
+        """The policies that Reward Soup averages."""
+        run = run_of(wildcards)
+        return [f"{run}/{stage}/policy" for stage in self.layout.soup_experts()]
+
+    # --- Params ----------------------------------------------------------------------------------
+
+    def base_seed(self, wildcards: Wildcards) -> int:
+        """The seed that all others of a run derive from."""
+        return self.layout.seed_of[wildcards.experiment]
+
+    def loop_distribution(self, wildcards: Wildcards) -> str:
+        """Where a loop's directions come from, as a section."""
+        return section(self.layout.distribution_of_loop(wildcards.loop))
+
+    def fixed_direction(self, wildcards: Wildcards) -> str:
+        """A fixed direction's components."""
+        return ",".join(map(str, self.layout.fixed_directions[wildcards.direction]))
+
+    def loop_schedule(self, wildcards: Wildcards) -> str:
+        """The schedule of a loop's trainings, as a section."""
+        return section(getattr(self.config, wildcards.loop.split("/")[0]).schedule)
+
+    def benchmark_sampling(self, wildcards: Wildcards) -> str:
+        """How a benchmark samples, as a section."""
+        return self.sampling(getattr(self.config, wildcards.benchmark).temperature)
+
+    def sampling(self, temperature: float) -> str:
+        """How an evaluation samples, as a section."""
+        return section(self.config.sampling.model_copy(update={"temperature": temperature}))
+
+    def sampled_policy_flags(self, wildcards: Wildcards) -> Flags:
+        return flags.sampled_policy(self.layout, run_of(wildcards), *turn(wildcards))
+
+    def condition_flags(self, wildcards: Wildcards) -> Flags:
+        return flags.conditions(self.layout, run_of(wildcards), *turn(wildcards))
+
+    def shared_flag(self, wildcards: Wildcards) -> Flags:
+        """Whether all directions choose among one set of responses: SteerLM's."""
+        return ["--shared"] if self.layout.samples_steerlm(*turn(wildcards)) else []
+
+    def evaluation_flags(self, wildcards: Wildcards) -> Flags:
+        grid = self.config.evaluation.directions
+        return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)
+
+    def benchmark_flags(self, wildcards: Wildcards) -> Flags:
+        grid = getattr(self.config, wildcards.benchmark).directions
+        return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)
+
+    def policy_flags(self, wildcards: Wildcards) -> Flags:
+        """The SFT policy, where every training but its own starts."""
+        return flags.model("--policy", self.config.sft, f"{run_of(wildcards)}/sft/policy")
+
+    def base_model_flags(self, wildcards: Wildcards) -> Flags:
+        made = f"{run_of(wildcards)}/base_model"
+        return flags.model("--base-model", self.config.base_model, made)
+
+    def reward_model_flags(self, wildcards: Wildcards) -> Flags:
+        """The reward model, and the names that its outputs must have, in order."""
+        given = self.config.reward_model
+        named = flags.model("--reward-model", given, f"{run_of(wildcards)}/reward_model/model")
+        return [*named, "--attributes", ",".join(given.attributes)]
+
+    def scorer_flags(self, wildcards: Wildcards) -> Flags:
+        """The reward model, and what runs it."""
+        return [*self.reward_model_flags(wildcards), "--engine", self.config.reward_model.engine]
+
+
+def run_of(wildcards: Wildcards) -> str:
+    """The folder of a run."""
+    return f"results/{wildcards.experiment}"
+
+
+def turn(wildcards: Wildcards) -> tuple[str, int]:
+    """A loop and the number of its iteration."""
+    return wildcards.loop, int(wildcards.iteration)

@@ -1,0 +1,59 @@
+"""What a run says and checks before its first job and after its last."""
+
+from pathlib import Path
+
+from dpa.config.base import is_commit
+from dpa.config.load import floating, hub_repositories
+from dpa.directions import evaluation_directions
+from dpa.workflow.layout import Layout
+
+
+def unlocked_flags(layout: Layout) -> list[str]:
+    """The hub repositories that have no commit yet, as the flags of lock_revisions."""
+    return [
+        part
+        for _, found in hub_repositories(layout.config)
+        if found.revision and not is_commit(found.revision)
+        for part in (f"--hub-{found.kind}", str(found.path))
+    ]
+
+
+def floating_message(layout: Layout, experiment: str) -> str | None:
+    """Why a run may not start whose commits are not fixed, and what to do; None where they are."""
+    if not (problems := floating(layout.config)):
+        return None
+    return (
+        f"revisions that are not fixed ({problems}); run `snakemake --cores 1 lock_revisions "
+        f"--config experiment={experiment}`, give the commits, or set allow_floating"
+    )
+
+
+def start_message(layout: Layout) -> str:
+    config = layout.config
+    seeds = ", ".join(map(str, config.seeds))
+    return f"dpa: experiment {config.experiment}, seed {seeds}, outputs in {layout.results}/"
+
+
+def success_message(layout: Layout) -> str:
+    """Where to look, and how to talk to the policy; about what is there."""
+    config, results = layout.config, layout.results
+    lines = []
+    figure = Path(f"{results}/figures/figure4.png")
+    if figure.exists():
+        grid = evaluation_directions(layout.distribution, config.evaluation.directions)
+        direction = ",".join(f"{v:g}" for v in grid[len(grid) // 2])
+        lines += [
+            f"dpa: done. {figure} shows helpfulness against verbosity on held-out prompts:",
+            f"     a curve per iteration t = 0..{config.dpa.iterations} of DPA, further up and "
+            "left is better; the numbers are in",
+            f"     {results}/evaluation/validation_rewards.csv. Try the policy:",
+            f"     uv run python -m scripts.chat --policy {layout.runs[0]}/dpa/"
+            f"iter{config.dpa.iterations}/policy --direction {direction}",
+        ]
+    metrics = Path(layout.targets("reward_model")[0])
+    if metrics.exists():
+        lines.append(f"     Quality of the reward model: {metrics}")
+    page = Path(layout.targets("report")[0])
+    if page.exists():
+        lines.append(f"     Everything on one page, to be opened in a browser: {page}")
+    return "\n".join(lines)

@@ -1,0 +1,282 @@
+"""Where an experiment's policies, stages, figures and tables are, and which of them it has.
+
+A run is `results/<experiment>`, with several seeds `results/<experiment>/seed<n>`; a stage is a
+folder below a run in which a policy is made: `sft`, `dpa/iter2`, `rsf/100_0/iter1`. Whoever adds a
+method finds here no name of one but DPA's and Directional DPO's own turns of the loop.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from dpa.config.experiment import Config
+from dpa.directions import Direction, direction_name, fixed_distribution, single_objectives
+from dpa.registry import METHODS, parse_policy, policy_name
+
+#: A fixed direction as part of a path.
+DIRECTION_PATTERN = r"[\d_-]+"
+#: What the wildcard {loop} may be.
+LOOP_PATTERN = "|".join(
+    method.name + (f"/{DIRECTION_PATTERN}" if method.folders == "iterated_per_direction" else "")
+    for method in METHODS.values()
+    if method.is_loop
+)
+
+
+def loops_trained_by(rule: str) -> str:
+    """What {loop} may be in the rule that trains some loops' policies."""
+    patterns = LOOP_PATTERN.split("|")
+    return "|".join(p for p in patterns if METHODS[p.split("/")[0]].trained_by == rule)
+
+
+class Layout:
+    """The layout of one experiment."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.results = f"results/{config.experiment}"
+        #: Name of a run below results/ -> its base seed.
+        self.seed_of = (
+            {config.experiment: config.seeds[0]}
+            if isinstance(config.seed, int)
+            else {f"{config.experiment}/seed{seed}": seed for seed in config.seeds}
+        )
+        self.runs = [f"results/{run}" for run in self.seed_of]
+        self.distribution = config.directions.model_dump()
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether there are prompts to train policies on; else there is a reward model only."""
+        return bool(self.config.data.train_prompts)
+
+    @cached_property
+    def fixed_directions(self) -> dict[str, Direction]:
+        """What scalar methods and Reward Soup's experts optimise, by its name in paths."""
+        alone = single_objectives(self.distribution)
+        return {direction_name(v): v for v in (self.config.scalar_direction, *alone)}
+
+    @property
+    def scalar(self) -> str:
+        """The name of the direction that scalar methods optimise."""
+        return direction_name(self.config.scalar_direction)
+
+    def iterations_of(self, method: str) -> int:
+        """How many iterations a loop has."""
+        return getattr(self.config, method).iterations
+
+    # --- Stages ----------------------------------------------------------------------------------
+
+    def stages_of_loop(self, method: str, iterations: int, direction: str = "") -> list[str]:
+        """The stages of a loop's iterations 1, 2, ..."""
+        folder = f"{method}/{direction}".rstrip("/")
+        return [f"{folder}/iter{t}" for t in range(1, iterations + 1)]
+
+    def soup_experts(self) -> list[str]:
+        """The stages of Reward Soup's experts, in the order of objectives."""
+        soup = self.config.reward_soup
+        names = [direction_name(v) for v in single_objectives(self.distribution)]
+        last = f"/iter{soup.iterations}" if METHODS[soup.experts].is_loop else ""
+        return [f"{soup.experts}/{name}{last}" for name in names]
+
+    def stages_of(self, method: str) -> list[str]:
+        """All stages that are trained for a method; none for a published policy."""
+        config = self.config
+        if self.is_given(method):
+            return []
+        match METHODS[method].folders:
+            case "none":
+                soup = config.reward_soup
+                if not METHODS[soup.experts].is_loop:
+                    return self.soup_experts()
+                experts = (expert.split("/")[1] for expert in self.soup_experts())
+                return [
+                    stage
+                    for direction in experts
+                    for stage in self.stages_of_loop(soup.experts, soup.iterations, direction)
+                ]
+            case "single":
+                return [method]
+            case "per_direction":
+                return [f"{method}/{self.scalar}"]
+            case "iterated_per_direction":
+                return self.stages_of_loop(method, self.iterations_of(method), self.scalar)
+        first = {"dpa": ["dpa/iter0"], "directional_dpo": []}.get(method, [])
+        if method == "directional_dpo" and config.directional_dpo.start == "dpa":
+            first = ["dpa/iter0", "dpa/iter1"]
+        return first + self.stages_of_loop(method, self.iterations_of(method))
+
+    def method_stages(self) -> dict[str, list[str]]:
+        """Each method of the experiment with the stages whose cost is the method's."""
+        return {method: self.stages_of(method) for method in self.config.methods}
+
+    def trained_stages(self) -> list[str]:
+        """All stages that the methods train, each once."""
+        found = (stage for stages in self.method_stages().values() for stage in stages)
+        return list(dict.fromkeys(found))
+
+    # --- The loop's turns ------------------------------------------------------------------------
+
+    def distribution_of_loop(self, loop: str) -> dict:
+        """Where a loop's directions come from: rsf/<direction> has that one."""
+        _, _, direction = loop.partition("/")
+        if not direction:
+            return self.distribution
+        return fixed_distribution(self.fixed_directions[direction])
+
+    def prompt_half(self, loop: str, iteration: int) -> str:
+        """D1 for odd iterations, D2 for even ones (paper, section 3.1).
+
+        Directional DPO that starts from DPA's first iteration, which D1 was for, takes D2 first.
+        """
+        ahead = loop == "directional_dpo" and self.config.directional_dpo.start == "dpa"
+        return "d1" if (iteration + ahead) % 2 else "d2"
+
+    def samples_steerlm(self, loop: str, iteration: int) -> bool:
+        """Whether an iteration samples SteerLM, which takes conditions instead of directions."""
+        return loop == "dpa" and iteration == 1
+
+    def sampled_stage(self, loop: str, iteration: int) -> str:
+        """Whose policy an iteration samples: the previous iteration's, or where the loop starts."""
+        if iteration < 1:
+            raise ValueError("iteration 0 is where a loop starts: nothing is sampled for it")
+        if iteration > 1 or loop == "dpa":
+            return f"{loop}/iter{iteration - 1}"
+        if loop == "directional_dpo" and self.config.directional_dpo.start == "dpa":
+            return "dpa/iter1"
+        return "sft"
+
+    # --- Evaluated policies ----------------------------------------------------------------------
+
+    def is_given(self, policy: str) -> bool:
+        """Whether a policy is a published one, named in the configuration."""
+        method = METHODS.get(policy)
+        return (
+            bool(method and method.may_be_given) and getattr(self.config, policy).path is not None
+        )
+
+    def policies(self) -> list[str]:
+        """Names of the evaluated policies: the methods' iterations (DPA's from 0), or methods."""
+        names: list[str] = []
+        for method in self.config.methods:
+            if METHODS[method].is_evaluated_by_iteration:
+                last = self.iterations_of(method)
+                first = 0 if method == "dpa" else 1
+                names += [policy_name(method, t) for t in range(first, last + 1)]
+            else:
+                names.append(method)
+        return names
+
+    def last_policies(self, methods: Iterable[str]) -> list[str]:
+        """The last policy of each of the methods that the experiment has."""
+        last = {parse_policy(name)[0]: name for name in self.policies()}
+        return [last[method] for method in methods if method in last]
+
+    def stage_of_policy(self, policy: str) -> str:
+        """The stage that makes an evaluated policy."""
+        method, iteration = parse_policy(policy)
+        return f"{method}/iter{iteration}" if iteration is not None else self.stages_of(method)[-1]
+
+    def takes_conditions(self, policy: str) -> bool:
+        """Whether a policy is evaluated on SteerLM's conditions instead of directions."""
+        method, iteration = parse_policy(policy)
+        return METHODS[method].conditioned_on == "rewards" or (method, iteration) == ("dpa", 0)
+
+    def takes_directions(self, policy: str) -> bool:
+        """Whether a policy is evaluated under the grid's directions."""
+        method, _ = parse_policy(policy)
+        return METHODS[method].conditioned_on == "direction" and not self.takes_conditions(policy)
+
+    # --- Benchmarks ------------------------------------------------------------------------------
+
+    def alpacaeval_policies(self) -> list[str]:
+        return self.last_policies(self.config.alpacaeval.methods) if self.config.alpacaeval else []
+
+    def rewardbench_policies(self) -> tuple[list[str], str | None]:
+        """The policies that are compared with the reference, and the reference; or none."""
+        section = self.config.rewardbench
+        if section is None:
+            return [], None
+        compared = self.last_policies(m for m in section.methods if m != section.reference)
+        reference = self.last_policies([section.reference])
+        return (compared, reference[0]) if compared and reference else ([], None)
+
+    def rewardbench_judged(self) -> list[str]:
+        """The policies whose responses are judged."""
+        compared, reference = self.rewardbench_policies()
+        return [*compared, reference] if reference else []
+
+    def rewardbench_tables(self) -> list[str]:
+        """Without a policy and a reference there is only the reward model's accuracy."""
+        tables = ["reward_model_accuracy"] + (["win_rates"] if self.rewardbench_judged() else [])
+        return [f"{self.results}/rewardbench/{table}.csv" for table in tables]
+
+    def policy_gradient_histories(self) -> list[str]:
+        """The histories of all policy gradients, seed by seed."""
+        config = self.config
+        names = [self.scalar] if "ppo" in config.methods else []
+        if "reward_soup" in config.methods and config.reward_soup.experts == "ppo":
+            names += [direction_name(v) for v in single_objectives(self.distribution)]
+        return [
+            f"{run}/ppo/{name}/history.csv" for run in self.runs for name in dict.fromkeys(names)
+        ]
+
+    # --- What is shown ---------------------------------------------------------------------------
+
+    def shows_dpa(self) -> bool:
+        """Whether there is a DPA to compare with."""
+        return self.has_policies and "dpa" in self.config.methods
+
+    def figure_names(self) -> list[str]:
+        names = ["figure1", "figure4"] if self.shows_dpa() else []
+        names += ["figure5"] if self.targets("alpacaeval") else []
+        names += ["response_length", "reward_against_length"] if self.shows_dpa() else []
+        if self.has_policies:
+            names += ["policy_gradient"] if self.policy_gradient_histories() else []
+            names += ["costs"]
+        return [*names, "reward_model"]
+
+    def table_names(self) -> list[str]:
+        names = ["figure1", "table1", "comparison"] if self.shows_dpa() else []
+        if any(PurePosixPath(t).stem == "win_rates" for t in self.targets("rewardbench")):
+            names += ["table2", "rewardbench_reward_model"]
+        names += ["costs"] if self.has_policies else []
+        return [*names, "reward_model"]
+
+    def targets(self, name: str) -> list[str]:
+        """The files of a target rule: `reward_model`, `dpa`, `baselines`, `figures`, ..."""
+        config, results = self.config, self.results
+        shown = {
+            "figures": ("figures", self.figure_names, ("pdf", "svg", "png")),
+            "tables": ("tables", self.table_names, ("csv", "md", "tex")),
+        }
+        if name in shown:
+            folder, names, kinds = shown[name]
+            return [f"{results}/{folder}/{n}.{kind}" for n in names() for kind in kinds]
+        if name == "reward_model":
+            tables = ("metrics", "ranking")
+            return [f"{run}/reward_model/{table}.csv" for run in self.runs for table in tables]
+        if name in ("report", "provenance"):
+            return [f"{results}/{'report.html' if name == 'report' else 'provenance.json'}"]
+        if not self.has_policies:
+            return []
+        if name == "dpa":
+            stages = range(config.dpa.iterations + 1)
+            return [f"{run}/dpa/iter{t}/policy" for run in self.runs for t in stages]
+        if name == "baselines":
+            others = [policy for policy in self.policies() if parse_policy(policy)[0] != "dpa"]
+            return [f"{r}/evaluation/scored/{policy}.jsonl" for r in self.runs for policy in others]
+        if name == "alpacaeval":
+            return [f"{results}/alpacaeval/results.csv"] if self.alpacaeval_policies() else []
+        if name == "rewardbench":
+            return self.rewardbench_tables() if config.rewardbench else []
+        raise ValueError(f"no target {name!r}")
+
+
+def shard_files(pattern: str, shards: int) -> list[str]:
+    """All shards of a pattern with {shard} in it."""
+    return [pattern.replace("{shard}", str(shard)) for shard in range(shards)]
+
+
+def files_of(runs: Sequence[str], *names: str) -> list[str]:
+    """The named files of each run."""
+    return [f"{run}/{name}" for run in runs for name in names]

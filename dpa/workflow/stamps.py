@@ -1,0 +1,92 @@
+"""Small files in the place of a rule's code and of a user's own inputs.
+
+A stamp holds a hash of content and is rewritten only when that changes: comments in the code rerun
+nothing, nor does a file that was merely touched; a file replaced by an older one does. Stamps lie
+in `results/.stamps/`, outside of all experiments.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dpa.artefacts.closures import CLONE, Modules, file_key
+from dpa.artefacts.files import TIMESTAMP, content_hash, write_text
+from dpa.runtime.log import log
+
+STAMPS = Path("results/.stamps")
+#: Files of more bytes are announced before they are hashed.
+ANNOUNCED_BYTES = 10**9
+
+
+class Stamps:
+    """The stamps of a working directory.
+
+    Only the main process of a run writes them (`writing`); cluster jobs, which parse the workflow
+    again, find them there.
+    """
+
+    def __init__(self, writing: bool = True, folder: Path = STAMPS):
+        self.folder, self.writing = folder, writing
+        self.modules = Modules(self.known)
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """What was hashed before, by device, inode, size and modification time."""
+        try:
+            return json.loads((self.folder / "hashes.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def save(self) -> None:
+        """Keep what was hashed for the next time."""
+        if self.writing:
+            _write_if_changed(self.folder / "hashes.json", json.dumps(self.known, indent=0) + "\n")
+
+    def code(self, script: str, others: Iterable[str] = ()) -> str:
+        """The stamp of a script's code closure, and of `others`: paths of the clone."""
+        stamp = self.folder / "code" / script
+        if self.writing or not stamp.exists():
+            lines = [self.modules.hash(self.modules.closure(CLONE / "scripts" / f"{script}.py"))]
+            lines += [f"{path} {self._hash(CLONE / path)}" for path in others]
+            _write_if_changed(stamp, "\n".join(lines) + "\n")
+        return stamp.as_posix()
+
+    def content(self, path: str) -> str:
+        """The stamp of a user's own file or folder; the path itself where there is nothing."""
+        source = Path(path)
+        if not source.exists():
+            return path  # Snakemake says that it is missing
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "_", path).strip("_")[-40:]
+        name = f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        stamp = self.folder / "inputs" / name
+        if self.writing or not stamp.exists():
+            _write_if_changed(stamp, f"{path} {self._hash(source)}\n")
+        return stamp.as_posix()
+
+    def _hash(self, source: Path) -> str:
+        """SHA-256 of a file, or of a folder's (name, hash) pairs; nothing is read twice."""
+        if source.is_dir():
+            files = sorted(p for p in source.rglob("*") if p.is_file() and p.name != TIMESTAMP)
+            text = "".join(f"{p.relative_to(source)} {self._hash(p)}\n" for p in files)
+            return hashlib.sha256(text.encode()).hexdigest()
+        key = file_key(source)
+        if key not in self.known:
+            if source.stat().st_size > ANNOUNCED_BYTES:
+                log.warning("hashing %s, once", source)
+            self.known[key] = content_hash(source)
+        return self.known[key]
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+
+
+def relative_to_here(path: Path) -> str:
+    """A file of the clone, as seen from the working directory: the same on any machine."""
+    return Path(os.path.relpath(path)).as_posix()

@@ -1,0 +1,162 @@
+"""Small trainings by name, run in the tests' own process or on several by accelerate's launcher.
+
+`python -m tests.support.training_jobs JOBS.json` runs a list of [name, output, options] in turn:
+a launch takes longer than all of its trainings.
+"""
+
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from dpa.artefacts.row_counts import RowCounts
+from dpa.config.trainer import LoraConfig, ScheduleConfig, TrainerConfig
+from dpa.models import ModelRef
+from dpa.records import Rating
+from dpa.text.prompts import Conversation
+from dpa.training.trainer import TrainingJob
+from tests.support.tiny_models import WORDS
+
+
+def training(**changes) -> TrainerConfig:
+    values = {
+        "per_device_batch_size": 2,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "packing": False,
+        "attention": "sdpa",
+        "sharding": "none",
+        "lora": None,
+        "save_steps": None,
+        "adam_betas": (0.9, 0.98),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+    return TrainerConfig(**{**values, **changes})
+
+
+def schedule(**changes) -> ScheduleConfig:
+    values = {
+        "learning_rate": 5e-3,
+        "epochs": 2,
+        "batch_size": 8,
+        "warmup_steps": 1,
+        "lr_scheduler": "cosine",
+        "max_length": 128,
+    }
+    return ScheduleConfig(**{**values, **changes})
+
+
+def sentence(index: int) -> str:
+    words = [WORDS[(index * 5 + i * i) % len(WORDS)] for i in range(2 + index % 9)]
+    return " ".join(words).capitalize() + "."
+
+
+def question(index: int) -> Conversation:
+    return f"Tell me about the {WORDS[index % len(WORDS)]}."
+
+
+def rating(index: int) -> Rating:
+    """A row that carries only some attributes, as each data set has its own."""
+    attributes = {"quality": 50.0 + index % 7, "length": 10.0 * (index % 9)}
+    if index % 3:
+        del attributes["quality" if index % 2 else "length"]
+    return Rating(
+        prompt_id=f"{index:016x}",
+        prompt=question(index),
+        response=sentence(index),
+        attributes=attributes,
+        dataset="test",
+        split="train",
+    )
+
+
+def finetune(
+    start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
+) -> None:
+    from dpa.methods.sft import finetune_conversations
+
+    conversations = [
+        [
+            {"role": "user", "content": question(i)},
+            {"role": "assistant", "content": sentence(i)},
+        ]
+        for i in range(rows)
+    ]
+    job = TrainingJob(ModelRef(start), output, train, stage, seed=5, inputs=())
+    finetune_conversations(job, conversations)
+
+
+def dpo(start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int) -> None:
+    from dpa.methods.dpo import PairTraining
+    from dpa.training.trainer import run_training
+
+    pairs = [
+        ([{"role": "user", "content": question(i)}], sentence(i), sentence(i + 4))
+        for i in range(rows)
+    ]
+    job = TrainingJob(ModelRef(start), output, train, stage, seed=5, inputs=())
+    run_training(PairTraining(job, pairs, 0.1, RowCounts()))
+
+
+def reward_model(
+    start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
+) -> None:
+    from dpa.reward.train import RewardTraining
+    from dpa.training.trainer import run_training
+
+    job = TrainingJob(ModelRef(start), output, train, stage, seed=5, inputs=())
+    rated = [rating(i) for i in range(rows)]
+    attributes = ["quality", "length"]
+    run_training(
+        RewardTraining(job, rated, attributes=attributes, lm_loss_weight=0.1, token_dropout=0.0)
+    )
+
+
+def run(name: str, output: str | Path, options: dict) -> Path:
+    """Run one training: `start`, `rows`, and what differs in `trainer` and `schedule`.
+
+    With `signal` ([number, rank, step]) that process gets that signal after that step.
+    """
+    changes = dict(options.get("trainer", {}))
+    if changes.get("lora"):
+        changes["lora"] = LoraConfig(**changes["lora"])
+    kind = {"finetune": finetune, "dpo": dpo, "reward_model": reward_model}[name]
+    stage = schedule(**options.get("schedule", {}))
+    with struck(*options["signal"]) if "signal" in options else nullcontext():
+        kind(options["start"], Path(output), training(**changes), stage, options.get("rows", 19))
+    return Path(output)
+
+
+@contextmanager
+def struck(number: int, rank: int, step: int):
+    """Send this process a signal after a step, if it has that rank."""
+    from dpa.training.trainer import ProgressCallback
+
+    original = ProgressCallback.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        if state.global_step == step and int(os.environ.get("RANK", "0")) == rank:
+            os.kill(os.getpid(), number)
+
+    ProgressCallback.on_step_end = on_step_end  # type: ignore[method-assign]
+    try:
+        yield
+    except SystemExit as end:
+        if (number, end.code) != (signal.SIGTERM, 143):
+            raise
+    finally:
+        ProgressCallback.on_step_end = original  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    import logging
+
+    if os.environ.get("RANK", "0") == "0":
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        logging.info("job %d: %s", number, job[0])
+        run(*job)

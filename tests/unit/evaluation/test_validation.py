@@ -1,0 +1,206 @@
+"""The validation table, the metrics on it, and the facts; numbers worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.config.load import load_config
+from dpa.config.steering import ObjectiveConfig
+from dpa.directions import evaluation_directions
+from dpa.errors import InputError
+from dpa.evaluation.metrics import (
+    best_scalar_rewards,
+    hypervolume,
+    spearman,
+    steered_scalar_rewards,
+)
+from dpa.evaluation.quickstart_claims import front_claims, reward_model_claims
+from dpa.evaluation.validation import (
+    Policy,
+    front,
+    front_hypervolume,
+    gold_scorer,
+    mean_scalar_reward,
+    prompt_rewards,
+    read_validation_rewards,
+    validation_rewards,
+)
+from dpa.generation.sample import grid_of
+from dpa.quickstart.world import gold_rewards
+from dpa.records import Prompt, ScoredSample
+
+OBJECTIVES = ["helpfulness", "verbosity"]
+LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+
+
+def test_hypervolume_by_hand():
+    # Gains over (0, 100): (0.8, 0.6) and (0.5, 0.9). Union: 0.48 + 0.5 * 0.3 = 0.63.
+    points = np.array([[80.0, 40.0], [50.0, 10.0]])
+    assert hypervolume(points, np.array([0.0, 100.0])) == pytest.approx(63.0)
+    assert hypervolume(points[:1], np.array([0.0, 100.0])) == pytest.approx(48.0)
+    # From (60, 80): gains (0.5, 0.5) of a box 40 x 80; the other point is not above it.
+    assert hypervolume(points, np.array([0.0, 80.0])) == pytest.approx(
+        100 * (0.8 * 0.5 + 0.5 * (0.875 - 0.5))
+    )
+
+
+def test_points_outside_the_box_are_clipped():
+    assert hypervolume(np.array([[110.0, -5.0]]), np.array([0.0, 100.0])) == pytest.approx(100)
+    assert hypervolume(np.array([[-3.0, 50.0]]), np.array([0.0, 100.0])) == pytest.approx(0)
+
+
+def test_scalar_rewards_by_hand():
+    directions = np.array([[1.0, 0.0], [0.8, -0.6]])
+    points = np.array([[80.0, 60.0], [70.0, 30.0]])
+    assert steered_scalar_rewards(points, directions) == pytest.approx([80.0, 38.0])
+    assert best_scalar_rewards(points, directions) == pytest.approx([80.0, 38.0])
+    one = np.array([[75.0, 50.0]])
+    assert best_scalar_rewards(one, directions) == pytest.approx([75.0, 30.0])
+    assert mean_scalar_reward(points[::-1], directions, steered=True) == pytest.approx(
+        (70 + 28) / 2
+    )
+    assert mean_scalar_reward(points[::-1], directions, steered=False) == pytest.approx(59.0)
+
+
+def test_spearman_by_hand():
+    assert spearman(np.arange(4), np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
+
+
+def test_policy_names():
+    assert Policy.parse("dpa-3") == ("dpa", 3)
+    assert Policy.parse("sft") == ("sft", None)
+
+
+def test_grids(tmp_path):
+    grid = grid_of(LAW, 10, None, 2)
+    assert [s.direction for s in grid] == evaluation_directions(LAW, 10)
+    assert grid[0].direction == [1.0, 0.0]
+    assert grid[-1].direction == pytest.approx([0.707107, -0.707107])
+    assert {s.samples for s in grid} == {2}
+    (tmp_path / "c.json").write_text('{"targets": [[1, 2]], "curve": [[60, 20], [80, 50]]}')
+    grid = grid_of(None, 10, tmp_path / "c.json", 3)
+    assert [(s.direction_index, s.condition) for s in grid] == [(0, [60, 20]), (1, [80, 50])]
+    [nothing] = grid_of(None, 10, None, 1)
+    assert (nothing.direction_index, nothing.direction, nothing.condition) == (-1, None, None)
+
+
+def scored(prompt_id, index, direction, rewards, tokens=10):
+    return ScoredSample(
+        prompt_id=prompt_id, direction_index=index, direction=direction, sample_index=0, seed=1,
+        response="x", finish_reason="stop", prompt_tokens=1, response_tokens=tokens,
+        attributes={}, rewards=rewards,
+    )  # fmt: skip
+
+
+def test_collect_means_by_hand(tmp_path):
+    write_jsonl(
+        tmp_path / "prompts.jsonl",
+        [Prompt(prompt_id=i, prompt=f"text {i}", source="t") for i in "ab"],
+    )
+    write_jsonl(
+        tmp_path / "dpa-1.jsonl",
+        [
+            scored("a", 0, [1.0, 0.0], [80.0, 40.0], 10),
+            scored("a", 1, [0.8, -0.6], [60.0, 20.0], 4),
+            scored("b", 0, [1.0, 0.0], [90.0, 60.0], 20),
+            scored("b", 1, [0.8, -0.6], [50.0, 30.0], 6),
+        ],
+    )
+    write_jsonl(tmp_path / "sft.jsonl", [scored("a", -1, None, [50.0, 50.0])])
+    rewards = prompt_rewards(
+        [tmp_path / "dpa-1.jsonl", tmp_path / "sft.jsonl"],
+        tmp_path / "prompts.jsonl",
+        [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES],
+        7,
+        gold=lambda prompt, response: (len(prompt), 1.0),
+    )
+    assert rewards[["direction_index", "prompt_id", "r_helpfulness"]].to_numpy().tolist() == [
+        [0, "a", 80.0], [0, "b", 90.0], [1, "a", 60.0], [1, "b", 50.0], [-1, "a", 50.0],
+    ]  # fmt: skip
+    assert rewards["c_helpfulness"].isna().all()
+    table = validation_rewards(rewards, OBJECTIVES)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "method,iteration,seed,direction_index,v_helpfulness,v_verbosity,r_helpfulness,"
+        "r_verbosity,gold_helpfulness,gold_verbosity,mean_tokens,n",
+        "dpa,1,7,0,1.0,0.0,85.0,50.0,6.0,1.0,15.0,2",
+        "dpa,1,7,1,0.8,-0.6,55.0,25.0,6.0,1.0,5.0,2",
+        "sft,,7,-1,,,50.0,50.0,6.0,1.0,10.0,1",
+    ]
+    again = read_validation_rewards(tmp_path / "t.csv")
+    assert front(again, "dpa", 1, OBJECTIVES, "r").tolist() == [[85.0, 50.0], [55.0, 25.0]]
+    assert len(front(again, "dpa", 2, OBJECTIVES, "r")) == 0
+    assert front(again, "sft", None, OBJECTIVES, "gold").tolist() == [[6.0, 1.0]]
+
+
+def test_gold_rewards_are_the_objectives_of_the_gold_scores():
+    gold = gold_scorer("quickstart", load_config().objectives)
+    prompt, response = "Describe the otter.", "The otter is found in rivers."
+    assert gold(prompt, response) == pytest.approx(gold_rewards(prompt, response), abs=1e-3)
+    assert gold_scorer(None, load_config().objectives) is None
+
+
+def test_several_seeds_give_the_mean_front():
+    table = pd.concat([make_table(), make_table().assign(seed=1, r_verbosity=10.0)])
+    points = front(table, "dpa", 1, OBJECTIVES, "r")
+    assert len(points) == 10
+    assert points[0].tolist() == [75.0, 35.0]  # verbosity 60 and 10
+
+
+def test_a_broken_table_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv"):
+        read_validation_rewards(tmp_path / "none.csv")
+    (tmp_path / "t.csv").write_text("method,iteration\nsft,\n")
+    with pytest.raises(InputError, match="no column"):
+        read_validation_rewards(tmp_path / "t.csv")
+
+
+def make_table(gain=5.0):
+    """Fronts that move up by `gain` each iteration, and a SteerLM, SFT and DPO far below."""
+    rows = []
+    for t in range(4):
+        for i, v in enumerate(evaluation_directions(LAW, 10)):
+            start = 70 if t else 40
+            point = {"helpfulness": start - 2 * i + gain * t, "verbosity": 60 - 3 * i}
+            rows.append({"method": "dpa", "iteration": t, "direction_index": i, "v": v, **point})
+    for method, low in (("steerlm", 40), ("sft", 35), ("dpo", 45)):
+        rows.append(
+            {"method": method, "iteration": None, "direction_index": -1, "v": [None, None],
+             "helpfulness": low, "verbosity": 60}
+        )  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "method": row["method"], "iteration": row["iteration"], "seed": 0,
+            "direction_index": row["direction_index"], "v_helpfulness": row["v"][0],
+            "v_verbosity": row["v"][1], "mean_tokens": 9.0, "n": 1,
+            **{f"{by}_{name}": float(row[name]) for by in ("r", "gold") for name in OBJECTIVES},
+        }
+        for row in rows
+    )  # fmt: skip
+    return table.astype({"iteration": "Int64"})
+
+
+def test_facts_hold_on_a_good_run_and_fail_on_a_flat_one():
+    good = list(front_claims(make_table(), [0.0, 100.0]))
+    assert [fact.name for fact in good if not fact.holds] == []
+    assert len(good) == 15
+    flat = {fact.name: fact.holds for fact in front_claims(make_table(0.0), [0.0, 100.0])}
+    assert not flat["hypervolume by gold, t=2 minus t=1"]
+    assert not flat["mean v.r, t=3 minus t=2"]
+    assert flat["Spearman(direction, verbosity), t=2"]
+
+
+def test_facts_of_a_reward_model():
+    gold = np.array([[10.0, 5.0], [50.0, 20.0], [90.0, 70.0], [30.0, 90.0]])
+    assert all(fact.holds for fact in reward_model_claims(gold + 1.0, gold))
+    shuffled = gold[[1, 0, 3, 2]]
+    assert not any(fact.holds for fact in reward_model_claims(shuffled, gold))
+
+
+def test_front_hypervolume_grows_with_the_front():
+    table = make_table()
+    volumes = [
+        front_hypervolume(front(table, "dpa", t, OBJECTIVES, "r"), [0.0, 100.0]) for t in range(4)
+    ]
+    assert volumes == sorted(volumes)

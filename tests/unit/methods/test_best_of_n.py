@@ -1,0 +1,260 @@
+"""Selection: golden choices, ties, completeness, shard invariance, replay."""
+
+import json
+import os
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpa.artefacts.jsonl import encode, write_jsonl
+from dpa.artefacts.row_counts import RowCounts
+from dpa.directions import scalar_reward
+from dpa.errors import InputError
+from dpa.methods.best_of_n import SelectionPlan, best_of_n, replay_rows, select, select_sampled
+from dpa.records import Annotation, Prompt, ScoredSample
+
+LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+
+
+def plan(iteration=2, directions=2, responses=3, replay=0.0):
+    """Iteration 1 is DPA's: every direction chooses among all."""
+    return SelectionPlan(LAW, 0, iteration, directions, responses, iteration == 1, replay)
+
+
+def candidate(the_plan, prompt_id, direction, sample, rewards):
+    shared = the_plan.shared
+    return ScoredSample(
+        prompt_id=prompt_id,
+        direction_index=-1 if shared else direction,
+        direction=None if shared else the_plan.direction(prompt_id, direction),
+        condition=[50, 50] if shared else None,
+        sample_index=sample,
+        seed=1,
+        response=f"{prompt_id}/{direction}/{sample}",
+        finish_reason="stop",
+        prompt_tokens=1,
+        response_tokens=1,
+        attributes={},
+        rewards=rewards,
+    )
+
+
+def make_prompts(n):
+    return [Prompt(prompt_id=f"p{i}", prompt=f"prompt {i}", source="test") for i in range(n)]
+
+
+def candidates_of(the_plan, prompts):
+    """Rewards that vary with everything, deterministically."""
+    total = the_plan.directions_per_prompt * the_plan.responses_per_direction
+    for i, prompt in enumerate(prompts):
+        for n in range(total):
+            direction, sample = divmod(n, the_plan.responses_per_direction)
+            sample = n if the_plan.shared else sample
+            rewards = [float((7 * n + 13 * i) % 101), float((31 * n + 5 * i) % 97)]
+            yield candidate(the_plan, prompt.prompt_id, direction, sample, rewards)
+
+
+def test_best_of_n_by_hand():
+    # v = (0.8, -0.6): 0.8*70-0.6*50 = 26, 0.8*60-0.6*20 = 36, 0.8*80-0.6*60 = 28.
+    assert best_of_n([0.8, -0.6], [[70, 50], [60, 20], [80, 60]]) == 1
+    assert best_of_n([1.0, 0.0], [[70, 50], [60, 20], [80, 60]]) == 2
+
+
+def test_ties_go_to_the_lowest_index():
+    assert best_of_n([1.0, 0.0], [[5, 1], [9, 2], [9, 3]]) == 1
+
+
+rewards_lists = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=20)
+
+
+@given(rewards_lists, rewards_lists, st.floats(-45, 0))
+def test_more_candidates_never_lower_the_chosen_reward(few, more, angle):
+    from dpa.directions import from_degrees
+
+    v = from_degrees(angle)
+    chosen = scalar_reward(v, few[best_of_n(v, few)])
+    assert chosen == max(scalar_reward(v, r) for r in few)
+    both = few + more
+    assert scalar_reward(v, both[best_of_n(v, both)]) >= chosen
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_same_bytes_for_any_number_and_order_of_shards(tmp_path, iteration, shards):
+    the_plan = plan(iteration)
+    prompts = make_prompts(9)
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    records = list(candidates_of(the_plan, prompts))
+    per_prompt = len(records) // len(prompts)
+    cuts = [round(i * len(prompts) / shards) for i in range(shards + 1)]
+    paths = []
+    for i, (a, b) in enumerate(pairwise(cuts)):
+        paths.append(tmp_path / f"{i}.jsonl")
+        write_jsonl(paths[-1], records[a * per_prompt : b * per_prompt])
+    rows = list(select_sampled(reversed(paths), prompts, the_plan, RowCounts()))
+    whole = tmp_path / "whole.jsonl"
+    write_jsonl(whole, records)
+    expected = list(select_sampled([whole], prompts, the_plan, RowCounts()))
+    assert b"".join(map(encode, rows)) == b"".join(map(encode, expected))
+    assert [r.prompt_id for r in rows] == [p.prompt_id for p in prompts for _ in range(2)]
+
+
+def test_iteration_one_chooses_among_all(tmp_path):
+    the_plan = plan(1)
+    prompts = make_prompts(1)
+    records = list(candidates_of(the_plan, prompts))
+    path = tmp_path / "0.jsonl"
+    write_jsonl(path, records)
+    for i, row in enumerate(select_sampled([path], prompts, the_plan, RowCounts())):
+        v = the_plan.direction("p0", i)
+        assert row.candidates == len(records) == 6
+        assert row.scalar_reward == pytest.approx(max(scalar_reward(v, r.rewards) for r in records))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r[:-1], "has samples [0, 1], expected 0..2"),
+        (lambda r: [*r, r[-1]], "expected 0..2"),
+        (lambda r: r[3:] + r[:3], None),  # order within a prompt does not matter
+        (lambda r: r[:6] + r[12:] + r[6:12], "out of order or in two shards"),
+        (lambda r: r[:6] + r[:6] + r[6:], "has samples"),
+    ],
+)
+def test_incomplete_candidates_are_refused(tmp_path, spoil, message):
+    the_plan = plan(2)
+    prompts = make_prompts(3)
+    path = tmp_path / "0.jsonl"
+    records = list(candidates_of(the_plan, prompts))
+    write_jsonl(
+        path,
+        spoil(records[:6]) + records[6:]
+        if message != "out of order or in two shards"
+        else spoil(records),
+    )
+    if message is None:
+        assert len(list(select_sampled([path], prompts, the_plan, RowCounts()))) == 6
+        return
+    with pytest.raises(InputError) as caught:
+        list(select_sampled([path], prompts, the_plan, RowCounts()))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_direction_of_another_seed_is_refused(tmp_path):
+    prompts = make_prompts(1)
+    path = tmp_path / "0.jsonl"
+    write_jsonl(path, candidates_of(plan(2), prompts))
+    other = SelectionPlan(LAW, 1, 2, 2, 3)
+    with pytest.raises(InputError, match="expected"):
+        list(select_sampled([path], prompts, other, RowCounts()))
+
+
+def test_prompts_without_candidates_are_counted(tmp_path):
+    the_plan = plan(2)
+    prompts = make_prompts(3)
+    path = tmp_path / "0.jsonl"
+    write_jsonl(path, candidates_of(the_plan, prompts[:2]))
+    row_counts = RowCounts()
+    list(select_sampled([path], prompts, the_plan, row_counts))
+    assert (row_counts.read, row_counts.kept, row_counts.dropped["no candidates"]) == (3, 2, 1)
+
+
+def test_nan_reward_is_refused_on_read(tmp_path):
+    path = tmp_path / "0.jsonl"
+    [record, *_] = candidates_of(plan(2), make_prompts(1))
+    line = json.loads(encode(record))
+    path.write_text(json.dumps(line).replace("[0.0,", "[1e999,").replace("[0.0", "[1e999") + "\n")
+    with pytest.raises(InputError, match=r"0\.jsonl:1"):
+        list(select_sampled([path], make_prompts(1), plan(2), RowCounts()))
+
+
+def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
+    the_plan = plan(2, replay=0.25)
+    prompts = make_prompts(4)
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    write_jsonl(tmp_path / "0.jsonl", candidates_of(the_plan, prompts))
+    originals = [
+        Annotation(
+            prompt_id=p.prompt_id, prompt=p.prompt, response=f"original {i}", attributes={},
+            rewards=[10.0 * i, 0.0], split="train",
+        )
+        for p in prompts[:3]
+        for i in range(4)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "a.jsonl", originals)
+    sampled, replayed = RowCounts(), RowCounts()
+    rows = list(
+        select([tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", [tmp_path / "a.jsonl"],
+               the_plan, sampled, replayed)
+    )  # fmt: skip
+    replay = [r for r in rows if r.origin == "replay"]
+    assert len(replay) == replay_rows(8, 0.25) == 3
+    assert len(replay) / len(rows) == pytest.approx(0.25, abs=0.03)
+    assert {r.response for r in replay} == {"original 3"}  # verbosity 0: most helpful always wins
+    assert replayed.dropped["no original responses"] == 1
+
+
+def test_a_scalar_method_is_told_no_direction_and_chooses_by_it(tmp_path):
+    distribution = {"distribution": "fixed", "direction": [0.8, -0.6]}
+    the_plan = SelectionPlan(distribution, 0, 1, 2, 3)
+    prompts = make_prompts(2)
+    records = [
+        msgspec.structs.replace(record, direction=None)
+        for record in candidates_of(the_plan, prompts)
+    ]
+    path = tmp_path / "0.jsonl"
+    write_jsonl(path, records)
+    rows = list(select_sampled([path], prompts, the_plan, RowCounts()))
+    assert [row.direction for row in rows] == [[0.8, -0.6]] * 4
+    first = [r.rewards for r in records[:3]]
+    assert rows[0].scalar_reward == pytest.approx(max(0.8 * a - 0.6 * b for a, b in first))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_selection_is_the_same_for_any_sharding_and_maximises_the_reward(
+    tmp_path, monkeypatch, data
+):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # it would take longer than all the rest
+    plan = SelectionPlan(
+        {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}, 0, 2, 2, 3
+    )
+    n = data.draw(st.integers(1, 5))
+    asked = [Prompt(prompt_id=f"{i:016x}", prompt=f"prompt {i}", source="s") for i in range(n)]
+    scores = st.floats(0, 100).map(lambda x: round(x, 1))
+    records = [
+        ScoredSample(
+            prompt_id=prompt.prompt_id,
+            direction_index=d,
+            direction=plan.direction(prompt.prompt_id, d),
+            sample_index=s,
+            seed=1,
+            response=f"{d}/{s}",
+            finish_reason="stop",
+            prompt_tokens=1,
+            response_tokens=1,
+            attributes={},
+            rewards=[data.draw(scores), data.draw(scores)],
+        )
+        for prompt in asked
+        for d in range(2)
+        for s in range(3)
+    ]
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=3)))
+    paths = []
+    for number, (a, b) in enumerate(pairwise([0, *cuts, n])):
+        paths.append(tmp_path / f"{number}.jsonl")
+        write_jsonl(paths[-1], records[6 * a : 6 * b])
+    paths = data.draw(st.permutations(paths))
+    rows = list(select_sampled(paths, asked, plan, RowCounts()))
+    assert [row.prompt_id for row in rows] == [p.prompt_id for p in asked for _ in range(2)]
+    for number, row in enumerate(rows):
+        own = records[3 * number : 3 * number + 3]
+        best = max(own, key=lambda r: (scalar_reward(row.direction, r.rewards), -r.sample_index))
+        assert (row.response, row.rewards) == (best.response, best.rewards)

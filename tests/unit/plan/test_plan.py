@@ -1,0 +1,281 @@
+"""The plan's arithmetic against numbers worked by hand, and against the models themselves."""
+
+import json
+
+import pytest
+import yaml
+
+from dpa.config.base import ModelConfig
+from dpa.config.load import load_config
+from dpa.errors import InputError
+from dpa.plan.assumptions import Shape, device, load_assumptions, shape_from_config, shape_of
+from dpa.plan.costs import CostModel, JobCost, critical_path, decoding_rate, simulate
+from dpa.plan.fit import needs
+from dpa.plan.memory import GIB, sampling_memory, scoring_memory, training_memory
+from dpa.plan.work import Experiment, Job, Work, work_of_job
+from dpa.runtime.sections import merge
+from tests.support.plan_example import OVERLAY, ROUND, hub
+
+NUMBERS = load_assumptions()
+MISTRAL = NUMBERS.models["mistralai/Mistral-7B-v0.1"]
+GEMMA = NUMBERS.models["google/gemma-2b"]
+
+
+def make_experiment(tmp_path, **overlay):
+    file, numbers = tmp_path / "mine.yaml", tmp_path / "numbers.yaml"
+    file.write_text(yaml.safe_dump(merge(OVERLAY, overlay)))
+    numbers.write_text(yaml.safe_dump(ROUND))
+    config = load_config({"experiment": str(file)})
+    return Experiment(config, load_assumptions(numbers))
+
+
+def job(rule, gpus=1, needs=(), **wildcards):
+    return Job(rule, wildcards, gpus, 1, tuple(needs))
+
+
+# --- Models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [  # as the hub's pages count them
+        ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        ("google/gemma-2b", 2_506_172_416),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
+        ("HuggingFaceTB/SmolLM2-360M-Instruct", 361_821_120),
+        ("HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711_376_384),
+    ],
+)
+def test_parameters_of_the_named_models(name, parameters):
+    assert NUMBERS.models[name].parameters == parameters
+
+
+def test_parameters_are_those_that_transformers_makes(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig
+
+    small = {"vocab_size": 320, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+    for config in (MistralConfig(**small), GemmaConfig(**small),
+                   LlamaConfig(**small, tie_word_embeddings=True)):  # fmt: skip
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        config.save_pretrained(tmp_path)
+        shape = shape_from_config(tmp_path / "config.json")
+        assert shape.parameters == model.num_parameters()
+
+
+def test_a_local_folder_is_read_and_an_unknown_model_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 768}))
+    with pytest.raises(InputError, match=r"config\.json: no shape .*--assumptions"):
+        shape_of(ModelConfig(path=str(tmp_path), revision=None), None, NUMBERS)
+    with pytest.raises(InputError, match="not known offline; add it under `models`"):
+        shape_of(ModelConfig(path="nobody/nothing", revision="0" * 40), None, NUMBERS)
+    with pytest.raises(InputError, match=r"plan\.gpu: 'a1000'"):
+        device(NUMBERS, "a1000")
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+
+def test_training_memory_by_hand():
+    memory = training_memory(MISTRAL, NUMBERS, tokens=4096, shards=8, recompute=True)
+    parts = {name: round(size * GIB / 1e9, 2) for name, size in memory.parts.items()}
+    assert parts == {
+        "states": 14.48,  # 16 x 7.2417e9 / 8
+        "gathered": 1.4,  # 2 x (2 x 218,103,808 + 2 x 131,072,000)
+        "activations": 2.01,  # 2 x 4096 x (4096 x 32 + 114,688)
+        "loss": 1.31,  # 10 x 4096 x 32,000
+        "frozen": 0.0,
+        "overhead": 3.22,
+    }
+
+
+def test_training_memory_of_lora_and_of_references():
+    full = training_memory(GEMMA, NUMBERS, tokens=1000, shards=1, recompute=False)
+    # Without sharding and recomputation: 16 P, 2 P, and all insides of 18 layers:
+    # w = 8 x 2048 + 2 x 2048 + 2 x 256 + 5 x 16384 = 102,912.
+    assert full.parts["states"] * GIB == 16 * 2_506_172_416
+    assert full.parts["gathered"] * GIB == 2 * 2_506_172_416
+    assert full.parts["activations"] * GIB == 2 * 1000 * 18 * 102_912
+    lora = training_memory(GEMMA, NUMBERS, tokens=1000, shards=1, recompute=False, trained=10**7)
+    assert lora.parts["states"] * GIB == 16 * 10**7 + 2 * (2_506_172_416 - 10**7)
+    dpo = training_memory(
+        GEMMA, NUMBERS, tokens=1000, shards=2, recompute=False, references=1, reward=MISTRAL
+    )
+    assert dpo.parts["frozen"] * GIB == 4 * 2_506_172_416 / 2 + 2 * 7_241_732_096
+
+
+def test_adapters_are_those_that_peft_makes():
+    # rank 8 on 32 layers: 2 x (4096 + 4096) + 2 x (4096 + 1024) + 3 x (4096 + 14336)
+    assert MISTRAL.adapters(8) == 8 * 32 * (16_384 + 10_240 + 55_296) == 20_971_520
+
+
+def test_a_policy_gradient_is_not_sharded(tmp_path):
+    (need,) = needs(make_experiment(tmp_path), ["train_ppo"])
+    assert need.memory.parts["states"] * GIB == 16 * MISTRAL.parameters
+    assert not need.fits
+    assert "leave ppo out" in str(need)
+
+
+def test_sampling_and_scoring_memory_by_hand():
+    memory = sampling_memory(MISTRAL, NUMBERS, longest=3072)
+    assert memory.parts["cache"] * GIB == 3072 * 131_072  # 4 x 32 layers x 8 heads x 128
+    assert memory.parts["prefill"] * GIB == 2 * 8192 * 114_688
+    memory = scoring_memory(MISTRAL, NUMBERS, tokens=65_536)
+    assert round(memory.total - 3, 1) == 35.5  # 13.5 + 8.0 + 14.0
+
+
+@pytest.mark.parametrize(
+    ("overlay", "rule", "remedy"),
+    [
+        ({"compute": {"training_processes": 1}}, "finetune_policy", "training_processes"),
+        ({"trainer": {"per_device_batch_size": 64}, "dpa": {"schedule": {"batch_size": 512}}},
+         "finetune_policy", "per_device_batch_size"),
+        ({"trainer": {"sharding": "none"}}, "finetune_policy", "sharding to fsdp"),
+        ({"plan": {"gpu_memory_gb": 24}}, "score_responses", "tokens_per_batch"),
+        ({"plan": {"gpu_memory_gb": 16}}, "sample_responses", "max_prompt_tokens"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, remedy):
+    (need,) = needs(make_experiment(tmp_path, **overlay), [rule])
+    assert not need.fits
+    assert remedy in str(need)
+    (need,) = needs(make_experiment(tmp_path), [rule])
+    assert need.fits, str(need)
+
+
+# --- Tokens ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        # 4 responses to each of 2,500 prompts, 50 + 100 + 250 tokens, 2 epochs
+        (("train_reward_model", {}), {"trained": 10_000 * 400 * 2}),
+        # of 2,020 prompts a quarter, 4 responses: what a prompt's share, then each
+        (("annotate_responses", {}), {"scored": 505 * 150 + 505 * 4 * 250}),
+        (("train_initial_policy", {}), {"trained": 1000 * 4 * (180 + 250) * 2}),
+        (("train_steerlm", {}), {"trained": 2000 * 4 * (180 + 250) * 2}),
+        # 250 prompts x 80, each condition read; then 5 directions read, 16 responses each
+        (("sample_responses", {"loop": "dpa", "iteration": "1"}),
+         {"read": 250 * 80 * 180, "sampled": 250 * 80 * 200}),
+        (("sample_responses", {"loop": "dpa", "iteration": "2"}),
+         {"read": 250 * 5 * 180, "sampled": 250 * 80 * 200}),
+        (("score_responses", {"loop": "dpa", "iteration": "2"}),
+         {"scored": 250 * 150 + 250 * 80 * 200}),
+        # 5,000 rows are 85 %; 180 + 200 tokens, 2 epochs
+        (("finetune_policy", {"loop": "dpa", "iteration": "2"}),
+         {"trained": 5000 / 0.85 * 380 * 2}),
+        # 2,000 pairs of 2 x (100 + 250), 3 epochs of zephyr's recipe
+        (("train_dpo", {}), {"trained": 2000 * 700 * 3, "referred": 2000 * 700 * 3}),
+        # 20 prompts, 10 directions, 2 responses; SteerLM: 5 conditions; SFT: none
+        (("evaluate_policy", {"policy": "dpa-3"}),
+         {"read": 200 * 180, "sampled": 400 * 200, "scored": 20 * 150 + 400 * 200}),
+        (("evaluate_policy", {"policy": "dpa-0"}), {"sampled": 200 * 200}),
+        (("evaluate_policy", {"policy": "sft"}), {"sampled": 40 * 200}),
+        (("evaluate_soup", {}), {"sampled": 400 * 200}),
+        # 805 instructions, 7 directions; 2,985 responses of the reference policy, 2,985 pairs
+        (("sample_benchmark", {"benchmark": "alpacaeval", "policy": "dpa-4"}),
+         {"read": 805 * 7 * 180, "sampled": 805 * 7 * 200}),
+        (("judge_rewardbench", {"policy": "dpo"}), {"scored": 2985 * 300}),
+        (("score_rewardbench", {}), {"scored": 2 * 2985 * 400}),
+    ],
+)  # fmt: skip
+def test_tokens_by_hand(tmp_path, work, expected):
+    rule, wildcards = work
+    found = work_of_job(job(rule, **wildcards), make_experiment(tmp_path))
+    assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
+
+
+def test_shards_share_the_work_out(tmp_path):
+    works = [
+        work_of_job(
+            job("sample_responses", loop="dpa", iteration="3"),
+            make_experiment(tmp_path, shards=shards),
+        )
+        for shards in (1, 7)
+    ]
+    assert works[0].sampled == pytest.approx(7 * works[1].sampled)
+    assert works[0].keeps == pytest.approx(7 * works[1].keeps)
+
+
+def test_a_slice_of_a_split_counts_its_rows(tmp_path):
+    sliced = {"validation_prompts": [hub("me/prompts", "validation[:15]")]}
+    assert make_experiment(tmp_path, data=sliced).sizes.validation == 15
+
+
+def test_what_is_not_known_is_refused(tmp_path):
+    experiment = make_experiment(tmp_path)
+    with pytest.raises(InputError, match="rule fly asks for 2 GPUs"):
+        work_of_job(job("fly", gpus=2), experiment)
+    assert work_of_job(job("fly", gpus=0), experiment).light
+    with pytest.raises(InputError, match=r"me/prompts, split tset.*data_sets"):
+        make_experiment(tmp_path, data={"validation_prompts": [hub("me/prompts", "tset")]})
+    (tmp_path / "numbers.yaml").write_text("utilisation: {training: 2}")
+    with pytest.raises(InputError, match=r"utilisation\.training"):
+        load_assumptions(tmp_path / "numbers.yaml")
+
+
+# --- Time -----------------------------------------------------------------------------------------
+
+
+def test_gpu_hours_by_hand(tmp_path):
+    experiment = make_experiment(tmp_path)
+    model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True)
+    finetuning = job("finetune_policy", gpus=8, loop="dpa", iteration="2")
+    cost = model.cost(finetuning, work_of_job(finetuning, experiment))
+    # 8 x 7,110,393,856 multiplied weights x 4,470,588 tokens / (154.8e12 x 0.45) = 3,650.6 s of a
+    # GPU, an eighth of it on eight, and 180 s to start.
+    assert cost.seconds == pytest.approx(3650.6 / 8 + 180, rel=1e-4)
+    assert cost.device_hours == pytest.approx((3650.6 + 8 * 180) / 3600, rel=1e-4)
+    # Scoring: 2 x 7,110,393,856 a token.
+    scoring = job("score_responses", loop="dpa", iteration="2")
+    cost = model.cost(scoring, work_of_job(scoring, experiment))
+    assert cost.seconds - 180 == pytest.approx(4_037_500 * 14_220_787_712 / (154.8e12 * 0.45))
+
+
+def test_decoding_by_hand():
+    share = {"peak": 154.8e12 * 0.4, "bandwidth": 768e9 * 0.6}
+    # Bound by memory, as in the module's docstring; and by arithmetic when the cache is short.
+    assert decoding_rate(MISTRAL, **share, batch=256, length=412.5) == pytest.approx(4165, rel=1e-3)
+    assert decoding_rate(MISTRAL, **share, batch=256, length=10) == pytest.approx(4354, rel=1e-3)
+    # A measured point: A100-40GB, an 8B model, batch 1: 75 tokens/s at 0.77 of the bandwidth.
+    llama = Shape(vocabulary=128256, hidden=4096, intermediate=14336, layers=32, heads=32,
+                  kv_heads=8, head_dim=128, tied=False, positions=131072)  # fmt: skip
+    rate = decoding_rate(llama, peak=312e12, bandwidth=1555e9 * 0.77, batch=1, length=1088)
+    assert rate == pytest.approx(75, rel=0.02)
+
+
+def test_measured_rates_replace_the_model(tmp_path):
+    experiment = make_experiment(tmp_path)
+    measured = NUMBERS.measured.model_copy(update={"training": 1000.0, "sampling": 500.0})
+    numbers = experiment.assumptions.model_copy(update={"measured": measured})
+    model = CostModel(Experiment(experiment.config, numbers), NUMBERS.devices["h100"], gpu=True)
+    assert model.busy_seconds(Work(trained=4000), 2) == 2
+    assert model.busy_seconds(Work(sampled=4000, sequence=380), 1) == 8
+
+
+def toy(costs):
+    return [JobCost(seconds, devices, Work(keeps=10, scratch=4)) for seconds, devices in costs]
+
+
+def test_critical_path_and_schedule_by_hand():
+    # a -> b, c, d -> e; d takes both of 2 devices, and goes first after b, which is longer, when
+    # both are free: what waits for more devices is not overtaken.
+    jobs = [job("a"), job("b", needs=[0]), job("c", needs=[0]), job("d", needs=[0]),
+            job("e", needs=[1, 2, 3])]  # fmt: skip
+    costs = toy([(5, 1), (7, 1), (3, 1), (4, 2), (1, 1)])
+    assert critical_path(jobs, costs) == [0, 1, 4]
+    run = simulate(jobs, costs, devices=2, stored=100)
+    assert run.seconds == 5 + 7 + 4 + 3 + 1
+    assert run.peak_bytes == 100 + 5 * 10
+    assert simulate(jobs, costs, devices=4, stored=0).seconds == 5 + 7 + 1
+
+
+def test_wall_time_falls_with_devices_to_the_critical_path():
+    jobs = [job("a"), *(job("b", needs=[0]) for _ in range(6)), job("c", needs=range(1, 7))]
+    costs = toy([(2, 1)] + [(10, 1)] * 6 + [(3, 1)])
+    walls = [simulate(jobs, costs, devices=n, stored=0).seconds for n in (1, 2, 3, 6, 99)]
+    assert walls == [65, 35, 25, 15, 15]
+    assert sum(costs[i].seconds for i in critical_path(jobs, costs)) == 15

@@ -1,0 +1,276 @@
+"""Each check, made to fail by the thing that it is for."""
+
+import json
+import os
+import re
+import stat
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from dpa.config.base import ModelConfig
+from dpa.config.load import load_config
+from dpa.plan.assumptions import load_assumptions
+from dpa.plan.preflight import (
+    check_all,
+    contexts,
+    disk,
+    given_models,
+    gpus,
+    judge_notes,
+    model_context,
+    model_files,
+    packages,
+    reward_model,
+    template,
+    used_bytes,
+)
+from dpa.plan.stages import stage_jobs
+from dpa.plan.work import Experiment
+from dpa.quickstart.base_model import CHAT_TEMPLATE, train_tokenizer
+from dpa.runtime.sections import merge
+
+TEXTS = ["What is a prime number? A number with two divisors. User: Assistant:"] * 5
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, 500)
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model folder without weights to speak of: checks read everything else."""
+    tokenizer.save_pretrained(tmp_path / "model")
+    write(tmp_path / "model", "config.json", max_position_embeddings=4096, eos_token_id=2,
+          pad_token_id=0, model_type="mistral", hidden_size=8, intermediate_size=8, vocab_size=600,
+          num_hidden_layers=1, num_attention_heads=1)  # fmt: skip
+    (tmp_path / "model/model.safetensors").write_bytes(b"")
+    return tmp_path / "model"
+
+
+def write(folder, name, **values):
+    before = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    (folder / name).write_text(json.dumps(before | values))
+
+
+def config_of(tmp_path, **overlay):
+    """The quickstart with a given SFT policy."""
+    base = {"extends": "quickstart", "sft": {"path": str(tmp_path / "model")}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(merge(base, overlay)))
+    return load_config({"experiment": str(tmp_path / "mine.yaml")})
+
+
+def model(folder):
+    return ModelConfig(path=str(folder), revision=None)
+
+
+def test_a_good_model_passes_everything(tmp_path, folder):
+    config = config_of(tmp_path)
+    found = check_all(config, tmp_path / "results", ["dpa/iter0", "dpa/iter1"], ["dpa-1", "sft"])
+    assert found.failures == []
+    assert {"contexts", "files of sft", "template of sft", "context of sft", "disk"} <= set(
+        found.passed
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        # As Gemma's and the first Mistral-Instruct's.
+        ("{% if messages[0]['role'] == 'system' %}"
+         "{{ raise_exception('System role not supported') }}{% endif %}" + CHAT_TEMPLATE,
+         "refuses a system message .System role not supported.*copy .* to a folder"),
+        (CHAT_TEMPLATE.replace("{% for m in messages %}",
+                               "{% for m in messages if m['role'] != 'system' %}"),
+         "drops the system message, with the direction in it"),
+        (CHAT_TEMPLATE.replace("{{ eos_token }}", ""), "has no end token"),
+        (CHAT_TEMPLATE.replace("{{ eos_token }}", "{{ eos_token }}Over."), "text after the end"),
+    ],
+)  # fmt: skip
+def test_templates_that_lose_what_they_are_given(tmp_path, folder, broken, message):
+    (folder / "chat_template.jinja").write_text(broken)
+    (line,) = template("sft", model(folder), config_of(tmp_path))
+    assert re.search(message, line), line
+
+
+def test_the_end_token_is_the_one_that_sampling_stops_at(tmp_path, folder):
+    write(folder, "generation_config.json", eos_token_id=[7])
+    (line,) = template("sft", model(folder), config_of(tmp_path))
+    assert "no end token ([7])" in line
+
+
+def test_contexts_that_are_too_short(tmp_path, folder):
+    write(folder, "config.json", max_position_embeddings=200)
+    lines = list(model_context("sft", model(folder), config_of(tmp_path)))
+    # 128 + 100 sampled; 256 trained on
+    assert any("holds 200 tokens, fewer than sampling.max_prompt_tokens" in line for line in lines)
+    assert any("dpa.schedule.max_length = 256" in line for line in lines)
+    config = config_of(tmp_path, dpa={"schedule": {"max_length": 200}})
+    (line,) = contexts(config)
+    assert "dpa.schedule.max_length is 200, and sampled rows have up to 228" in line
+    config = config_of(tmp_path, base_model={"scratch": {"max_positions": 240}})
+    assert any("base_model.scratch.max_positions holds 240" in line for line in contexts(config))
+
+
+def test_a_reward_model_with_other_outputs(tmp_path, folder):
+    config = config_of(tmp_path)
+    names = config.reward_model.attributes
+    write(folder, "config.json", id2label={str(i): n for i, n in enumerate(names)})
+    assert list(reward_model(model(folder), config)) == []
+    write(folder, "config.json", id2label={str(i): n for i, n in enumerate(reversed(names))})
+    (line,) = reward_model(model(folder), config)
+    assert "correct reward_model.attributes" in line
+    write(folder, "config.json", id2label={str(i): f"LABEL_{i}" for i in range(3)})
+    (line,) = reward_model(model(folder), config)
+    assert "3 unnamed outputs" in line
+
+
+def test_a_reward_model_that_pads_with_its_last_token(tmp_path, folder, tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    config = config_of(tmp_path)
+    names = {str(i): n for i, n in enumerate(config.reward_model.attributes)}
+    write(folder, "config.json", id2label=names, pad_token_id=2)
+    assert list(reward_model(model(folder), config)) == []  # pad is eos, but nothing ends with it
+    ending = train_tokenizer(TEXTS, 500)
+    ending._tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    ending.save_pretrained(folder)
+    (line,) = reward_model(model(folder), config)
+    assert "end with token 2" in line
+    assert "pad must differ from eos" in line
+
+
+def test_files_that_are_missing(tmp_path, folder):
+    assert list(model_files("sft", model(folder))) == []
+    (folder / "model.safetensors").unlink()
+    (line,) = model_files("sft", model(folder))
+    assert "lacks weights" in line
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    write(folder, "model.safetensors.index.json", **index)
+    (folder / "model-1.safetensors").write_bytes(b"")
+    (line,) = model_files("sft", model(folder))
+    assert "lacks model-2.safetensors: complete the folder" in line
+
+
+def test_pickles_are_no_weights(tmp_path, folder, monkeypatch):
+    """They are never loaded, which is better known before the first job."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (line,) = model_files("sft", model(folder))
+    assert "lacks weights (model.safetensors)" in line
+    hub = ModelConfig(path="org/pickled", revision="0" * 40)
+    for file, problems in (("pytorch_model.bin", 1), ("model-1.safetensors", 0)):
+        listing = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file)])
+        monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: listing)  # noqa: B023
+        found = list(model_files("sft", hub))
+        assert len(found) == problems
+        assert not problems or "org/pickled: the hub has its weights as pickles only" in found[0]
+
+
+def test_one_cause_is_one_line(tmp_path, folder):
+    (folder / "config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    found = check_all(config_of(tmp_path), tmp_path / "results", [], [])
+    assert [line for line in found.failures if "lacks config.json, tokenizer" in line]
+    assert len(found.failures) == 1
+
+
+def test_a_disk_that_is_too_small(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a").write_bytes(b"x" * 5000)
+    assert used_bytes(tmp_path / "results") == 5000
+    (line,) = disk(tmp_path / "results", 1e18)
+    assert "will store 1e+09 GB more" in line
+    # What is there need not come again.
+    assert list(disk(tmp_path / "results", 5000)) == []
+    assert list(disk(tmp_path / "not/yet", 5000)) == []
+
+
+def test_packages_that_are_not_installed(tmp_path, folder):
+    config = config_of(tmp_path, trainer={"attention": "flash_attention_2"})
+    assert ["flash-attn" in line for line in packages(config)] == [True]
+
+
+# --- GPUs, by stand-ins for the two commands that know them --------------------------------------
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Puts commands in front of PATH that print what real ones print."""
+
+    def make(**printed):
+        for name, text in printed.items():
+            file = tmp_path / "bin" / name.replace("_", "-")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\n")
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME"):
+        monkeypatch.delenv(name, raising=False)
+    return make
+
+
+def gpu_config(tmp_path, memory=80, **compute):
+    compute = {"gpu": True, "training_processes": 2, **compute}
+    return config_of(tmp_path, compute=compute, plan={"gpu_memory_gb": memory})
+
+
+def test_no_gpu(tmp_path, folder, machine):
+    machine(nvidia_smi="")
+    (line,) = gpus(gpu_config(tmp_path), None, [])
+    assert "no GPU is visible" in line
+
+
+def test_gpus_that_are_too_few_or_too_small(tmp_path, folder, machine, monkeypatch):
+    machine(nvidia_smi="24564\n24564")
+    assert list(gpus(gpu_config(tmp_path, memory=24), None, [])) == []
+    few, small = gpus(gpu_config(tmp_path, training_processes=8), None, [])
+    assert "has 2 GPUs, and compute.training_processes is 8" in few
+    assert "a GPU here has 24.0 GiB, and plan.gpu_memory_gb is 80" in small
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    (line,) = gpus(gpu_config(tmp_path, memory=24), None, [])
+    assert "has 1 GPUs" in line
+
+
+def test_a_slurm_job_asks_for_its_nodes_gpus(tmp_path, folder, machine, monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    machine(nvidia_smi="81920", scontrol="NodeName=n7 Gres=gpu:a100:4(S:0-1) CfgTRES=cpu=64")
+    assert list(gpus(gpu_config(tmp_path, training_processes=4), None, [])) == []
+    (line,) = gpus(gpu_config(tmp_path, training_processes=8), None, [])
+    assert "node n7 has 4 GPUs" in line
+
+
+def test_stages_that_do_not_fit_the_gpu(tmp_path, folder, machine):
+    machine(nvidia_smi="24564\n24564")
+    given = {"path": "mistralai/Mistral-7B-v0.1", "revision": "0" * 40}
+    overlay = {
+        "compute": {"gpu": True, "training_processes": 2},
+        "plan": {"gpu_memory_gb": 24},
+    }
+    config = config_of(tmp_path, base_model=given, sft=given, **overlay)
+    experiment = Experiment(config, load_assumptions())
+    lines = list(gpus(config, experiment, stage_jobs(config, ["dpa/iter1"], [])))
+    assert any("finetune_policy needs" in line for line in lines)
+
+
+# --- Optional -------------------------------------------------------------------------------------
+
+
+def test_a_judge_without_a_key_is_a_note(tmp_path, folder, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    judge = {"judge": {"kind": "gpt4_turbo", "max_cost": 1000.0}}
+    notes = judge_notes(config_of(tmp_path, alpacaeval=judge))
+    assert [("OPENAI_API_KEY" in note) for note in notes] == [True]
+    assert notes[0].startswith("judge_alpacaeval will fail")
+
+
+def test_only_what_is_used_is_looked_at(tmp_path, folder):
+    names = ("base_model", "reward_model", "dpo")
+    given = {name: {"path": f"a/{name}", "revision": "0" * 40} for name in names}
+    config = config_of(tmp_path, **given, methods=["dpa", "sft"])
+    assert [key for key, _ in given_models(config)] == ["reward_model", "sft"]

@@ -1,0 +1,310 @@
+"""Figures: the tables of their marks worked by hand, and files that are the same each time."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.errors import InputError
+from dpa.evaluation.costs import job_costs
+from dpa.evaluation.rating_agreement import prediction_rows
+from dpa.records import Prompt, ScoredSample
+from dpa.registry import METHODS
+from dpa.report.figures import costs, fronts, policy_gradient, reward_model, samples
+from dpa.report.figures.style import KINDS, write_figure
+from tests.support.figure_data import DIRECTIONS, OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
+
+
+def pick(marks, **where):
+    for column, value in where.items():
+        marks = marks[marks[column].isna() if value is None else marks[column] == value]
+    return marks
+
+
+def test_every_method_has_a_style():
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
+    assert len({(method.marker, method.colour) for method in METHODS.values()}) == len(METHODS)
+
+
+# --- Figure 4 --------------------------------------------------------------------------------
+
+
+def test_figure4_marks_by_hand():
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    ours = pick(marks, source="ours", by="r", method="dpa", iteration=1)
+    points = pick(ours, panel="front")
+    assert points[["x", "y"]].to_numpy().tolist() == [[40, 80], [20, 70]]
+    assert points[["v_helpfulness", "v_verbosity"]].to_numpy().tolist() == [[1, 0], [0.8, -0.6]]
+    # The mean of four draws of +-4 has a standard error of 4 / sqrt(4); both rewards move together.
+    assert points[["x_se", "y_se"]].to_numpy() == pytest.approx(2.0, rel=0.1)
+    assert points["correlation"].tolist() == pytest.approx([1.0, 1.0])
+    [volume] = pick(ours, panel="hypervolume").to_dict("records")
+    # Gains (0.8, 0.6) and (0.7, 0.8): 0.48 + 0.7 * 0.2.
+    assert volume["y"] == pytest.approx(62)
+    # Rewards that move by d together make it 62 - 100 d^2.
+    assert volume["low"] < 61.9 < volume["high"] <= 62
+    # By the gold scorer, for whom all prompts are alike, nothing is uncertain.
+    gold = pick(marks, by="gold", panel="front")
+    assert gold[["x_se", "y_se", "correlation"]].to_numpy().tolist() == [[0, 0, 0]] * 5
+
+
+def test_the_papers_marks_are_beside_ours():
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    paper = pick(marks, source="paper", panel="front")
+    assert len(paper) == len(PUBLISHED)
+    # From the most helpful direction on, as ours.
+    first = pick(paper, method="dpa", iteration=1, direction_index=0)
+    assert first[["x", "y"]].to_numpy().tolist() == [[56.5, 77.6]]
+    volumes = pick(marks, source="paper", panel="hypervolume", method="dpa")
+    assert volumes["iteration"].tolist() == [0, 1, 2, 3, 4]
+    three = [*OBJECTIVES, "harmlessness"]
+    table = make_rewards(gold=False).assign(
+        v_harmlessness=0.0, c_harmlessness=0.0, r_harmlessness=50.0
+    )
+    marks = fronts.figure4_marks([table], three, [0.0, 100.0, 0.0], PUBLISHED)
+    assert set(marks["source"]) == {"ours"}
+
+
+def test_several_seeds_have_the_spread_between_them():
+    seeds = [make_rewards(seed, shift=2.0 * seed) for seed in (0, 1)]
+    marks = fronts.figure4_marks(seeds, OBJECTIVES, REFERENCE, PUBLISHED)
+    ours = pick(marks, source="ours", by="r", method="sft")
+    [point] = pick(ours, panel="front").to_dict("records")
+    # Helpfulness 50 and 52: mean 51, standard error of the mean 1.
+    assert (point["y"], point["y_se"], point["x_se"]) == pytest.approx((51, 1, 0))
+    assert point["seeds"] == 2
+    [volume] = pick(ours, panel="hypervolume").to_dict("records")
+    assert (volume["low"], volume["y"], volume["high"]) == pytest.approx((25, 25.5, 26))
+    caption = fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "ellipses")
+    assert "Ellipses are one standard error between seeds" in caption
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_figure4_shows_what_is_there(tmp_path, gold):
+    marks = fronts.figure4_marks([make_rewards(gold=gold)], OBJECTIVES, REFERENCE, PUBLISHED)
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "title")
+    assert len(figure.axes) == (4 if gold else 2)
+    write_figure(tmp_path, "figure4", figure, marks, "caption", [], 100)
+    svg = (tmp_path / "figure4.svg").read_text()
+    for text in ("DPA t=1", "DPA t=0 (SteerLM on D2)", "SFT", "hypervolume by the reward model"):
+        assert text in svg
+    assert ("by the gold scorer" in svg) == gold
+    assert "published" not in svg
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "title", published=True, uncertainty="bars")
+    write_figure(tmp_path, "figure4", figure, marks, "caption", [], 100)
+    assert "published (paper, read off)" in (tmp_path / "figure4.svg").read_text()
+
+
+# --- Responses -------------------------------------------------------------------------------
+
+
+def scored(prompt, index, direction, response, rewards, tokens, sample=0):
+    return ScoredSample(
+        prompt_id=prompt, direction_index=index, direction=direction, sample_index=sample, seed=1,
+        response=response, finish_reason="stop", prompt_tokens=1, response_tokens=tokens,
+        attributes={}, rewards=rewards,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """Scored responses of DPA and DPO to two prompts; texts are what models must never break."""
+    write_jsonl(
+        tmp_path / "validation.jsonl",
+        [
+            Prompt(prompt_id=i, prompt=f"Prompt {i} costs $5 & <b>more</b>?", source="t")
+            for i in "ba"
+        ],
+    )
+    write_jsonl(
+        tmp_path / "dpa-1.jsonl",
+        [
+            scored(p, i, list(v), f"{p}{i} $x_1$ <script> {'long ' * 40 * (1 - i)}",
+                   [80.0 - 10 * i, 40.0 - 20 * i], 40 - 10 * i + (p == "b"), sample)
+            for p in "ba" for i, v in enumerate(DIRECTIONS) for sample in (0, 1)
+        ],
+    )  # fmt: skip
+    write_jsonl(tmp_path / "dpo.jsonl", [scored(p, -1, None, "", [60.0, 50.0], 30) for p in "ab"])
+    return tmp_path
+
+
+def read(evaluation, positions):
+    prompts = samples.choose_prompts(evaluation / "validation.jsonl", positions)
+    ids = [prompt.prompt_id for prompt in prompts]
+    names = ("dpo.jsonl", "dpa-1.jsonl")
+    return prompts, [samples.read_responses(evaluation / name, ids) for name in names]
+
+
+def test_samples_by_hand(evaluation):
+    prompts, policies = read(evaluation, [1, 0])
+    assert [prompt.prompt_id for prompt in prompts] == ["b", "a"]
+    rows = samples.sample_rows(prompts, policies, OBJECTIVES)
+    assert rows[["prompt_id", "method", "direction_index", "tokens"]].to_numpy().tolist() == [
+        ["b", "dpa", 0, 41], ["b", "dpa", 1, 31], ["b", "dpo", -1, 30],
+        ["a", "dpa", 0, 40], ["a", "dpa", 1, 30], ["a", "dpo", -1, 30],
+    ]  # fmt: skip
+    assert rows["asked"].tolist()[:3] == [
+        "helpfulness*100 + verbosity*0", "helpfulness*80 + verbosity*-60", ""
+    ]  # fmt: skip
+    assert rows["vr"].tolist()[:2] == pytest.approx([80, 0.8 * 70 - 0.6 * 20])
+    first = samples.figure1_rows(rows)
+    assert set(first["prompt_id"]) == {"b"}
+    table = samples.figure1_table(first, OBJECTIVES)
+    assert table.rows[2][:2] == ["DPO", "–"]
+    assert table.rows[2][-1] == "–"
+    with pytest.raises(InputError, match="position 2"):
+        samples.choose_prompts(evaluation / "validation.jsonl", [2])
+
+
+def test_lengths_by_hand(evaluation):
+    _, policies = read(evaluation, [0])
+    marks = samples.length_marks(policies, OBJECTIVES)
+    dpa = pick(marks, method="dpa").set_index("direction_index")
+    # Two responses each of 40 and 41 tokens, then of 30 and 31.
+    assert dpa.loc[[0, 1, -1], "mean"].tolist() == [40.5, 30.5, 35.5]
+    assert dpa.loc[[0, 1, -1], "n"].tolist() == [4, 4, 8]
+    assert dpa.loc[-1, ["q25", "median", "q75"]].tolist() == [30.75, 35.5, 40.25]
+    assert len(pick(marks, method="dpo")) == 1
+
+
+def test_reward_by_length(evaluation):
+    _, policies = read(evaluation, [0])
+    marks = samples.reward_length_marks(policies, OBJECTIVES)
+    dpa = pick(marks, method="dpa", objective="helpfulness")
+    assert pick(dpa, mark="dot")["reward"].sum() == 4 * 80 + 4 * 70
+    curve = pick(dpa, mark="curve")
+    assert np.average(curve["reward"], weights=curve["n"]) == pytest.approx(75)
+    assert curve["tokens"].is_monotonic_increasing
+    # 30, 31 | 40, 41 tokens against 70, 70 | 80, 80: covariance 25, deviations sqrt(25.25) and 5.
+    assert dpa["correlation"].iloc[0] == pytest.approx(25 / (5 * 25.25**0.5))
+    # All of DPO's responses have the same reward.
+    assert pick(marks, method="dpo")["correlation"].isna().all()
+
+
+# --- Reward model, costs, rule graph ---------------------------------------------------------
+
+
+def make_predictions():
+    pairs = {
+        "a-b": [
+            (np.array([10.0, 30.0]), np.array([20.0, 40.0])),
+            (np.array([50.0]), np.array([40.0])),
+        ],
+        "unrated": [],
+        "many": [(np.linspace(0, 90, 100), np.linspace(0, 100, 100))],
+    }  # fmt: skip
+    return pd.DataFrame(prediction_rows(pairs))
+
+
+def test_reward_model_marks_by_hand():
+    predictions = make_predictions()
+    assert predictions[["attribute", "prompt", "label", "predicted"]].iloc[2].tolist() == [
+        "a-b", 1, 40, 50,
+    ]  # fmt: skip
+    marks = reward_model.reward_model_marks(predictions)
+    few = pick(marks, attribute="a-b")
+    assert few[["label", "n", "median", "mean"]].to_numpy().tolist() == [
+        [20, 1, 10, 10], [40, 2, 40, 40],
+    ]  # fmt: skip
+    # A hundred labels are cut into tenths.
+    assert pick(marks, attribute="many")["n"].tolist() == [10] * 10
+
+
+def make_quality():
+    metrics = pd.DataFrame(
+        {"attribute": ["a-b", "unrated", "many"], "n": [3, 0, 100], "pearson": [0.6, None, 1],
+         "spearman": [0.5, None, 1], "rmse": [10, None, 5]}
+    )  # fmt: skip
+    ranking = pd.DataFrame(
+        {"attribute": ["a-b", "unrated", "many"], "prompts": [1, 0, 1],
+         "spearman_within_prompt": [1, None, 1], "pairwise_accuracy": [1, None, 1]}
+    )  # fmt: skip
+    return reward_model.quality(metrics, ranking)
+
+
+def test_attributes_without_labels_are_left_out():
+    table = make_quality()
+    assert table["attribute"].tolist() == ["a-b", "many"]
+    assert reward_model.quality_table(table).rows[0] == [
+        "a-b", "3", "0.600", "0.500", "10.0", "1", "1.000", "1.000",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Benchmark files of a run, and what shows it."""
+    header = "s\th:m:s\tmax_rss\tcpu_time\n"
+    for name, row in {
+        "train_sft": "10\t0:00:10\t900\t8",
+        "sample_responses/dpa/iter1-0": "3\t-\t100\t2",
+        "sample_responses/dpa/iter1-1": "4\t-\t300\t2",
+        "sample_responses/rsf/100_0/iter2-0": "5\t-\t200\tNA",
+        "annotate_responses/1": "1\t-\tNA\t1",
+        "plot_samples": "9\t-\t1\t9",
+    }.items():
+        path = tmp_path / f"run/benchmarks/{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + row + "\n")
+    return tmp_path / "run"
+
+
+def test_job_costs_by_hand(run):
+    found = {(job.rule, job.part): job[2:] for job in job_costs(run)}
+    assert set(found) == {
+        ("train_sft", ""), ("sample_responses", "dpa/iter1"),
+        ("sample_responses", "rsf/100_0/iter2"), ("annotate_responses", ""),
+    }  # fmt: skip
+    assert found["sample_responses", "dpa/iter1"] == (2, 7, 4, 300)
+    table = costs.rule_costs([run, run]).set_index("rule")
+    assert table.index.tolist() == ["train_sft", "sample_responses", "annotate_responses"]
+    assert table.loc["sample_responses", ["jobs", "seconds", "max_rss_mb"]].tolist() == [3, 12, 300]
+    assert table["work"].tolist() == ["training", "sampling", "scoring"]
+    (run / "benchmarks/train_sft.tsv").write_text("s\nx\n")
+    with pytest.raises(InputError, match=r"train_sft\.tsv"):
+        job_costs(run)
+
+
+# --- Files -----------------------------------------------------------------------------------
+
+
+def every_figure(evaluation, run):
+    """Each figure of the package with its marks, from small data."""
+    prompts, policies = read(evaluation, [0])
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    yield "figure4", fronts.draw_figure4(marks, OBJECTIVES, "t", published=True), marks
+    rows = samples.figure1_rows(samples.sample_rows(prompts, policies, OBJECTIVES))
+    yield "figure1", samples.draw_figure1(rows, OBJECTIVES, "t"), rows
+    marks = samples.length_marks(policies, OBJECTIVES)
+    yield "response_length", samples.draw_lengths(marks, OBJECTIVES, "t"), marks
+    marks = samples.reward_length_marks(policies, OBJECTIVES)
+    yield "reward_against_length", samples.draw_reward_length(marks, OBJECTIVES, "t"), marks
+    marks = reward_model.reward_model_marks(make_predictions())
+    yield "reward_model", reward_model.draw_reward_model(marks, make_quality(), "t"), marks
+    stages = pd.DataFrame({"stage": ["sft"], "tokens_sampled": [0.0], "tokens_trained": [None]})
+    marks = costs.cost_marks(costs.rule_costs([run]), stages)
+    yield "costs", costs.draw_costs(marks, "t"), marks
+    history = pd.DataFrame(
+        {column: [1.0, 2.0] for column in ("step", *policy_gradient.HISTORY_PANELS)}
+    )
+    marks = policy_gradient.policy_gradient_marks({"100_0": history})
+    yield "policy_gradient", policy_gradient.draw_policy_gradient(marks, "t"), marks
+
+
+@pytest.mark.slow
+def test_all_figures_are_byte_stable_and_complete(evaluation, run, tmp_path):
+    for folder in ("one", "two"):
+        for name, figure, marks in every_figure(evaluation, run):
+            write_figure(tmp_path / folder, name, figure, marks, "a\ncaption", [run], 60)
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    for name in ("figure1", "figure4", "costs", "reward_model", "policy_gradient"):
+        assert {f"{name}.{kind}" for kind in (*KINDS, "csv", "md")} < names
+    for path in (tmp_path / "one").iterdir():
+        if path.suffix == ".json":
+            continue  # a sidecar, which names the folder
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    assert (tmp_path / "one/figure4.md").read_text() == "a caption\n"
+    figure1 = (tmp_path / "one/figure1.svg").read_text()
+    assert "$x_1$ &lt;script&gt;" in figure1
+    assert re.search(r"\(\d+ more characters\)", figure1) is None  # fits in the card

@@ -1,0 +1,189 @@
+"""The report: what is on the page, what is escaped, and that a real browser shows it."""
+
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from dpa.artefacts.files import write_text
+from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.load import load_config
+from dpa.errors import InputError
+from dpa.report.figures import fronts, samples
+from dpa.report.figures.style import write_figure
+from dpa.report.page import ASSUMPTIONS, assumptions, changes, read_artefacts, render
+from dpa.report.paper import Fronts, compare_figure4
+from dpa.report.tables import Table, csv_text, latex, latex_text, markdown
+from dpa.runtime.run_environment import CLONE
+from tests.support.browser import load
+from tests.support.figure_data import OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
+
+DEVIATIONS = CLONE / "docs/deviations.md"
+EVIL = "<script>alert(1)</script> **bold** | $x$ & `code` </table>"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A small experiment's folder: two figures, two tables, samples, one artefact."""
+    folder = tmp_path_factory.mktemp("results")
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "Figure 4")
+    caption = fronts.figure4_caption(marks, "quickstart", OBJECTIVES, 4, "ellipses")
+    write_figure(folder / "figures", "figure4", figure, marks, caption, [], 60)
+    rows = pd.DataFrame(
+        {
+            "prompt_number": 1, "prompt_id": "p", "prompt": f"Prompt {EVIL}",
+            "method": ["dpa", "dpa", "dpo"], "iteration": [1, 1, None],
+            "direction_index": [0, 1, -1], "asked": ["helpfulness*100", "helpfulness*80", ""],
+            "v_helpfulness": [1, 0.8, None], "v_verbosity": [0, -0.6, None],
+            "response": [EVIL, "Line one.\n\nLine two.", None], "finish_reason": "stop",
+            "tokens": [9, 5, 0], "words": 1, "characters": 1, "r_helpfulness": 50.0,
+            "r_verbosity": 20.0, "vr": [50.0, 28.0, None],
+        }
+    ).astype({"iteration": "Int64"})  # fmt: skip
+    drawn = samples.draw_figure1(rows.assign(response=rows["response"].fillna("")), OBJECTIVES, "t")
+    caption = samples.figure1_caption(rows, "quickstart")
+    write_figure(folder / "figures", "figure1", drawn, rows, caption, [], 60)
+    write_text(folder / "tables/samples.csv", rows.to_csv(index=False))
+    page = markdown("Table 1", "A lead.", [Table("Part", "A note.", ["a", "b"], [["1", EVIL]])])
+    write_text(folder / "tables/table1.md", page)
+    write_text(folder / "tables/figure1.md", page)
+    write_text(folder / "data/ratings.jsonl", "{}")
+    write_sidecar(
+        folder / "data/ratings.jsonl", counts={"read": 9, "kept": 7, "dropped": {"N/A": 2}}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
+    return render(
+        results, "quickstart", config, "0123456789abcdef", ["figure1", "figure4"],
+        ["figure1", "table1"], DEVIATIONS,
+    )  # fmt: skip
+
+
+def test_the_page_has_what_it_promises(page):
+    headings = re.findall(r"<h2 [^>]*>(.*?)</h2>", page)
+    assert headings[:4] == ["Figures", "Tables", "Side by side", "Against the published numbers"]
+    assert {"Where the paper is silent", "Configuration", "Provenance"} <= set(headings)
+    assert page.count("data:image/png;base64,") == 2
+    assert "0123456789abcdef" in page
+    assert "This is the quickstart" in page
+    assert "Line one.\n\nLine two." in page
+    # Rows read, kept and dropped of the one artefact.
+    assert "<td>9</td><td>7</td><td>2 N/A</td>" in page
+    # What quickstart.yaml sets, and nothing that it leaves alone.
+    changed = re.search(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)[1]
+    assert "tokens_per_batch: 16384" in changed
+    assert "replay_fraction" not in changed
+
+
+def test_what_models_wrote_is_shown_and_never_run(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<strong>bold</strong>" not in page
+    assert page.count("<table") == page.count("</table>")
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    sources = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s>]+)", page)
+    outside = [source for source in sources if not source.startswith(("#", "data:"))]
+    assert all(re.fullmatch(r"(figures|tables)/\w+\.\w+", source) for source in outside)
+
+
+def test_a_browser_shows_every_figure(page, results, tmp_path):
+    path = results / "report.html"
+    path.write_text(page, encoding="utf-8")
+    for width in (1300, 420):
+        seen = load(path, tmp_path, width)
+        assert seen["errors"] == []
+        assert seen["requests"] == []
+        assert seen["broken"] == []
+        assert seen["scripts"] == 0
+        assert [(alt, shown) for alt, shown, _ in seen["images"]] == [
+            ("Figure 1", True), ("Figure 4", True)
+        ]  # fmt: skip
+        assert all(shown > 250 for *_, shown in seen["images"])
+        assert not seen["wide"], f"the page scrolls sideways at {width} pixels"
+
+
+def test_a_missing_figure_is_named(results):
+    config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
+    with pytest.raises(InputError, match="rerun the rule that draws figure5"):
+        render(results, "x", config, "0", ["figure5"], [], DEVIATIONS)
+
+
+def test_assumptions_are_those_of_the_deviations(tmp_path):
+    config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
+    rows = list(assumptions(DEVIATIONS, config))
+    section = DEVIATIONS.read_text().partition(ASSUMPTIONS)[2].partition("\n## ")[0]
+    assert len(rows) == section.count("\n| ") - 1  # without the header
+    values = {str(row["key"]): row["value"] for row in rows}
+    assert values["<code>dpa.replay_fraction</code>"] == "0.15"
+    assert values["–"] == ""
+    (tmp_path / "deviations.md").write_text("# No assumptions\n")
+    with pytest.raises(InputError, match="no table under"):
+        list(assumptions(tmp_path / "deviations.md", config))
+
+
+def test_changes_by_hand():
+    default = {"a": 1, "b": {"c": 2, "d": [3]}, "e": {"f": 1}}
+    assert changes(default, default) == {}
+    assert changes(default, {"a": 2, "b": {"c": 2, "d": [4]}, "e": None}) == {
+        "a": 2, "b": {"d": [4]}, "e": None
+    }  # fmt: skip
+
+
+def test_a_broken_sidecar_is_named(tmp_path):
+    (tmp_path / "model.meta.json").write_text("{")
+    with pytest.raises(InputError, match=r"model\.meta\.json"):
+        list(read_artefacts(tmp_path))
+
+
+# --- Against the paper -----------------------------------------------------------------------
+
+
+def test_the_papers_claims_from_its_numbers():
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    paper = Fronts(marks[marks["source"] == "paper"])
+    assert paper.last == 4
+    # Its own numbers: v.r grows, and SFT and DPO lie below and to the right of the last front.
+    claims = list(paper.claims().values())
+    assert claims[:4] == [True, True, True, True]
+    numbers, said = compare_figure4(marks)
+    table = {row[0]: row[1:] for row in numbers.rows}
+    # Ours at t=1: hypervolume 62; v.r 80 and 0.8 * 70 - 0.6 * 20.
+    assert [table["DPA t=1"][1], table["DPA t=1"][3]] == ["62.0", "62.0"]
+    assert table["DPA t=4"][1] == "–"
+    ours = {row[0]: row[2] for row in said.rows}
+    assert ours["DPA's last iteration dominates SFT"] == "yes"
+    assert ours["DPA's last iteration dominates DPO"] == "–"
+    assert ours["mean v·r grows with every iteration from t = 1 on"] == "–"
+
+
+# --- Tables ----------------------------------------------------------------------------------
+
+
+def test_cells_cannot_break_a_table():
+    table = Table("", "", ["a_b", "c"], [[EVIL, "line\nbreak"]])
+    lines = markdown("H", "", [table]).splitlines()
+    assert lines[2] == r"| a\_b | c |"
+    assert len(lines) == 5
+    assert len(re.findall(r"(?<!\\)\|", lines[4])) == 3
+    text = latex("H", "", [table])
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+    assert r"a\_b & c \\" in text
+    assert r"\$x\$ \& `code`" in text
+    assert latex_text("−0.5 ± 1 · 50 %") == r"$-$0.5 $\pm$ 1 $\cdot$ 50 \%"
+    assert json.loads(json.dumps(text)) == text
+
+
+@pytest.mark.parametrize("response", ["plain", "two\rlines", 'a "quoted"\r\n, text', "\r"])
+def test_csv_gives_back_what_a_policy_wrote(response):
+    table = pd.DataFrame({"response": [response, "next"], "vr": [0.5, 12.25]})
+    found = pd.read_csv(io.StringIO(csv_text(table), newline=""))
+    assert found.to_dict("list") == table.to_dict("list")

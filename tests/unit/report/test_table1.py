@@ -1,0 +1,255 @@
+"""Table 1 of five methods with numbers worked by hand, and the command that writes it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from dpa.errors import InputError
+from dpa.report.table1 import (
+    comparison,
+    comparison_lead,
+    comparison_tables,
+    measure_seed,
+    table1,
+    table1_lead,
+    table1_tables,
+)
+from dpa.report.tables import markdown
+from dpa.runtime.run_environment import CLONE
+from scripts.make_table1 import app
+
+NAMES = ["helpfulness", "verbosity"]
+#: Its label.
+PPO = "PPO (RLOO)"
+PUBLISHED = CLONE / "results/published/table1_method_properties.csv"
+DIRECTIONS = [(1.0, 0.0), (0.8, -0.6)]
+CONDITIONS = [(60.0, 20.0), (80.0, 50.0)]
+
+#: (method, iteration): points, and what they were asked for.
+POLICIES = {
+    ("ppo", None): ([(75, 50)], None, None),
+    ("dpo", None): ([(85, 60)], None, None),
+    ("reward_soup", None): ([(75, 45), (70, 30)], DIRECTIONS, None),
+    ("steerlm", None): ([(62, 31), (78, 45)], None, CONDITIONS),
+    ("dpa", 0): ([(20, 90), (10, 95)], None, CONDITIONS),
+    ("dpa", 1): ([(80, 40), (70, 20)], DIRECTIONS, None),
+}
+
+#: Hypervolume: gains from the corner (0, 100) are (help, 100 - verbosity) in hundredths.
+#: Mean v.r: v.r of the first direction is the helpfulness, of the second 0.8 help - 0.6 verbosity.
+WORKED = {
+    # method: hypervolume, mean v.r, control, infeasible share, dominated by DPA
+    PPO: (37.5, (75 + 30) / 2, np.nan, np.nan, 1),
+    "DPO": (34.0, (85 + 32) / 2, np.nan, np.nan, 0),
+    "Reward Soup": (41.25 + 10.5, (75 + 38) / 2, 1, 0, 1),
+    # Best for the second direction: 62.4 - 27 of the more helpful point, 49.6 - 18.6 of the other.
+    # Verbosity 31 misses the requested 20 by more than 10.
+    "SteerLM": (42.9 + 8.68, (78 + 35.4) / 2, 1, 0.5, 1),
+    "DPA": (48 + 14, (80 + 44) / 2, 1, 0, np.nan),
+}
+MEASURES = ["hypervolume", "mean_vr", "control", "infeasible_share", "dominated_by_dpa"]
+
+
+def make_rewards(seed=0, shift=0.0, policies=POLICIES, names=NAMES, gold=True):
+    """Prompt rewards: two prompts 4 points below and above; gold rates `ppo` 10 points lower."""
+    rows = []
+    for (method, iteration), (points, directions, conditions) in policies.items():
+        for index, point in enumerate(points):
+            for prompt, offset in (("a", -4), ("b", 4)):
+                row = {
+                    "method": method, "iteration": iteration, "seed": seed, "prompt_id": prompt,
+                    "direction_index": index if directions or conditions else -1,
+                    "tokens": 9.0, "n": 2,
+                }  # fmt: skip
+                for i, name in enumerate(names):
+                    moved = shift if (method, i) == ("ppo", 0) else 0
+                    row[f"v_{name}"] = directions[index][i] if directions else None
+                    row[f"c_{name}"] = conditions[index][i] if conditions else None
+                    row[f"r_{name}"] = float(point[i] + offset + moved)
+                    if gold:
+                        lower = 10 if (method, i) == ("ppo", 0) else 0
+                        row[f"gold_{name}"] = row[f"r_{name}"] - lower
+                rows.append(row)
+    asked = dict.fromkeys([f"{p}_{n}" for p in "vc" for n in names], float)
+    return pd.DataFrame(rows).astype({"iteration": "Int64"} | asked)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose DPA is on disk: iteration 0 with 30 trained tokens and a policy of 8 bytes."""
+    folder = tmp_path / "run/dpa/iter0"
+    (folder / "policy").mkdir(parents=True)
+    (folder / "policy/model.safetensors").write_bytes(b"12345678")
+    (folder / "policy.meta.json").write_text('{"rows": 3, "response_tokens": 30}')
+    (folder.parents[1] / "benchmarks").mkdir()
+    (folder.parents[1] / "benchmarks/train_initial_policy.tsv").write_text("s\th:m:s\n4.5\t-\n")
+    return folder.parents[1]
+
+
+def parts(table):
+    return {method: ["dpa"] if method == "dpa" else [] for method in table["method"].unique()}
+
+
+def measured(run, **changes):
+    table = make_rewards(**changes)
+    return measure_seed(table, run, parts(table), NAMES, [0.0, 100.0])
+
+
+def test_five_rows_by_hand(run):
+    table = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
+    assert table.index.tolist() == list(WORKED)
+    for method, worked in WORKED.items():
+        assert table.loc[method, MEASURES].tolist() == pytest.approx(worked, nan_ok=True), method
+    assert table["objectives_conditioned"].tolist() == [1, 1, 2, 2, 2]
+    assert table["models"].tolist() == [2, 1, 2, 1, 1]
+    # Gold: PPO's helpfulness is 65.
+    assert table.loc[PPO, "hypervolume_gold"] == pytest.approx(32.5)
+    assert table.loc[PPO, "mean_vr_gold"] == pytest.approx((65 + 22) / 2)
+    assert table.loc["DPA", "hypervolume_gold"] == pytest.approx(62)
+    # Both prompts may be the lower (71, 46) or the upper (79, 54).
+    assert table.loc[
+        "PPO (RLOO)", ["hypervolume_low", "hypervolume_high"]
+    ].tolist() == pytest.approx([0.79 * 46, 0.71 * 54])
+    assert table.loc[PPO, ["mean_vr_low", "mean_vr_high"]].tolist() == pytest.approx(
+        [(71 + 0.8 * 71 - 0.6 * 46) / 2, (79 + 0.8 * 79 - 0.6 * 54) / 2]
+    )
+    assert table["hypervolume_se"].isna().all()
+    assert table.loc["SteerLM", "published_feasibility_guarantee"] == "no"
+    assert table.loc[PPO, "published_multi_objective_rewards"] == "no"
+
+
+def test_costs_are_in_the_table(run):
+    table = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
+    costs = ["models", "bytes", "tokens_sampled", "responses_scored", "tokens_trained", "seconds"]
+    assert table.loc["DPA", costs].tolist() == [1, 8, 0, 0, 30, 4.5]
+    assert table.loc["DPO", costs[1:]].isna().all()
+
+
+def test_several_seeds_have_standard_errors(run):
+    seeds = [measured(run, seed=seed, shift=2.0 * seed) for seed in (0, 1)]
+    table = table1(seeds, 2, pd.read_csv(PUBLISHED)).set_index("method")
+    # PPO's helpfulness is 75 and 77: hypervolumes 37.5 and 38.5.
+    assert table.loc[PPO, ["hypervolume", "hypervolume_se"]].tolist() == pytest.approx([38, 0.5])
+    assert table.loc["DPA", ["seconds", "seconds_se"]].tolist() == pytest.approx([4.5, 0])
+    assert table[["hypervolume_low", "control_high"]].isna().all(axis=None)
+    assert table["seeds"].tolist() == [2] * 5
+    page = markdown("Table 1", table1_lead(seeds), table1_tables(table.reset_index()))
+    assert "| PPO (RLOO) | 38.00 ± 0.50 |" in page
+    assert "over 2 seeds" in page
+
+
+def test_comparison_by_hand(run):
+    seeds = [measured(run, seed=3), measured(run, seed=5, shift=25.0)]
+    table = comparison(seeds)
+    assert len(table) == 4 * 2 * 2 * 2  # methods, measures, scorers, seeds
+    ppo = table[(table["method"] == PPO) & (table["by"] == "r")]
+    # PPO's helpfulness is 75, then 100: hypervolumes 37.5 and 50, mean v.r 52.5 and 75.
+    assert ppo["measure"].tolist() == ["hypervolume"] * 2 + ["mean_vr"] * 2
+    assert ppo["seed"].tolist() == [3, 5] * 2
+    # The prompt with 104 is clipped at the ideal only after averaging.
+    assert ppo["difference"].tolist() == pytest.approx([24.5, 12, 9.5, -13])
+    assert ppo["wins"].tolist() == [2, 2, 1, 1]
+    assert ppo["seeds"].tolist() == [2] * 4
+    # Mean v.r is linear and both methods gain the same on every prompt.
+    assert ppo.iloc[2][["low", "high"]].tolist() == pytest.approx([9.5, 9.5])
+    page = markdown("Comparison", comparison_lead(seeds), comparison_tables(table))
+    assert "| PPO (RLOO) | mean v·r | reward model | 1 of 2 | +9.50 [+9.50, +9.50], -13.00" in page
+    assert "Seeds in order: 3, 5." in page
+
+
+def test_a_table_without_gold(run):
+    seed = measured(run, gold=False)
+    table = table1([seed], 2, pd.read_csv(PUBLISHED))
+    assert not [name for name in table if "gold" in name]
+    assert set(comparison([seed])["by"]) == {"r"}
+    assert "(gold)" not in markdown("Table 1", table1_lead([seed]), table1_tables(table))
+
+
+def test_dpa_alone_has_nothing_to_compare_with(run):
+    seed = measured(run, policies={key: POLICIES[key] for key in [("dpa", 1)]})
+    assert len(table1([seed], 2, pd.read_csv(PUBLISHED))) == 1
+    assert len(comparison([seed])) == 0
+    assert "against" in comparison_tables(comparison([seed]))[0].header
+
+
+def test_the_same_seed_gives_the_same_table_in_any_order_of_rows(run):
+    table = make_rewards()
+    published = pd.read_csv(PUBLISHED)
+    one, two = (
+        table1([measure_seed(t, run, parts(t), NAMES, [0.0, 100.0])], 2, published)
+        for t in (table, table.sample(frac=1, random_state=1))
+    )
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    other = table1([measured(run, seed=1)], 2, published)
+    assert (one["hypervolume"] == other["hypervolume"]).all()
+
+
+def test_three_objectives(run):
+    directions = [(1.0, 0.0, 0.0), (0.8, -0.36, 0.48)]
+    policies = {
+        ("dpa", 1): ([(80, 40, 50), (70, 30, 60)], directions, None),
+        ("rsf", None): ([(60, 50, 40)], None, None),
+        ("sft", None): ([(50, 20, 40)], None, None),
+    }
+    table = make_rewards(policies=policies, names=[*NAMES, "harmlessness"])
+    seed = measure_seed(table, run, parts(table), [*NAMES, "harmlessness"], [0.0, 100.0, 0.0])
+    found = table1([seed], 3, pd.read_csv(PUBLISHED)).set_index("method")
+    assert found.index.tolist() == ["DPA", "RSF", "SFT"]
+    assert found["objectives_conditioned"].tolist() == [3, 1, 0]
+    assert found["models"].tolist() == [1, 2, 1]
+    assert found.loc["RSF", "hypervolume"] == pytest.approx(100 * 0.6 * 0.5 * 0.4)
+    assert found.loc["DPA", "mean_vr"] == pytest.approx((80 + 56 - 10.8 + 28.8) / 2)
+    assert found["dominated_by_dpa"].tolist()[1:] == [1, 0]
+    assert found.loc["DPA", "control"] == 1
+    assert pd.isna(found.loc["RSF", "published_single_model"])
+
+
+def refused(table, run, folders):
+    with pytest.raises(InputError) as error:
+        measure_seed(table, run, folders, NAMES, [0.0, 100.0])
+    return str(error.value)
+
+
+def test_errors_name_the_remedy(run):
+    table = make_rewards()
+    folders = parts(table)
+    without = {method: folders[method] for method in folders if method != "ppo"}
+    assert "no entry for ['ppo']; give []" in refused(table, run, without)
+    assert "unknown methods ['dpoo']" in refused(table, run, {**folders, "dpoo": []})
+    both = pd.concat([table, make_rewards(seed=1)])
+    assert "seeds [0, 1]; give one table" in refused(both, run, folders)
+    assert "no dpa" in refused(table[table["method"] != "dpa"], run, folders)
+    start = table[table["iteration"].fillna(0) == 0]
+    assert "iteration 0 takes no directions" in refused(start, run, folders)
+    turned = table.copy()
+    turned.loc[turned["method"] == "reward_soup", "v_verbosity"] -= 0.1
+    assert "reward_soup: not evaluated in dpa's directions" in refused(turned, run, folders)
+
+
+def test_the_command(run, tmp_path):
+    command = ["--objective-names=helpfulness,verbosity", "--hypervolume-reference=0,100"]
+    command += [f"--published={PUBLISHED}", f"--output-tables={tmp_path / 'tables'}"]
+    command += [f"--stages={json.dumps(parts(make_rewards()))}"]
+    for seed in (0, 1):
+        make_rewards(seed, 2.0 * seed).to_parquet(tmp_path / f"{seed}.parquet")
+        command += [f"--prompt-rewards={tmp_path / str(seed)}.parquet", f"--run={run}"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    names = [f"{name}.{kind}" for name in ("comparison", "table1") for kind in ("csv", "md", "tex")]
+    written = sorted(path.name for path in (tmp_path / "tables").iterdir())
+    assert written == sorted([*names, *(f"{name}.meta.json" for name in names)])
+    table = pd.read_csv(tmp_path / "tables/table1.csv").set_index("method")
+    assert table.loc[PPO, ["hypervolume", "hypervolume_se"]].tolist() == pytest.approx([38, 0.5])
+    assert len(pd.read_csv(tmp_path / "tables/comparison.csv")) == 32
+    sidecar = json.loads((tmp_path / "tables/table1.md.meta.json").read_text())
+    assert (sidecar["seeds"], sidecar["prompts"]) == ([0, 1], [2, 2])
+
+    result = CliRunner().invoke(app, [*command, f"--run={run}"])
+    assert "2 --prompt-rewards, 3 --run" in str(result.exception)
+    result = CliRunner().invoke(app, [*command, "--hypervolume-reference=0"])
+    assert "give 2 values" in str(result.exception)
+    twice = [part.replace("1.parquet", "0.parquet") for part in command]
+    assert "2 tables of seeds [0] only" in str(CliRunner().invoke(app, twice).exception)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from dpa.conditions import (
+    TARGETS,
+    Conditions,
+    as_condition,
+    draw_condition,
+    feasible_curve,
+    frontier_targets,
+    read_conditions,
+)
+from dpa.errors import InputError
+
+ARC = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+
+
+def test_conditions_are_whole_numbers_within_the_scale():
+    assert as_condition([49.6, -3, 120, 0.4]) == [50, 0, 100, 0]
+
+
+class TestFrontierTargets:
+    def test_targets_are_means_of_the_best(self):
+        rewards = np.array([[90.0, 90.0], [70.0, 10.0], [20.0, 20.0], [10.0, 90.0]])
+        targets = frontier_targets(rewards, ARC, 0, top_fraction=0.25)
+        assert targets.shape == (TARGETS, 2)
+        # (1, 0) wants the first, (1, -1) the second; nobody wants the others.
+        assert {tuple(t) for t in targets.tolist()} == {(90.0, 90.0), (70.0, 10.0)}
+
+    def test_averages_the_top_share(self):
+        rewards = np.array([[100.0, 0.0], [90.0, 0.0], [0.0, 100.0], [0.0, 100.0]])
+        targets = frontier_targets(rewards, ARC, 0, top_fraction=0.5)
+        assert targets.tolist() == [[95.0, 0.0]] * TARGETS
+
+    def test_at_least_one_response(self):
+        targets = frontier_targets(np.array([[1.0, 2.0], [3.0, 1.0]]), ARC, 0, 0.001)
+        assert targets.tolist() == [[3.0, 1.0]] * TARGETS
+
+
+class TestFeasibleCurve:
+    def test_highest_helpfulness_found_with_each_verbosity(self):
+        verbosity = np.repeat(np.arange(0.0, 101.0), 2)
+        helpfulness = np.where(np.arange(len(verbosity)) % 2, verbosity / 2, 10.0)
+        curve = feasible_curve(np.stack([helpfulness, verbosity], axis=1), 3)
+        # Percentiles 5, 50 and 95, and the best within half a step (22.5) of each.
+        assert curve == [[14, 5], [36, 50], [50, 95]]
+
+    def test_a_gap_in_the_data_takes_its_nearest_response(self):
+        rewards = np.array([[10.0, 0.0]] * 50 + [[90.0, 100.0]] * 49 + [[55.0, 61.0]])
+        assert feasible_curve(rewards, 11)[4] == [55, 40]
+
+    def test_equal_verbosities(self):
+        assert feasible_curve(np.array([[10.0, 30.0], [20.0, 30.0]]), 2) == [[20, 30]] * 2
+
+
+class TestDrawCondition:
+    CONDITIONS = Conditions(targets=[[80.0, 20.0], [60.0, 5.0]], curve=[])
+
+    def draw(self, sample=0, noise=0.0, uniform_share=0.0, seed=0, prompt="p"):
+        return draw_condition(self.CONDITIONS, seed, prompt, sample, noise, uniform_share)
+
+    def test_without_noise_it_is_a_target(self):
+        drawn = {tuple(self.draw(i)) for i in range(50)}
+        assert drawn == {(80, 20), (60, 5)}
+
+    def test_noise_and_uniform_stay_within_the_scale(self):
+        drawn = [self.draw(i, noise=50.0, uniform_share=0.5) for i in range(200)]
+        assert all(0 <= value <= 100 for condition in drawn for value in condition)
+        assert len({tuple(c) for c in drawn}) > 150
+
+    def test_depends_on_seed_prompt_and_sample(self):
+        drawn = [self.draw(noise=8.0), self.draw(1, noise=8.0), self.draw(noise=8.0, seed=1)]
+        drawn.append(self.draw(noise=8.0, prompt="q"))
+        assert len(set(map(tuple, drawn))) == 4
+        assert drawn[0] == self.draw(noise=8.0)
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"targets": 1, "curve": []}', "x"])
+def test_a_bad_file_names_the_rule_to_rerun(tmp_path, content):
+    path = tmp_path / "conditions.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"conditions\.json.*rerun compute_conditions"):
+        read_conditions(path)

@@ -1,0 +1,126 @@
+"""Checkpoints are data: no pickles, no code of theirs; and nothing of ours goes through a shell."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from dpa import models
+from dpa.config.load import load_config
+from dpa.errors import InputError
+from tests.support.tiny_models import make_reward_model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TRUSTED = "DPA_TRUST_REMOTE_CODE"
+
+
+class Bomb:
+    """A pickle that leaves a mark when it is loaded."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def pickled(tmp_path, tiny_policy):
+    """A policy folder whose weights are a pickle that would leave `mark`."""
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_policy, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    with open(folder / "pytorch_model.bin", "wb") as file:
+        pickle.dump(Bomb(tmp_path / "mark"), file)
+    return folder
+
+
+@pytest.fixture
+def with_code(tmp_path, tiny_policy):
+    """A policy folder of an architecture of its own, whose code would leave `mark`."""
+    folder = tmp_path / "with_code"
+    shutil.copytree(tiny_policy, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "architectures": ["Own"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+    return folder
+
+
+def test_pickled_weights_are_refused_and_not_loaded(pickled, tmp_path):
+    from dpa.methods.reward_soup import interpolate
+
+    loads = [
+        lambda: models.load_model(AutoModelForCausalLM, pickled),
+        lambda: interpolate([pickled, pickled], [0.5, 0.5], tmp_path / "soup"),
+    ]
+    for load in loads:
+        with pytest.raises(InputError, match="safetensors"):
+            load()
+    assert not (tmp_path / "mark").exists()
+    # The bomb is real.
+    pickle.loads((pickled / "pytorch_model.bin").read_bytes())
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_pickle_beside_safetensors_is_left_alone(tmp_path):
+    folder = tmp_path / "model"
+    make_reward_model(folder)
+    with open(folder / "pytorch_model.bin", "wb") as file:
+        pickle.dump(Bomb(tmp_path / "mark"), file)
+    model = models.load_model(AutoModelForSequenceClassification, folder, dtype=torch.float32)
+    assert model.config.num_labels == 3
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_models_own_code_is_not_run(with_code, tmp_path, monkeypatch):
+    monkeypatch.setenv(TRUSTED, f"organisation/name@{COMMIT}")  # another one
+    for load in (
+        lambda: models.load_checkpoint_config(with_code),
+        lambda: models.load_model(AutoModelForCausalLM, with_code),
+    ):
+        with pytest.raises(InputError, match=r"list .* under trust_remote_code"):
+            load()
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "revision", "trusted"),
+    [
+        ("organisation/name", COMMIT, True),
+        ("organisation/name", COMMIT[::-1], False),
+        ("organisation/name", "main", False),
+        ("organisation/name", None, False),
+        ("organisation/other", COMMIT, False),
+        ("name", COMMIT, False),
+    ],
+)
+def test_only_a_listed_commit_may_bring_code(monkeypatch, path, revision, trusted):
+    asked = []
+
+    class Kind:
+        def from_pretrained(self, path, **options):
+            asked.append(options)
+            return object(), {"missing_keys": []}
+
+    monkeypatch.setenv(TRUSTED, f"organisation/name@{COMMIT} another/model@{COMMIT}")
+    models.load_model(Kind(), models.ModelRef(path, revision))
+    assert asked[0]["trust_remote_code"] is trusted
+    assert asked[0]["use_safetensors"] is True
+    assert asked[0]["revision"] == revision
+    monkeypatch.delenv(TRUSTED)
+    models.load_model(Kind(), models.ModelRef(path, revision))
+    assert asked[1]["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize("value", [True, "true", ["organisation/name"], [f"*@{COMMIT}"]])
+def test_trust_cannot_be_given_wholesale(value):
+    with pytest.raises(InputError, match="trust_remote_code"):
+        load_config({"trust_remote_code": value})

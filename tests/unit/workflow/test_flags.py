@@ -1,0 +1,217 @@
+"""Command lines: sections, models, how a policy is steered; adapters, jobs and hooks."""
+
+import json
+import pkgutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from dpa.config.base import ModelConfig
+from dpa.config.load import load_config
+from dpa.config.trainer import ScheduleConfig
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import read_section
+from dpa.workflow import flags, hooks
+from dpa.workflow.adapters import Adapters
+from dpa.workflow.jobs import Jobs
+from dpa.workflow.layout import Layout
+from dpa.workflow.stamps import Stamps
+
+COMMIT = "0" * 40
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """In a working directory without stamps, and without another lock file."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return Layout(load_config({"experiment": "quickstart-comparison"}))
+
+
+# --- Flags -----------------------------------------------------------------------------------
+
+
+def test_a_short_section_is_json(comparison):
+    schedule = comparison.config.sft.schedule
+    text = flags.section(schedule)
+    assert json.loads(text) == schedule.model_dump(mode="json")
+    assert read_section(ScheduleConfig, text, "schedule") == schedule
+
+
+def test_a_longer_one_is_a_file_with_the_same_content(tmp_path):
+    def text(length: int) -> str:
+        return "x" * (length - 2)  # and two quotes
+
+    value = text(flags.LONGEST_ARGUMENT)
+    assert flags.section(value) == json.dumps(value)
+    value = text(flags.LONGEST_ARGUMENT + 1)
+    argument = flags.section(value)
+    assert argument.startswith("@results/.stamps/sections/")
+    assert json.loads((tmp_path / argument[1:]).read_text()) == value
+    # Named by its content: the same command for the same, another for another.
+    assert flags.section(value) == argument != flags.section(value.replace("x", "y", 1))
+    directions = [[1.0, 0.0]] * flags.LONGEST_ARGUMENT
+    from pydantic import TypeAdapter
+
+    found = read_section(TypeAdapter(list), flags.section(directions), "grid")
+    assert found == directions
+
+
+def test_models_and_repeated_flags():
+    given = ModelConfig(path="org/name", revision=COMMIT)
+    assert flags.model("--policy", given, "made") == ["--policy", f"org/name@{COMMIT}"]
+    here = ModelConfig(path="models/mine", revision=None)
+    assert flags.model("--policy", here, "made") == ["--policy", "models/mine"]
+    none = ModelConfig(path=None, revision=None)
+    assert flags.model("--policy", none, "made") == ["--policy", "made"]
+    assert flags.repeat("--seed", [1, 2]) == ["--seed", "1", "--seed", "2"]
+    inputs = {"prompt_rewards": ["a", "b"]}
+    named = flags.input_flags("prompt_rewards")(None, inputs)
+    assert named == ["--prompt-rewards", "a", "--prompt-rewards", "b"]
+    assert flags.input_flags("prompt_rewards", "--x")(None, inputs) == ["--x", "a", "--x", "b"]
+
+
+def test_how_policies_are_steered(comparison):
+    def steering(policy):
+        return flags.steering(comparison, "run", policy, 3)
+
+    arc = json.dumps({"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0})
+    assert steering("dpa-2") == [
+        "--policy", "run/dpa/iter2/policy", "--directions", arc, "--grid", "3"
+    ]  # fmt: skip
+    assert steering("dpa-0") == [
+        "--policy", "run/dpa/iter0/policy", "--conditions", "run/steerlm/conditions.json"
+    ]  # fmt: skip
+    assert steering("sft") == ["--policy", "run/sft/policy"]
+    given = Layout(load_config({"dpo": {"path": "org/dpo", "revision": COMMIT}}))
+    assert flags.steering(given, "run", "dpo", 3) == ["--policy", f"org/dpo@{COMMIT}"]
+
+
+def test_what_iterations_sample(comparison):
+    assert flags.sampled_policy(comparison, "run", "rsf/100_0", 1) == ["--policy", "run/sft/policy"]
+    assert flags.conditions(comparison, "run", "dpa", 2) == []
+    assert flags.conditions(comparison, "run", "dpa", 1)[:2] == [
+        "--conditions", "run/steerlm/conditions.json"
+    ]  # fmt: skip
+    given = Layout(load_config({"sft": {"path": "org/sft", "revision": COMMIT}}))
+    assert flags.sampled_policy(given, "run", "rsf/100_0", 1) == ["--policy", f"org/sft@{COMMIT}"]
+
+
+# --- Adapters --------------------------------------------------------------------------------
+
+
+def test_adapters_are_functions_of_wildcards(comparison):
+    adapters = Adapters(comparison, Stamps())
+    turn = SimpleNamespace(experiment="quickstart-comparison", loop="dpa", iteration="1")
+    run = "results/quickstart-comparison"
+    assert adapters.prompt_half(turn) == f"{run}/data/prompts/d1.jsonl"
+    assert adapters.sampled_policy(turn) == f"{run}/dpa/iter0/policy"
+    assert adapters.iteration_conditions(turn) == f"{run}/steerlm/conditions.json"
+    assert adapters.shared_flag(turn) == ["--shared"]
+    assert adapters.base_seed(turn) == 0
+    assert json.loads(adapters.loop_schedule(turn)) == comparison.config.dpa.schedule.model_dump()
+    later = SimpleNamespace(**vars(turn) | {"iteration": "2"})
+    assert adapters.prompt_half(later) == f"{run}/data/prompts/d2.jsonl"
+    assert (adapters.iteration_conditions(later), adapters.shared_flag(later)) == ([], [])
+    evaluated = SimpleNamespace(experiment=turn.experiment, policy="dpa-3")
+    assert adapters.evaluated_policy(evaluated) == f"{run}/dpa/iter3/policy"
+    assert adapters.evaluated_conditions(evaluated) == []
+    assert json.loads(adapters.sampling(0.5))["temperature"] == 0.5
+
+
+def test_a_users_own_files_are_inputs_by_their_stamps(comparison, tmp_path):
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    adapters = Adapters(comparison, Stamps())
+    made = "results/quickstart-comparison/data/ratings.jsonl"
+    stamped, other = adapters.files("mine.jsonl", None, made)
+    assert stamped.startswith("results/.stamps/inputs/mine.jsonl-")
+    assert other == made
+
+
+# --- Jobs ------------------------------------------------------------------------------------
+
+
+def test_memory_grows_with_every_attempt():
+    cpu, gpu = (Jobs(load_config({"compute": {"gpu": on}})) for on in (False, True))
+    assert [cpu.memory(4000, 64000)(None, n) for n in (1, 2, 3)] == [4000, 6000, 8000]
+    assert gpu.memory(4000, 64000)(None, 1) == 64000
+    assert gpu.memory(4000)(None, 1) == 4000
+    assert (cpu.on_one_gpu(1, 2)["gpu"], gpu.on_one_gpu(1, 2)["gpu"]) == (0, 1)
+
+
+def test_what_starts_a_training():
+    def jobs(**compute):
+        return Jobs(load_config({"compute": compute}))
+
+    alone = jobs(gpu=False, training_processes=1, training_nodes=1)
+    assert alone.launcher(2) == "env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 python"
+    assert jobs(gpu=True, training_processes=1, training_nodes=1).launcher() == "python"
+    several = jobs(gpu=True, training_processes=8, training_nodes=1)
+    assert several.launcher().startswith("accelerate launch --multi_gpu --num_machines 1 ")
+    assert several.training(1000)["gpu"] == 8
+    assert "nodes" not in several.training(1000)
+    nodes = jobs(gpu=True, training_processes=8, training_nodes=2).training(1000)
+    assert (nodes["gpu"], nodes["nodes"], nodes["tasks"], nodes["mpi"]) == (16, 2, 2, "srun")
+    assert nodes["launcher"].startswith("srun ")
+    assert "--num_processes 16" in nodes["launcher"]
+
+
+# --- Hooks -----------------------------------------------------------------------------------
+
+
+def test_what_is_not_locked_is_asked_for_by_lock_revisions_own_flags():
+    from scripts.lock_revisions import app
+
+    unlocked = {
+        "sft": {"path": "org/policy", "revision": "locked"},
+        "data": {"sft": [{"path": "org/data", "revision": "locked", "split": "train"}]},
+    }
+    layout = Layout(load_config(unlocked))
+    found = hooks.unlocked_flags(layout)
+    assert sorted(zip(found[::2], found[1::2], strict=True)) == [
+        ("--hub-dataset", "org/data"), ("--hub-model", "org/policy")
+    ]  # fmt: skip
+    known = {option for part in typer.main.get_command(app).params for option in part.opts}
+    assert set(found[::2]) < known
+    message = hooks.floating_message(layout, "mine")
+    assert message is not None
+    assert "lock_revisions --config experiment=mine" in message
+    fixed = Layout(load_config({"sft": {"path": "org/policy", "revision": COMMIT}}))
+    assert hooks.unlocked_flags(fixed) == []
+    assert hooks.floating_message(fixed, "mine") is None
+
+
+def test_what_a_run_says(comparison, tmp_path):
+    assert hooks.start_message(comparison) == (
+        "dpa: experiment quickstart-comparison, seed 0, outputs in results/quickstart-comparison/"
+    )
+    assert hooks.success_message(comparison) == ""  # nothing is there
+    figure = tmp_path / comparison.results / "figures/figure4.png"
+    figure.parent.mkdir(parents=True)
+    figure.touch()
+    assert f"{comparison.results}/dpa/iter4/policy --direction " in hooks.success_message(
+        comparison
+    )
+
+
+# --- All of them -----------------------------------------------------------------------------
+
+
+def test_nothing_here_imports_snakemake():
+    names = [
+        f"dpa.workflow.{module.name}"
+        for module in pkgutil.iter_modules([str(CLONE / "dpa/workflow")])
+    ]
+    assert len(names) == 6
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        "print(*sorted({'snakemake', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("\n", 0), done.stderr

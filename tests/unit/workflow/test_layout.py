@@ -1,0 +1,167 @@
+"""Stages, policies and targets of two experiments, written down by hand."""
+
+import pytest
+
+from dpa.config.load import load_config
+from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
+
+DPA = [f"dpa/iter{t}" for t in range(5)]
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    return Layout(load_config({"experiment": "quickstart"}))
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return Layout(load_config({"experiment": "quickstart-comparison"}))
+
+
+def test_stages_of_the_quickstart(quickstart):
+    assert quickstart.method_stages() == {
+        "dpa": DPA, "sft": ["sft"], "steerlm": ["steerlm"], "dpo": ["dpo"]
+    }  # fmt: skip
+    assert quickstart.trained_stages() == [*DPA, "sft", "steerlm", "dpo"]
+
+
+def test_stages_of_the_comparison(comparison):
+    assert comparison.soup_experts() == ["rsf/100_0/iter2", "rsf/0_-100/iter2"]
+    assert comparison.method_stages() == {
+        "dpa": DPA,
+        "sft": ["sft"],
+        "steerlm": ["steerlm"],
+        "dpo": ["dpo"],
+        "ppo": ["ppo/100_0"],
+        "rsf": [f"rsf/100_0/iter{t}" for t in (1, 2, 3, 4)],
+        "reward_soup": [f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2)],
+        "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
+    }
+    # Reward Soup's first expert is RSF's, and Directional DPO starts from DPA's.
+    assert comparison.trained_stages() == [
+        *DPA, "sft", "steerlm", "dpo", "ppo/100_0",
+        *(f"rsf/100_0/iter{t}" for t in (1, 2, 3, 4)), "rsf/0_-100/iter1", "rsf/0_-100/iter2",
+        "directional_dpo/iter1", "directional_dpo/iter2",
+    ]  # fmt: skip
+
+
+def test_policies(quickstart, comparison):
+    dpa = [f"dpa-{t}" for t in range(5)]
+    assert quickstart.policies() == [*dpa, "sft", "steerlm", "dpo"]
+    assert comparison.policies() == [
+        *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
+        "directional_dpo-2",
+    ]  # fmt: skip
+    assert [p for p in comparison.policies() if comparison.takes_conditions(p)] == [
+        "dpa-0", "steerlm"
+    ]  # fmt: skip
+    assert [p for p in comparison.policies() if comparison.takes_directions(p)] == [
+        "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2"
+    ]  # fmt: skip
+    assert comparison.last_policies(["directional_dpo", "dpa", "ppo"]) == [
+        "directional_dpo-2", "dpa-4", "ppo"
+    ]  # fmt: skip
+    made = {p: comparison.stage_of_policy(p) for p in ("dpa-2", "rsf", "ppo", "sft")}
+    assert made == {
+        "dpa-2": "dpa/iter2", "rsf": "rsf/100_0/iter4", "ppo": "ppo/100_0", "sft": "sft"
+    }  # fmt: skip
+
+
+def test_targets_of_the_quickstart(quickstart):
+    results = "results/quickstart"
+    expected = {
+        "reward_model": ["reward_model/metrics.csv", "reward_model/ranking.csv"],
+        "dpa": [f"{stage}/policy" for stage in DPA],
+        "baselines": [f"evaluation/scored/{name}.jsonl" for name in ("sft", "steerlm", "dpo")],
+        "alpacaeval": ["alpacaeval/results.csv"],
+        "rewardbench": ["rewardbench/reward_model_accuracy.csv", "rewardbench/win_rates.csv"],
+        "report": ["report.html"],
+        "provenance": ["provenance.json"],
+        "figures": [
+            f"figures/{name}.{kind}"
+            for name in ("figure1", "figure4", "figure5", "response_length",
+                         "reward_against_length", "costs", "reward_model")
+            for kind in ("pdf", "svg", "png")
+        ],
+        "tables": [
+            f"tables/{name}.{kind}"
+            for name in ("figure1", "table1", "comparison", "table2", "rewardbench_reward_model",
+                         "costs", "reward_model")
+            for kind in ("csv", "md", "tex")
+        ],
+    }  # fmt: skip
+    for name, files in expected.items():
+        assert quickstart.targets(name) == [f"{results}/{file}" for file in files], name
+    with pytest.raises(ValueError, match="no target 'tabels'"):
+        quickstart.targets("tabels")
+
+
+def test_targets_of_the_comparison(comparison):
+    others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
+              "directional_dpo-2")  # fmt: skip
+    assert comparison.targets("baselines") == [
+        f"results/quickstart-comparison/evaluation/scored/{name}.jsonl" for name in others
+    ]
+    assert comparison.policy_gradient_histories() == [
+        "results/quickstart-comparison/ppo/100_0/history.csv"
+    ]
+    assert "policy_gradient" in comparison.figure_names()
+
+
+def test_several_seeds_have_a_run_each():
+    layout = Layout(load_config({"seed": [3, 5]}))
+    assert layout.runs == ["results/quickstart/seed3", "results/quickstart/seed5"]
+    assert layout.seed_of == {"quickstart/seed3": 3, "quickstart/seed5": 5}
+    assert layout.targets("reward_model") == [
+        f"{run}/reward_model/{table}.csv" for run in layout.runs for table in ("metrics", "ranking")
+    ]
+    assert layout.targets("report") == ["results/quickstart/report.html"]
+
+
+def test_without_prompts_there_is_a_reward_model_only():
+    nothing = {"train_prompts": [], "validation_prompts": []}
+    layout = Layout(load_config({"data": nothing, "alpacaeval": None}))
+    assert (
+        layout.targets("dpa") == layout.targets("baselines") == layout.targets("alpacaeval") == []
+    )
+    assert layout.figure_names() == ["reward_model"]
+
+
+@pytest.mark.parametrize(
+    ("loop", "iteration", "half", "sampled"),
+    [
+        ("dpa", 1, "d1", "dpa/iter0"),
+        ("dpa", 2, "d2", "dpa/iter1"),
+        ("rsf/100_0", 1, "d1", "sft"),
+        ("rsf/100_0", 2, "d2", "rsf/100_0/iter1"),
+        # It starts from DPA's first iteration, which D1 was for.
+        ("directional_dpo", 1, "d2", "dpa/iter1"),
+        ("directional_dpo", 2, "d1", "directional_dpo/iter1"),
+    ],
+)
+def test_the_loops_turns(comparison, loop, iteration, half, sampled):
+    assert comparison.prompt_half(loop, iteration) == half
+    assert comparison.sampled_stage(loop, iteration) == sampled
+    assert comparison.samples_steerlm(loop, iteration) == ((loop, iteration) == ("dpa", 1))
+
+
+def test_a_loops_directions(comparison):
+    arc = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
+    assert comparison.distribution_of_loop("dpa") == arc
+    fixed = comparison.distribution_of_loop("rsf/0_-100")
+    assert (fixed["distribution"], fixed["direction"]) == ("fixed", [0.0, -1.0])
+
+
+def test_a_published_policy_is_not_trained():
+    given = {"path": "org/policy", "revision": "0" * 40}
+    layout = Layout(load_config({"sft": given, "dpo": given}))
+    assert layout.stages_of("sft") == layout.stages_of("dpo") == []
+    assert layout.is_given("sft")
+    assert not layout.is_given("steerlm")
+
+
+def test_patterns_and_files():
+    assert loops_trained_by("finetune_policy") == r"dpa|rsf/[\d_-]+"
+    assert loops_trained_by("train_directional_dpo") == "directional_dpo"
+    assert shard_files("a/{shard}.jsonl", 2) == ["a/0.jsonl", "a/1.jsonl"]
+    assert files_of(["r", "s"], "x", "y") == ["r/x", "r/y", "s/x", "s/y"]
