@@ -117,7 +117,8 @@ def test_an_engine_that_hangs_ends_the_job_which_resumes(options, tmp_path):
 
 #: The command with vLLM, whose engine blocks in native code, for ten minutes, in its 20th step.
 STUCK = """
-import ctypes
+import ctypes, sys
+sys.argv[0] = "sample_responses.py"  # partial work is known by the script's code
 import vllm
 from vllm.v1.engine.llm_engine import LLMEngine
 import dpa.generation.vllm_engine as v
