@@ -1,6 +1,6 @@
 """Compare the artefacts of two runs, by their hashes in provenance.json.
 
-No rule: for whoever changes code that should not change results. Example:
+No rule: for a change of code that should not change results. Example:
 
     python -m scripts.compare_runs results/before/provenance.json results/after/provenance.json
     python -m scripts.compare_runs results/miniature/provenance.json tests/fixtures/miniature

@@ -6,7 +6,7 @@ No rule: for people, where the hub can be reached. Example:
 
 fills the hub's cache (HF_HOME) with the models and data sets at the experiment's commits; what is
 there already is not fetched again. Jobs find it with the same HF_HOME, and with HF_HUB_OFFLINE=1
-they ask nobody.
+they ask no server.
 """
 
 from dpa.runtime.cli import make_app, run_app

@@ -1,6 +1,6 @@
 """Write config.schema.json, from which editors complete and check config.yaml and experiments.
 
-No rule: for whoever changes a key; a test says when it is due. Example:
+No rule: for a change of keys; a test says when it is due. Example:
 
     python -m scripts.write_config_schema --output config.schema.json
 """

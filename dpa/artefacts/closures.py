@@ -15,7 +15,7 @@ from typing import Any
 
 from dpa.runtime.run_environment import CLONE
 
-#: By definition nobody's input.
+#: By definition no rule's input.
 LEFT_OUT = ("dpa/runtime/", "dpa/errors.py", "dpa/__init__.py")
 #: What differs between versions of Python, or follows from the rest.
 IGNORED = frozenset({"ctx", "kind", "type_comment", "type_ignores", "type_params"})

@@ -223,7 +223,7 @@ class ChunkedWriter:
     def finish(self, sidecar: Callable[[], None] = lambda: None) -> None:
         """Rename the complete file into place, and have its sidecar written.
 
-        Whoever is killed between the two finds the file complete the next time.
+        A job that is killed between the two finds the file complete the next time.
         """
         if self.done != len(self.chunk_sizes):
             raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")

@@ -115,7 +115,7 @@ Fingerprint = dict[str, str]
 
 
 def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
-    """What a stage's result depends on, for whoever finds a part of it after a kill.
+    """What a stage's result depends on, so that a part of it is known after a kill.
 
     The running script's code closure, packages, `inputs` (files and folders by content, all else by
     name) and `settings` (JSON values).

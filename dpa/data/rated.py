@@ -82,7 +82,7 @@ def rated_row(
 def native_rating(value: Any, column: str, low: float, high: float) -> float | None:
     """A rating of a public data set on its native scale; None if it was not given.
 
-    Anything else drops the response: nobody can edit a public file, and a single bad cell must not
+    Anything else drops the response: a public file cannot be edited, and a single bad cell must not
     stop a run; many of them do, through `max_dropped_fraction`.
     """
     if value is None or value == NOT_RATED:

@@ -1,6 +1,6 @@
 """Rows of raw data: local JSONL, JSON, CSV and parquet files, folders of them, hub data sets.
 
-Every row comes with its place ("file:line"), so that whoever maps it can say where it went wrong.
+Every row comes with its place ("file:line"), so that a mapping can say where it went wrong.
 Reading streams, JSON excepted (a list has no lines).
 """
 

@@ -2,7 +2,7 @@
 
 Every judge ends in AlpacaEval's own annotations, and every number comes from the alpaca_eval
 package. Judges that are asked over HTTP (`gpt4_turbo`, `endpoint`) answer through judge_cache; the
-others (`annotations`, `gold`) are laid in AlpacaEval's cache beforehand and nobody is asked.
+others (`annotations`, `gold`) are laid in AlpacaEval's cache beforehand and no judge is asked.
 """
 
 import json
@@ -432,7 +432,7 @@ def _unanswered(annotations: Sequence[AnnotationRow]) -> list[AnnotationRow]:
 
 
 def _require_answers(judge: JudgeConfig, annotations: Sequence[AnnotationRow], name: str) -> None:
-    """Published annotations may lack preferences, as the leaderboard does; nobody else's may."""
+    """Published annotations may lack preferences, as the leaderboard does; no others may."""
     missing = _unanswered(annotations)
     if not missing:
         return

@@ -67,7 +67,7 @@ class EngineSettings:
 
 
 def ignore_tokens(count: int) -> None:
-    """For whoever does not show progress."""
+    """Where no progress is shown."""
 
 
 def decode_completion(

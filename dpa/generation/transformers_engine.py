@@ -217,7 +217,7 @@ class TransformersEngine:
         uniform = torch.from_numpy(uniforms(seeds, steps)).to(self.device)
         tokens = torch.full((len(seeds), steps), -1, device=self.device)
         owners = [number for number, request in enumerate(chunk) for _ in request.seeds]
-        # Longest prompts first: whoever joins later then fits into the slots that are there.
+        # Longest prompts first: rows that join later then fit into the slots that are there.
         waiting = sorted(
             enumerate(owners), key=lambda sample: len(chunk[sample[1]].prompt_ids), reverse=True
         )

@@ -41,7 +41,7 @@ Rows = list[dict[str, np.ndarray]]
 
 
 def training_row(ids: list[int], mask: list[int]) -> dict[str, np.ndarray]:
-    """A row as TRL takes it: tokens, and 1 for each that is to be learnt."""
+    """A row as TRL takes it: tokens, and 1 for each that is learnt."""
     return {
         "input_ids": np.array(ids, dtype=np.int32),
         "completion_mask": np.array(mask, dtype=np.int8),

@@ -16,7 +16,7 @@ def annotated_conversations(
     """Responses to the wanted prompts, their rewards in the system prompt; `names` are theirs.
 
     Responses to other prompts are counted in `row_counts`, as rows that were read and left out;
-    whoever trains on the others counts them.
+    the training on the others counts them.
     """
     for path in annotations:
         for record in decode_lines(path, Annotation):

@@ -93,7 +93,7 @@ class Scorer(ABC):
         ]
 
     def survey(self, groups: Iterable[Group]) -> Survey:
-        """What is to be scored, by its tokens alone: nothing is computed."""
+        """The tokens that will be scored: nothing is computed."""
         inputs = truncated = 0
         for prompt, responses in groups:
             rows = self._rows([(prompt, response) for response in dict.fromkeys(responses)])

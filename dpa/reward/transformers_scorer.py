@@ -76,7 +76,7 @@ class TransformersScorer(Scorer):
     ) -> Iterator[Family]:
         """Inputs grouped by prompt with their common beginning.
 
-        Inputs that were truncated, or have nobody to share with, are families of their own.
+        Inputs that were truncated, or share nothing, are families of their own.
         """
         tokens = self._tokens(inputs)
         groups: dict[int, list[int]] = {}

@@ -14,7 +14,7 @@ _script = False
 def script_starts(*, sklearn: bool = False) -> None:
     """Prepare a process that runs one script, before it imports anything heavy.
 
-    transformers would import scikit-learn for a way of decoding that nobody uses here; a script
+    transformers would import scikit-learn for a way of decoding that is not used here; a script
     that needs it says so. Imports make many objects and no garbage, so the collector looks for it
     more rarely, and not once more in all modules when the process ends.
     """

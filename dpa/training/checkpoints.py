@@ -31,7 +31,7 @@ from dpa.training.processes import agree, any_process, is_main_process, process_
 
 
 class Checkpoints:
-    """The checkpoints of the model that is to be `output`."""
+    """The checkpoints of the model that becomes `output`."""
 
     def __init__(self, output: Path, fingerprint: Callable[[], Fingerprint]):
         self.output = output

@@ -118,7 +118,9 @@ def rewardbench_tables(layout: Layout) -> Flags:
 
 def preference_judge(layout: Layout) -> Flags:
     """Who judges RewardBench's generations."""
-    judge = layout.config.rewardbench.judge  # type: ignore[union-attr]
+    benchmark = layout.config.rewardbench
+    assert benchmark is not None  # the rule is there only with it
+    judge = benchmark.judge
     return ["--gold", judge.gold] if judge.gold else model("--preference-judge", judge, "")
 
 

@@ -84,7 +84,7 @@ class Jobs:
             return f"{command} --main_process_port 0"
         gpus = f" --gpus-per-node={processes}" if self.compute.gpu else ""
         # Ranks come from the rendezvous. --machine_rank has no say in it, but at 0 accelerate would
-        # check on every node that nobody listens at the port, the rendezvous included.
+        # check on every node that nothing listens at the port, the rendezvous included.
         return (
             f"srun --overlap --kill-on-bad-exit=1 --nodes={nodes} --ntasks={nodes}"
             f" --ntasks-per-node=1{gpus} {command} --machine_rank 1 --rdzv_backend c10d"

@@ -1,6 +1,6 @@
 """A finished run of every method, on a small quickstart with three objectives, made by Snakemake.
 
-Keys are in its environment, which nobody may write; several test files look at what it leaves.
+Keys are in its environment, which no file may hold; several test files look at what it leaves.
 """
 
 import pickle

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, TrainerState
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import ObjectiveConfig
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
+from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
 from dpa.methods.rloo import (
     HISTORY_COLUMNS,
@@ -29,20 +29,9 @@ from dpa.text.prompts import messages
 from dpa.text.tokenization import prompt_ids
 from dpa.training.trainer import TrainingJob
 from tests.support import tiny_models
+from tests.support.training_jobs import training
 
-TRAINER = TrainerConfig(
-    per_device_batch_size=32,
-    bf16=False,
-    gradient_checkpointing=False,
-    packing=False,
-    attention="sdpa",
-    sharding="none",
-    lora=None,
-    save_steps=None,
-    adam_betas=(0.9, 0.98),
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-)
+TRAINER = training(per_device_batch_size=32)
 OBJECTIVES = [
     ObjectiveConfig(name="quality", outputs={"good": 0.5, "kind": 0.5}),
     ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from dpa.artefacts.files import content_hash
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import read_sidecar
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
+from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
 from dpa.models import ModelRef
 from dpa.records import Rating, Turn
@@ -30,21 +30,10 @@ from dpa.text.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input
 from dpa.text.tokenization import truncate_ids
 from dpa.training import trainer
 from tests.support.tiny_models import ARCHITECTURES, WORDS, make_causal_lm
+from tests.support.training_jobs import training
 
 ATTRIBUTES = ["quality", "length"]
-TRAINER = TrainerConfig(
-    per_device_batch_size=4,
-    bf16=False,
-    gradient_checkpointing=False,
-    packing=False,
-    attention="sdpa",
-    sharding="none",
-    lora=None,
-    save_steps=None,
-    adam_betas=(0.9, 0.999),
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-)
+TRAINER = training(per_device_batch_size=4, adam_betas=(0.9, 0.999))
 SCHEDULE = ScheduleConfig(
     learning_rate=1e-2,
     epochs=2,
@@ -201,8 +190,8 @@ def test_token_dropout_is_for_training_only_and_spares_the_template(make_base):
     embeddings = learner.classifier.get_input_embeddings()
     embeddings.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].tolist()))
     rows, _ = tokenise(tokenizer, [make_rating(4, quality=9.0)])
-    for training in (True, False):
-        learner.train(training)(**collate(rows, tokenizer.pad_token_id))
+    for is_training in (True, False):
+        learner.train(is_training)(**collate(rows, tokenizer.pad_token_id))
     start, end = rows[0]["content"]
     assert seen[1] == rows[0]["input_ids"].tolist()
     assert seen[0][start:end] == [tokenizer.pad_token_id] * (end - start)

@@ -1,4 +1,4 @@
-"""A training that was stopped or killed goes on to the model that it would have trained."""
+"""A training that was stopped or killed resumes to the model that it would have trained."""
 
 import shutil
 import signal
