@@ -14,6 +14,8 @@ import yaml
 from tests.support.own_data import RATINGS, TARGET, add_own_data, rated, row
 from tests.support.snakemake_runs import command, copy_repository, environment, jobs_in
 
+pytestmark = pytest.mark.slow
+
 #: The quickstart with as little data as there can be, as a file of the other folder.
 SMALL = {
     "extends": "quickstart",
