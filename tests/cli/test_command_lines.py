@@ -70,6 +70,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("experiment", PLANS)
+@pytest.mark.slow
 def test_every_command_of_a_rule_is_one_of_its_script(tmp_path, experiment):
     folder = copy_repository(tmp_path)
     planned = planned_commands(folder, *PLANS[experiment], "--config", f"experiment={experiment}")

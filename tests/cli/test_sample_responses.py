@@ -51,6 +51,7 @@ def options(tmp_path, tiny_policy):
     ]
 
 
+@pytest.mark.slow
 def test_a_shard_of_iteration_one(options, tmp_path):
     conditions = tmp_path / "conditions.json"
     conditions.write_text('{"targets": [[80, 20]], "curve": [[80, 20]]}')

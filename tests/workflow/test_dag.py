@@ -82,12 +82,14 @@ def test_quickstart_plans_every_stage(clone):
 
 
 @pytest.mark.parametrize("shards", [1, 5])
+@pytest.mark.slow
 def test_shards_and_iterations_scale_the_plan(clone, shards):
     jobs = planned_jobs(clone, "--config", f"shards={shards}", "dpa={iterations: 3}")
     assert jobs["sample_responses"] == jobs["score_responses"] == shards * 3
     assert jobs["finetune_policy"] == 3
 
 
+@pytest.mark.slow
 def test_methods_not_listed_cost_nothing(clone):
     jobs = planned_jobs(clone, "--config", "methods=[dpa]")
     assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)
@@ -98,12 +100,14 @@ def test_methods_not_listed_cost_nothing(clone):
     assert jobs["collect_rewardbench"] == 1
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_null_costs_nothing(clone):
     jobs = planned_jobs(clone, "--config", "alpacaeval=null", "rewardbench=null")
     names = ("alpacaeval", "rewardbench", "sample_benchmark")
     assert not [job for job in jobs if any(name in job for name in names)]
 
 
+@pytest.mark.slow
 def test_seeds_share_the_benchmarks_tables(clone):
     jobs = planned_jobs(clone, "--config", "seed=[3, 4]", "--", "alpacaeval", "rewardbench")
     assert jobs["judge_alpacaeval"] == 2
@@ -111,6 +115,7 @@ def test_seeds_share_the_benchmarks_tables(clone):
     assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
 
 
+@pytest.mark.slow
 def test_methods_share_what_they_have_in_common(clone):
     jobs = planned_jobs(clone, "--config", "experiment=quickstart-comparison")
     shards = 2
@@ -123,6 +128,7 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["evaluate_policy"] == 5 + 2 + 5
 
 
+@pytest.mark.slow
 def test_experts_may_be_ppos(clone):
     jobs = planned_jobs(
         clone, "--config", "methods=[dpa,reward_soup]", "reward_soup={experts: ppo}"
@@ -131,6 +137,7 @@ def test_experts_may_be_ppos(clone):
     assert jobs["finetune_policy"] == 4
 
 
+@pytest.mark.slow
 def test_seeds_repeat_the_experiment_and_share_tables(clone):
     jobs = planned_jobs(clone, "--config", "seed=[3, 4, 5]", "methods=[dpa, sft]")
     assert jobs["train_reward_model"] == 3
@@ -143,6 +150,7 @@ def test_seeds_repeat_the_experiment_and_share_tables(clone):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
+@pytest.mark.slow
 def test_every_experiment_plans(clone, experiment):
     """Without a network, and without the commits of hub repositories."""
     overlay = yaml.safe_load((CLONE / experiment).read_text())
@@ -159,6 +167,7 @@ def test_every_experiment_plans(clone, experiment):
     assert jobs["train_reward_model"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_unlocked_revisions_is_refused_before_its_first_job(clone):
     result = snakemake(clone, "--cores", "1", "--config", "experiment=mistral-7b", check=False)
     assert result.returncode != 0
@@ -242,6 +251,7 @@ def training_commands(clone, compute):
     return reward_model, others
 
 
+@pytest.mark.slow
 def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
     reward_model, others = training_commands(clone, "{}")
     # Not Snakemake's numbers, which --cores lowers: with other threads sums round otherwise.
@@ -259,12 +269,14 @@ def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
     assert "--num_machines 3 --num_processes 24 " in nodes
 
 
+@pytest.mark.slow
 def test_the_profile_runs_another_experiment_when_told_so(clone):
     result = snakemake(clone, "-n", "--profile", "slurm", "--config", "experiment=quickstart")
     assert "results/quickstart/dpa/iter4/policy" in result.stdout
     assert "results/mistral-7b" not in result.stdout
 
 
+@pytest.mark.slow
 def test_the_profile_runs_the_papers_experiment(clone):
     # Another key on the command line does not change which experiment it is.
     output = snakemake(clone, "-n", "--profile", "slurm", "--config", "seed=1").stdout
@@ -272,6 +284,7 @@ def test_the_profile_runs_the_papers_experiment(clone):
     assert "results/quickstart" not in output
 
 
+@pytest.mark.slow
 def test_an_iteration_can_be_asked_for_by_path(clone):
     jobs = planned_jobs(clone, "results/quickstart/dpa/iter1/selected.jsonl")
     assert jobs["sample_responses"] == 2

@@ -42,6 +42,7 @@ def preflight_inputs(folder, *settings):
     return json.loads((folder / file.removeprefix("@")).read_text())[2:]
 
 
+@pytest.mark.slow
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",

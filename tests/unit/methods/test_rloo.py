@@ -129,6 +129,7 @@ def test_expected_reward_rises(terse):
     assert history["response_tokens"][-1] < history["response_tokens"][0] - 2
 
 
+@pytest.mark.slow
 def test_the_direction_sets_what_is_rewarded(terse, tiny_policy, tmp_path):
     verbose = train(tiny_policy, tmp_path / "policy", direction=VERBOSE)
     # Same seed, same first responses, opposite reward.
@@ -171,12 +172,14 @@ def test_the_sidecar_accounts_for_prompts_and_tokens(terse):
     assert "RLOO" in sidecar["algorithm"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(terse, tiny_policy, tmp_path):
     train(tiny_policy, tmp_path / "policy")
     for name in ("policy/model.safetensors", "history.csv"):
         assert (tmp_path / name).read_bytes() == (terse[0].parent / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_accumulated_batches_learn_too(tiny_policy, tmp_path):
     trainer = TRAINER.model_copy(update={"per_device_batch_size": 8})
     history = train(tiny_policy, tmp_path / "policy", trainer=trainer)
@@ -184,6 +187,7 @@ def test_accumulated_batches_learn_too(tiny_policy, tmp_path):
     assert history["reward"][-3:].mean() > history["reward"][:2].mean() + 10
 
 
+@pytest.mark.slow
 def test_beta_holds_the_policy_near_its_start(terse, tiny_policy, tmp_path):
     held = train(tiny_policy, tmp_path / "policy", beta=5.0)
     assert held["kl"][-3:].mean() < 0.5 * terse[1]["kl"][-3:].mean()
