@@ -147,6 +147,7 @@ def imports():
     return {name.partition(".")[0]: path for name, path in found.items()}
 
 
+@pytest.mark.slow
 def test_whatever_is_imported_is_in_the_lock():
     from importlib.metadata import packages_distributions
 

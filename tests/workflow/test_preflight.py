@@ -18,6 +18,7 @@ def clone(tmp_path_factory):
     return copy_repository(tmp_path_factory.mktemp("clone"))
 
 
+@pytest.mark.slow
 def test_all_that_is_missing_is_said_at_once_and_nothing_runs(clone, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))

@@ -73,6 +73,7 @@ def ran(tmp_path_factory):
     return folder, result.stdout
 
 
+@pytest.mark.slow
 def test_a_file_name_is_only_a_name(ran):
     folder, _ = ran
     assert (folder / "precious/file").read_text() == "kept"

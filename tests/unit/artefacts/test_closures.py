@@ -120,6 +120,7 @@ def hashes(python: str | Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not OTHER_PYTHONS, reason="no Python 3.12 or 3.13 in ~/.pyenv/versions")
+@pytest.mark.slow
 def test_every_python_finds_the_same_hashes():
     ours = hashes(sys.executable)
     assert len(set(ours.values())) == len(SCRIPTS)

@@ -82,6 +82,7 @@ def test_several_seeds_have_the_spread_between_them():
 
 
 @pytest.mark.parametrize("gold", [True, False])
+@pytest.mark.slow
 def test_figure4_shows_what_is_there(tmp_path, gold):
     marks = fronts.figure4_marks([make_rewards(gold=gold)], OBJECTIVES, REFERENCE, PUBLISHED)
     figure = fronts.draw_figure4(marks, OBJECTIVES, "title")

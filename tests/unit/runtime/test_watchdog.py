@@ -55,7 +55,8 @@ def test_native_code_that_keeps_the_interpreter_locked_is_ended_too():
         "pass\nctypes.CDLL(None).sleep(2)",  # it is no longer watched
     ],
 )
-def test_whoever_makes_progress_or_is_done_survives(body):
+@pytest.mark.slow
+def test_progress_or_a_finished_job_survives(body):
     done = run(body)
     assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
 
