@@ -15,6 +15,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from dpa.errors import InputError
 from dpa.runtime.run_environment import CLONE
 
+try:
+    from yaml import CSafeLoader as FastLoader
+except ImportError:  # a PyYAML without libyaml
+    from yaml import SafeLoader as FastLoader  # type: ignore[assignment]
+
 
 class UniqueKeys(yaml.SafeLoader):
     """A safe YAML loader that refuses a key given twice, of which YAML would keep the last."""
@@ -102,8 +107,8 @@ def _defaults() -> dict:
 
     By libyaml where PyYAML has it: ten times as fast, but it says less well what is wrong.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((CLONE / "config.yaml").read_text(encoding="utf-8"), loader)
+    text = (CLONE / "config.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, FastLoader)
 
 
 def _given(text: str, flag: str) -> Any:
