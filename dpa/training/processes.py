@@ -4,17 +4,25 @@ accelerate's launcher starts them (see docs/training.md); a script started with 
 process. Every process trains; the main one alone writes files and logs.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 
+#: How long processes wait for each other: while the main one hashes, packs or saves tens of
+#: gigabytes the others are in a collective operation, which NCCL ends after ten minutes.
+TIMEOUT = timedelta(hours=4)
+
 
 def process_state() -> Any:
-    """accelerate's PartialState: joins the other processes on the first call."""
+    """accelerate's PartialState: joins the other processes on the first call.
+
+    The first call makes the process group, whatever a Trainer's arguments say later (ddp_timeout).
+    """
     from accelerate import PartialState
 
     # Without `cpu`, processes on a machine without a GPU would not join.
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
 
 
 def is_main_process() -> bool:

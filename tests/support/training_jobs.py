@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 from dpa.artefacts.row_counts import RowCounts
@@ -152,6 +153,14 @@ def struck(number: int, rank: int, step: int):
         ProgressCallback.on_step_end = original  # type: ignore[method-assign]
 
 
+def group_timeout() -> timedelta:
+    """How long this process waits for the others, by its process group."""
+    from torch import device
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_group()._get_backend(device("cpu")).options._timeout
+
+
 if __name__ == "__main__":
     import logging
 
@@ -160,3 +169,4 @@ if __name__ == "__main__":
     for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         logging.info("job %d: %s", number, job[0])
         run(*job)
+    logging.info("processes wait %s for each other", group_timeout())

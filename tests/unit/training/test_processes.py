@@ -155,6 +155,10 @@ def test_the_log_states_the_batch_once(two):
     )
 
 
+def test_processes_wait_for_the_main_one_while_it_hashes_or_saves(trained):
+    assert "processes wait 4:00:00 for each other" in trained[2]
+
+
 @pytest.mark.parametrize("name", ["sft-lora-fsdp", "dpo-fsdp"])
 def test_policies_load_plainly_with_tokenizer_and_generation_config(two, bases, name):
     folder, _ = two
