@@ -1,6 +1,8 @@
 """The engines: exactness against plain transformers, seeds, batching, ends of responses, errors."""
 
 import importlib.util
+import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -268,6 +270,17 @@ def test_diverged_policy_is_refused(tmp_path, tiny_tokenizer):
 def test_missing_vllm_is_explained(tiny_policy):
     with pytest.raises(InputError, match=r"install the extra .* or set sampling.engine"):
         load(tiny_policy, "vllm")
+
+
+def test_vllm_starts_without_a_compiler(monkeypatch):
+    """Its sampler from FlashInfer would be compiled; also where vLLM itself is not installed."""
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    with suppress(InputError):
+        vllm_engine.import_vllm("sampling.engine")
+        from vllm import envs
+
+        assert envs.VLLM_USE_FLASHINFER_SAMPLER is False
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
 
 
 @pytest.mark.vllm
