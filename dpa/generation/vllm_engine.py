@@ -17,9 +17,12 @@ from dpa.models import is_trusted, load_checkpoint_config, refuse_pickles
 from dpa.runtime.startup import imports_end
 from dpa.seeds import short_seed
 
-#: Samples kept waiting or running inside vLLM: enough that its batch (at most 1,024) is always
-#: full, few enough that a data set's requests are not all in memory.
-SAMPLES_IN_FLIGHT = 8192
+#: Sequences that vLLM decodes at a time at most, on any card: by itself it would take 256 on an
+#: A100 or a card of less than 70 GiB. Fewer run where the cache holds no more.
+MAX_SEQUENCES = 1024
+#: Samples kept waiting or running inside vLLM: enough that its batch is always full, few enough
+#: that a data set's requests are not all in memory.
+SAMPLES_IN_FLIGHT = 8 * MAX_SEQUENCES
 #: Least size of a prefill pass, in tokens.
 PREFILL_TOKENS = 8192
 
@@ -85,6 +88,7 @@ class VllmEngine:
                 # A seeded sample must not depend on where its prompt was split.
                 enable_chunked_prefill=False,
                 max_num_batched_tokens=max(settings.max_model_len, PREFILL_TOKENS),
+                max_num_seqs=MAX_SEQUENCES,
                 **(ON_CPU if self.on_cpu else {}),
             )
         except ValueError as error:

@@ -47,7 +47,6 @@ class Measured(Section):
 
 
 class EngineLimits(Section):
-    max_sequences: Annotated[int, Field(gt=0)]
     memory_share: Share
 
 

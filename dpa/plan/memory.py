@@ -24,16 +24,17 @@ Example, by hand: Mistral-7B, P = 7.242e9, N = 8, rows of 4,096, 1 per GPU: stat
 loss 10 x 4096 x 32000 = 1.31e9. Together 19.2e9 bytes, 17.9 GiB, and overhead: an A6000 of 48 GiB
 holds it; without sharding 116e9 bytes of states fit no such GPU.
 
-Sampling (vLLM): weights 2 P, a prefill pass of max(8192, longest sequence) tokens, 2 T w, within
-`memory_share` of the GPU; what is left is cache, at 4 L k bytes a token, and must hold the longest
-sequence. How many mean sequences it holds bounds the batch.
+Sampling (vLLM): weights 2 P, a prefill pass of max(8192, longest sequence) tokens, 2 T w, and the
+logits of as many sequences as it may decode at a time, 14 V each (16-bit, their float32 copy,
+probabilities and noise), within `memory_share` of the GPU; what is left is cache, at 4 L k bytes a
+token, and must hold the longest sequence. How many mean sequences it holds bounds the batch.
 
 Scoring: weights 2 P, cache 4 L k T and insides 2 T w of a pass of T = tokens_per_batch.
 """
 
 from typing import NamedTuple
 
-from dpa.generation.vllm_engine import PREFILL_TOKENS
+from dpa.generation.vllm_engine import MAX_SEQUENCES, PREFILL_TOKENS
 from dpa.plan.assumptions import Assumptions, Shape
 
 GIB = 2**30
@@ -98,6 +99,7 @@ def sampling_memory(
     return _memory(
         weights=2 * shape.parameters,
         prefill=2 * max(PREFILL_TOKENS, longest) * inside_width(shape),
+        logits=14 * MAX_SEQUENCES * shape.vocabulary,
         cache=kv_bytes_share * shape.kv_bytes * longest,
         overhead=assumptions.memory.overhead_gb * GIB,
     )
@@ -116,7 +118,7 @@ def cached_sequences(
     needed = sampling_memory(shape, assumptions, longest=longest, kv_bytes_share=kv_bytes_share)
     free = gpu_gb * assumptions.engine.memory_share - needed.total + needed.parts["cache"]
     fitting = int(free * GIB / (kv_bytes_share * shape.kv_bytes * mean))
-    return max(1, min(fitting, assumptions.engine.max_sequences))
+    return max(1, min(fitting, MAX_SEQUENCES))
 
 
 def scoring_memory(shape: Shape, assumptions: Assumptions, *, tokens: int) -> Memory:

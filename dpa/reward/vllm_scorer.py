@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dpa.errors import InputError
-from dpa.generation.vllm_engine import ON_CPU, close_vllm, import_vllm
+from dpa.generation.vllm_engine import MAX_SEQUENCES, ON_CPU, close_vllm, import_vllm
 from dpa.models import ModelRef, is_trusted, refuse_pickles
 from dpa.reward.scorer import Scorer
 from dpa.text.prompts import Conversation
@@ -45,7 +45,9 @@ class VllmScorer(Scorer):
                 pooler_config=PoolerConfig(use_activation=False),
                 dtype="float32" if on_cpu else "bfloat16",
                 max_model_len=self.max_length,
-                max_num_batched_tokens=max(self.max_length, tokens_per_batch),
+                # A pass is bound by its tokens; of short inputs it takes as many as vLLM allows.
+                max_num_batched_tokens=max(self.max_length, tokens_per_batch, MAX_SEQUENCES),
+                max_num_seqs=MAX_SEQUENCES,
                 enable_prefix_caching=True,
                 **(ON_CPU if on_cpu else {}),
             )

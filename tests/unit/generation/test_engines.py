@@ -319,9 +319,16 @@ class TestVllm:
         assert counted["transformers"] == sum(c.tokens for c in completions)
         assert counted["vllm"] == sum(c.tokens for c in completions) / 2  # copies are not made
 
+    def test_its_batch_is_as_large_as_the_plan_says(self, tiny_policy):
+        """By itself vLLM takes 256 here, as on an A100."""
+        engine = load(tiny_policy, "vllm")
+        scheduler = engine.llm.llm_engine.vllm_config.scheduler_config
+        engine.close()
+        assert scheduler.max_num_seqs == vllm_engine.MAX_SEQUENCES == 1024
+
     def test_its_batch_is_full_as_long_as_there_is_work(self, tiny_policy, monkeypatch):
         monkeypatch.setattr("dpa.generation.vllm_engine.SAMPLES_IN_FLIGHT", 24)
-        monkeypatch.setitem(vllm_engine.ON_CPU, "max_num_seqs", 8)
+        monkeypatch.setattr("dpa.generation.vllm_engine.MAX_SEQUENCES", 8)
         engine = load(tiny_policy, "vllm")
         chunks = [requests(engine, 4, [text]) for text in TEXTS * 4]
         handed, busy = 0, []
