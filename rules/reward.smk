@@ -50,7 +50,7 @@ rule train_reward_model:
     params:
         base_model=of.base_model_flags,
         attributes=",".join(cfg.reward_model.attributes),
-        trainer=section(cfg.trainer),
+        trainer=section(cfg.reward_trainer),
         schedule=section(cfg.reward_model.schedule),
         lm_loss_weight=cfg.reward_model.lm_loss_weight,
         token_dropout=cfg.reward_model.token_dropout,

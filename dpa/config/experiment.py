@@ -48,12 +48,19 @@ class BaseModelConfig(ModelConfig):
     scratch: ScratchConfig
 
 
+class RewardTrainerConfig(Section):
+    """What differs from `trainer` in the reward model's training."""
+
+    per_device_batch_size: Positive | None
+
+
 class RewardModelConfig(ModelConfig):
     engine: Literal["transformers", "vllm"]
     attributes: Annotated[list[str], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
     token_dropout: Fraction
     schedule: ScheduleConfig
+    trainer: RewardTrainerConfig
     threads: Positive
     tokens_per_batch: Positive
 
@@ -182,6 +189,12 @@ class Config(Section):
     def seeds(self) -> list[int]:
         """The base seeds: one, or those of a repeated experiment."""
         return [self.seed] if isinstance(self.seed, int) else self.seed
+
+    @property
+    def reward_trainer(self) -> TrainerConfig:
+        """`trainer`, with what differs in the reward model's training."""
+        own = self.reward_model.trainer.model_dump(exclude_none=True)
+        return self.trainer.model_copy(update=own)
 
     # --- What must agree between sections, by subject ------------------------------------------
 

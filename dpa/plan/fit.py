@@ -56,7 +56,8 @@ def _training(
 ) -> Callable[[Experiment, str], list[Need]]:
     def need(experiment: Experiment, rule: str) -> list[Need]:
         config = experiment.config
-        trainer, stage, shards = config.trainer, schedule(config), training_shards(config, rule)
+        stage, shards = schedule(config), training_shards(config, rule)
+        trainer = config.reward_trainer if rule == "train_reward_model" else config.trainer
         most = max(1, stage.batch_size // training_processes(config))
         per_device = min(trainer.per_device_batch_size, most)
         trained = shape(experiment).adapters(trainer.lora.rank) if trainer.lora else None

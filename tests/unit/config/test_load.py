@@ -123,10 +123,26 @@ class TestPaper:
         for name in ("mistral-7b", "gemma-2b-harmless", "single-gpu"):
             config = load_config({"experiment": name})
             step = config.trainer.per_device_batch_size * config.compute.training_processes
-            for path in ("reward_model", "steerlm", "dpa", "rsf"):
+            for path in ("steerlm", "dpa", "rsf"):
                 assert at(config, f"{path}.schedule.batch_size") % step == 0, (name, path)
             recipe = config.dpo.recipes[config.dpo.recipe]
             assert recipe.schedule.batch_size % step == 0, name
+            step = config.reward_trainer.per_device_batch_size * config.compute.training_processes
+            assert config.reward_model.schedule.batch_size % step == 0, name
+
+    @pytest.mark.parametrize("name", ["mistral-7b", "gemma-2b-harmless", "single-gpu"])
+    def test_a_pass_of_the_reward_model_has_rows_enough(self, name):
+        """One rating is a row there, not a packed sequence."""
+        config = load_config({"experiment": name})
+        assert config.reward_trainer.per_device_batch_size == 8
+        same = config.reward_trainer.model_copy(
+            update={"per_device_batch_size": config.trainer.per_device_batch_size}
+        )
+        assert same == config.trainer
+
+    def test_the_reward_model_is_trained_as_all_else_where_nothing_differs(self):
+        config = load_config({"experiment": "quickstart"})
+        assert config.reward_trainer == config.trainer
 
 
 class TestLayers:
