@@ -22,14 +22,24 @@ def content_hash(path: Path) -> str | None:
     The mark that Snakemake leaves in a folder is not counted: it comes after the sidecar.
     """
     if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != TIMESTAMP):
-            digest.update(f"{file.relative_to(path)} {content_hash(file)}\n".encode())
-        return digest.hexdigest()
+        return folder_hash(path, content_hash)
     if not path.is_file():
         return None
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path, hash_of: Callable[[Path], str | None]) -> str:
+    """`content_hash` of a folder whose files' hashes are `hash_of` them."""
+    lines = (f"{file.relative_to(folder)} {hash_of(file)}\n" for file in files_in(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def files_in(path: Path) -> list[Path]:
+    """The files of a folder that are content, sorted; of a file, itself."""
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and p.name != TIMESTAMP)
 
 
 def hash_and_lines(path: Path) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """Sidecars: beside each artefact a small JSON file that says how it came to be.
 
 `<artefact>.meta.json` holds code version, config hash, base seed, package versions, input hashes,
-the artefact's own hash, and read / kept / dropped counts by reason. No wall-clock times: the same
-run writes the same sidecar.
+the artefact's own hash and size, and read / kept / dropped counts by reason. No wall-clock times:
+the same run writes the same sidecar.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import dpa
-from dpa.artefacts.closures import running_code
-from dpa.artefacts.files import content_hash, hash_and_lines, write_text
+from dpa.artefacts.closures import file_key, running_code
+from dpa.artefacts.files import content_hash, files_in, folder_hash, hash_and_lines, write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
 from dpa.runtime.log import log
@@ -61,12 +61,13 @@ def write_sidecar(
         "artefact": artefact.name,
         "stage": Path(sys.argv[0]).stem,
         "sha256": sha256,
+        "bytes": _size(content or artefact),
         "code_version": code_version(),
         "config_hash": run.config_hash,
         "base_seed": run.base_seed,
         "packages": {name: found for name in PACKAGES if (found := installed(name))},
         "inputs": {
-            str(item): content_hash(Path(item)) or run.commits.get(str(item)) for item in inputs
+            str(item): known_hash(Path(item)) or run.commits.get(str(item)) for item in inputs
         },
         **({"counts": row_counts.as_dict()} if row_counts else {}),
         **details,
@@ -108,6 +109,60 @@ def installed(package: str) -> str | None:
         return None
 
 
+# --- What is known of inputs -----------------------------------------------------------------
+
+#: Hashes of files by `file_key`, which content stamps (dpa.workflow.stamps) keep.
+HASHES = Path("results/.stamps/hashes.json")
+#: What this process has hashed.
+_hashed: dict[str, str] = {}
+
+
+def known_hash(path: Path) -> str | None:
+    """`content_hash` of an input, which is read only where nothing knows it: a model has 29 GB.
+
+    Known are an artefact as its sidecar found it, what content stamps have hashed, and what this
+    process has. Only `verify` takes nobody's word for it.
+    """
+    if (recorded := _recorded_hash(path)) is not None:
+        return recorded
+    if path.is_dir():
+        return folder_hash(path, known_hash)
+    if not path.is_file():
+        return None
+    key = file_key(path)
+    if key not in _hashed:
+        stamped = _stamped_hashes().get(key)
+        _hashed[key] = stamped if isinstance(stamped, str) else str(content_hash(path))
+    return _hashed[key]
+
+
+def _recorded_hash(path: Path) -> str | None:
+    """The hash in an artefact's sidecar, if all files are older than it, and of the same size.
+
+    A file is as new as its last change of any kind (ctime): a copy that keeps older times is new.
+    """
+    try:
+        written = sidecar_path(path).stat().st_mtime_ns
+        if max(file.stat().st_ctime_ns for file in files_in(path)) >= written:
+            return None
+        sidecar = json.loads(sidecar_path(path).read_text())
+        return sidecar["sha256"] if sidecar["bytes"] == _size(path) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in files_in(path))
+
+
+@cache
+def _stamped_hashes() -> dict[str, Any]:
+    try:
+        return json.loads(HASHES.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 # --- Partial results -------------------------------------------------------------------------
 
 #: What determines a partial result: a hash for each kind of thing.
@@ -124,7 +179,7 @@ def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
     return {
         "code": running_code(),
         "packages": _digest(versions),
-        "inputs": _digest([[str(item), content_hash(Path(item))] for item in inputs]),
+        "inputs": _digest([[str(item), known_hash(Path(item))] for item in inputs]),
         "settings": _digest(settings),
     }
 

@@ -34,9 +34,9 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import RLOOConfig, RLOOTrainer
 
-from dpa.artefacts.files import content_hash, write_text
+from dpa.artefacts.files import write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
-from dpa.artefacts.sidecars import write_sidecar
+from dpa.artefacts.sidecars import known_hash, write_sidecar
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import ObjectiveConfig
 from dpa.directions import check_direction, scalar_reward
@@ -145,7 +145,7 @@ class PolicyGradient(Training):
             "responses_per_prompt": responses_per_prompt,
             "sampling": [sampling.temperature, sampling.max_new_tokens, sampling.max_prompt_tokens],
             "objectives": [objective.model_dump() for objective in objectives],
-            "read": [content_hash(Path(item)) for item in job.inputs],
+            "read": [known_hash(Path(item)) for item in job.inputs],
         }
         self.details = {
             "algorithm": ALGORITHM,

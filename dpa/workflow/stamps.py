@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dpa.artefacts.closures import CLONE, Modules, file_key
-from dpa.artefacts.files import TIMESTAMP, content_hash, write_text
+from dpa.artefacts.files import content_hash, folder_hash, write_text
+from dpa.artefacts.sidecars import HASHES
 from dpa.runtime.log import log
 
-STAMPS = Path("results/.stamps")
+STAMPS = HASHES.parent
 #: Files of more bytes are announced before they are hashed.
 ANNOUNCED_BYTES = 10**9
 
@@ -38,14 +39,14 @@ class Stamps:
     def known(self) -> dict[str, Any]:
         """What was hashed before, by device, inode, size and modification time."""
         try:
-            return json.loads((self.folder / "hashes.json").read_text())
+            return json.loads((self.folder / HASHES.name).read_text())
         except (OSError, ValueError):
             return {}
 
     def save(self) -> None:
         """Keep what was hashed for the next time."""
         if self.writing:
-            _write_if_changed(self.folder / "hashes.json", json.dumps(self.known, indent=0) + "\n")
+            _write_if_changed(self.folder / HASHES.name, json.dumps(self.known, indent=0) + "\n")
 
     def code(self, script: str, others: Iterable[str] = ()) -> str:
         """The stamp of a script's code closure, and of `others`: paths of the clone."""
@@ -71,9 +72,7 @@ class Stamps:
     def _hash(self, source: Path) -> str:
         """SHA-256 of a file, or of a folder's (name, hash) pairs; nothing is read twice."""
         if source.is_dir():
-            files = sorted(p for p in source.rglob("*") if p.is_file() and p.name != TIMESTAMP)
-            text = "".join(f"{p.relative_to(source)} {self._hash(p)}\n" for p in files)
-            return hashlib.sha256(text.encode()).hexdigest()
+            return folder_hash(source, self._hash)
         key = file_key(source)
         if key not in self.known:
             if source.stat().st_size > ANNOUNCED_BYTES:

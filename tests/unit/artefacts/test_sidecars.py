@@ -1,16 +1,26 @@
 import json
 import logging
+import os
+import shutil
+import time
 
 import pytest
 
 from dpa.artefacts import sidecars
-from dpa.artefacts.files import content_hash, save_folder, write_text
+from dpa.artefacts.files import content_hash, files_in, save_folder, write_text
 from dpa.artefacts.jsonl import ChunkedWriter
 from dpa.artefacts.row_counts import RowCounts, check_truncated
-from dpa.artefacts.sidecars import read_sidecar, sidecar_path, write_sidecar
+from dpa.artefacts.sidecars import (
+    fingerprint,
+    known_hash,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
 from dpa.errors import InputError
 from dpa.records import Prompt
 from dpa.runtime.run_environment import RunEnvironment
+from dpa.workflow.stamps import Stamps
 
 
 def row_counts(read: int, **dropped: int) -> RowCounts:
@@ -112,6 +122,80 @@ class TestSidecar:
             sidecar_path(tmp_path / "out").write_text(content)
         with pytest.raises(InputError, match="rerun the rule that makes"):
             read_sidecar(tmp_path / "out")
+
+
+class TestKnownHashes:
+    """What is hashed costs a model's loading time once more."""
+
+    @pytest.fixture
+    def model(self, tmp_path, monkeypatch):
+        """A folder with its sidecar, as a training leaves it."""
+        monkeypatch.chdir(tmp_path)
+        folder = tmp_path / "model"
+        save_folder(folder, lambda partial: write_text(partial / "weights", "of no great size"))
+        time.sleep(0.02)  # the file system's clock ticks
+        write_sidecar(folder)
+        return folder
+
+    @pytest.fixture
+    def read(self, monkeypatch):
+        """The files that were read to be hashed."""
+        paths = []
+
+        def reading(path):
+            paths.append(path)
+            return content_hash(path)
+
+        monkeypatch.setattr(sidecars, "content_hash", reading)
+        monkeypatch.setattr(sidecars, "_hashed", {})
+        sidecars._stamped_hashes.cache_clear()
+        yield paths
+        sidecars._stamped_hashes.cache_clear()
+
+    def test_an_artefact_is_taken_as_its_sidecar_found_it(self, model, read):
+        (model / ".snakemake_timestamp").touch()  # comes after the sidecar
+        assert known_hash(model) == content_hash(model)
+        assert read == []
+
+    @pytest.mark.parametrize("damage", ["written", "replaced by an older", "added", "cut", "moved"])
+    def test_one_that_was_changed_since_is_read(self, model, read, damage):
+        weights = model / "weights"
+        if damage == "written":
+            weights.write_text("OF no great size")
+        elif damage == "replaced by an older":
+            (model.parent / "older").write_text("OF no great size")
+            os.utime(model.parent / "older", (0, 0))
+            os.replace(model.parent / "older", weights)
+        elif damage == "added":
+            (model / "more").write_text("")
+        elif damage == "cut":
+            weights.write_text("")
+        else:
+            shutil.copytree(model, model.parent / "copy")
+            shutil.copy2(sidecar_path(model), sidecar_path(model.parent / "copy"))
+            os.utime(sidecar_path(model.parent / "copy"), (0, 0))
+            model = model.parent / "copy"
+        assert known_hash(model) == content_hash(model)
+        assert set(read) == set(files_in(model))
+
+    def test_without_a_sidecar_it_is_read_once_in_a_job(self, model, read):
+        sidecar_path(model).unlink()
+        write_text(model.parent / "scores.jsonl", "1\n")
+        before = fingerprint([model])
+        write_sidecar(model.parent / "scores.jsonl", [model])
+        assert read == [model / "weights"]
+        assert fingerprint([model]) == before
+        assert read_sidecar(model.parent / "scores.jsonl")["inputs"] == {
+            str(model): content_hash(model)
+        }
+
+    def test_what_stamps_have_hashed_is_not_read_again(self, model, read):
+        sidecar_path(model).unlink()
+        stamps = Stamps()
+        stamps.content("model")
+        stamps.save()
+        assert known_hash(model) == content_hash(model)
+        assert read == []
 
 
 class TestFiles:
