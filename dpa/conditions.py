@@ -12,6 +12,7 @@ import numpy as np
 
 from dpa.directions import sample_direction
 from dpa.errors import InputError
+from dpa.runtime.reading import read_json
 from dpa.seeds import derive_seed
 
 #: Directions for which iteration 1's targets are worked out.
@@ -28,9 +29,10 @@ class Conditions(msgspec.Struct, forbid_unknown_fields=True):
 def read_conditions(path: Path) -> Conditions:
     """Conditions from their file. Raises InputError when it is missing or malformed."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Conditions)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{path}: {error}; rerun compute_conditions") from None
+        found = msgspec.convert(read_json(path), Conditions)
+    except (InputError, msgspec.ValidationError) as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: {why}; rerun compute_conditions") from None
     if not (found.targets and found.curve and all([*found.targets, *found.curve])):
         raise InputError(f"{path}: no conditions; rerun compute_conditions")
     return found

@@ -33,21 +33,18 @@ def main(
     output: OutputOption,
 ) -> None:
     """Collect the judgements of all seeds into AlpacaEval's results."""
-    import json
-
     import pandas as pd
 
     from dpa.artefacts.files import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.evaluation.alpacaeval import result_rows
+    from dpa.runtime.reading import read_json_object
 
     rows = []
     for number, results, folder in zip(seed, judged, samples_dir, strict=True):
         files = [folder / f"{policy}.jsonl" for policy in policies.split(",")]
-        rows += result_rows(
-            json.loads(results.read_text()), files, objective_names.split(","), number
-        )
+        rows += result_rows(read_json_object(results), files, objective_names.split(","), number)
     table = pd.DataFrame(rows).astype({"iteration": "Int64"})
     with atomic(output) as partial:
         table.to_csv(partial, index=False)

@@ -59,15 +59,18 @@ def main(
 
 def hashes(record: Path) -> dict[str, str]:
     """Artefact -> SHA-256, without `TIMES`. Raises InputError for what is not a run's record."""
+    import msgspec
+
     from dpa.errors import InputError
+    from dpa.runtime.reading import read_json_object
 
     try:
-        found = json.loads(record.read_bytes())["artefacts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = msgspec.convert(read_json_object(record).get("artefacts"), dict[str, str | None])
+    except (InputError, msgspec.ValidationError) as error:
         raise InputError(
-            f"{record}: not a readable provenance.json ({error!r}); give one that a run has written"
+            f"{record}: not a readable provenance.json ({error}); give one that a run has written"
         ) from None
-    return {name: hash for name, hash in found.items() if not name.startswith(TIMES)}
+    return {name: str(hash) for name, hash in found.items() if not name.startswith(TIMES)}
 
 
 def processor() -> str:

@@ -81,17 +81,16 @@ def main(
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """--config's values as Snakemake reads them: key=value, the value being YAML."""
-    import yaml
 
     from dpa.errors import InputError
-    from dpa.runtime.sections import merge
+    from dpa.runtime.sections import merge, parse_yaml
 
     overrides: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--config {setting}: expected key=value")
-        nested = yaml.safe_load(value)
+        nested = parse_yaml(value, f"--config {key}")
         for part in reversed(key.split(".")):
             nested = {part: nested}
         overrides = merge(overrides, nested)

@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all, and hashes of their content."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -58,6 +59,33 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def move_into_place(partial: Path, path: Path) -> None:
+    """Rename a complete file or folder to `path`, so that a power cut leaves all of it or nothing:
+    content reaches the disk before the name does."""
+    sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or a folder with all that is in it, is on the disk."""
+    for part in sorted(path.rglob("*")) if path.is_dir() else ():
+        _sync(part)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """A file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic(path: Path):
     """A temporary path beside `path`, moved into place when the block succeeds."""
@@ -66,7 +94,7 @@ def atomic(path: Path):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            os.replace(partial, path)
+            move_into_place(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -82,4 +110,4 @@ def save_folder(path: Path, save: Callable[[Path], None]) -> None:
         partial.mkdir(parents=True)
         save(partial)
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        move_into_place(partial, path)

@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from dpa.artefacts.sidecars import Fingerprint, read_sidecar, sidecar_path, why_foreign
+from dpa.artefacts.files import move_into_place
+from dpa.artefacts.sidecars import Fingerprint, sidecar_path, why_foreign
 from dpa.errors import InputError, writing
 from dpa.runtime.log import log
+from dpa.runtime.reading import bounded_lines, open_regular, read_json
 
 R = TypeVar("R")
 
@@ -31,33 +33,41 @@ def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
 def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator[R]:
     """Decode and validate a JSONL file line by line (`type` may be `dict` for foreign files).
 
-    Files ending in .gz are decompressed. Raises InputError naming the file and the line, and when
-    the file has a sidecar that counts other than as many records: some were lost. With `counted`
-    off, the caller looks at the sidecar.
+    Files ending in .gz are decompressed. Raises InputError naming the file and the line, also for
+    one of more than reading.MAX_LINE bytes, and when the file has a sidecar that counts other than
+    as many records: some were lost. With `counted` off, the caller looks at the sidecar.
     """
     decoder = msgspec.json.Decoder(type)
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            number = 0
-            for number, line in enumerate(file, 1):
-                try:
-                    record = decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
-                yield record
-        if counted:
-            _check_count(path, number)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    number = 0
+    with open_regular(path) as opened:
+        file: Any = gzip.GzipFile(fileobj=opened) if path.suffix == ".gz" else opened
+        lines = bounded_lines(file, path)
+        while True:
+            try:
+                line = next(lines, None)
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(f"{path}: cannot be read: {error}") from None
+            if line is None:
+                break
+            number += 1
+            try:
+                record = decoder.decode(line)
+            except RecursionError:
+                raise InputError(f"{path}:{number}: nested too deeply; leave it out") from None
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
+            yield record
+    if counted:
+        _check_count(path, number)
 
 
 def _check_count(path: Path, found: int) -> None:
     if not sidecar_path(path).exists():
         return
-    sidecar = read_sidecar(path)
+    try:
+        sidecar = read_json(sidecar_path(path))
+    except InputError as error:
+        raise InputError(f"{error}; delete it: all it has to say is what {path.name} is") from None
     if not isinstance(sidecar, dict):  # not one of ours
         return
     expected = sidecar.get("records", found)
@@ -115,8 +125,7 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
                 file.write(encode(record))
                 count += 1
             file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
+            move_into_place(partial, path)
     except BaseException as error:
         if not isinstance(error, InUse):
             partial.unlink(missing_ok=True)
@@ -175,7 +184,7 @@ class ChunkedWriter:
         end = 0
         self.done = 0
         with writing(path):
-            known = self.owner.read_text() if self.owner.exists() else ""
+            known = self.owner.read_text(errors="replace") if self.owner.exists() else ""
             foreign = why_foreign(known, fingerprint)
             if not foreign and path.exists() and not self.partial.exists():
                 os.replace(path, self.partial)  # complete, but killed before its sidecar was
@@ -227,7 +236,7 @@ class ChunkedWriter:
         """
         if self.done != len(self.chunk_sizes):
             raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")
-        os.replace(self.partial, self.path)
+        move_into_place(self.partial, self.path)
         sidecar()
         self.owner.unlink(missing_ok=True)
         self.file.close()

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 import dpa
 from dpa.artefacts.closures import file_key, running_code
@@ -22,6 +24,7 @@ from dpa.artefacts.files import content_hash, files_in, folder_hash, hash_and_li
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
 from dpa.runtime.log import log
+from dpa.runtime.reading import read_json_object
 from dpa.runtime.run_environment import RunEnvironment
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakemake")
@@ -29,6 +32,31 @@ PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakem
 
 #: What a sidecar's name adds to its artefact's.
 SIDECAR = ".meta.json"
+
+
+class Counts(TypedDict):
+    """Rows that a stage read, kept, and dropped by reason."""
+
+    read: int
+    kept: int
+    dropped: dict[str, int]
+
+
+class Sidecar(TypedDict, total=False):
+    """What code relies on in a sidecar; stages add keys of their own."""
+
+    artefact: str
+    stage: str
+    sha256: str | None
+    code_version: str
+    config_hash: str | None
+    packages: dict[str, str]
+    inputs: dict[str, str | None]
+    counts: Counts
+    records: int
+    responses: int
+    response_tokens: int
+    scored: int
 
 
 def sidecar_path(artefact: Path) -> Path:
@@ -78,12 +106,15 @@ def write_sidecar(
 def read_sidecar(artefact: Path) -> dict:
     """The artefact's sidecar. Raises InputError when it is missing or broken."""
     path = sidecar_path(artefact)
+    if not path.exists():
+        raise InputError(f"{path}: no such sidecar; delete {artefact}, then rerun")
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such sidecar; rerun the rule that makes {artefact}") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: {error}; rerun the rule that makes {artefact}") from None
+        found = read_json_object(path)
+        msgspec.convert(found, Sidecar)
+    except (InputError, msgspec.ValidationError) as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: {why}; delete it and {artefact}, then rerun") from None
+    return found
 
 
 @cache
@@ -188,7 +219,7 @@ def why_foreign(known: str, now: Fingerprint) -> str | None:
     """Why a partial result whose fingerprint was kept as `known` cannot be used; None if it can."""
     try:
         before = dict(json.loads(known))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         before = {}
     differing = [kind for kind in now if before.get(kind) != now[kind]]
     return f"it was made with other {' and '.join(differing)}" if differing else None
@@ -199,7 +230,7 @@ def partial_folder(output: Path, now: Fingerprint) -> Path:
     made otherwise."""
     folder = output.with_name(output.name + ".partial")
     owner = folder / "fingerprint"
-    known = owner.read_text() if owner.exists() else ""
+    known = owner.read_text(errors="replace") if owner.exists() else ""
     if reason := why_foreign(known, now):
         if folder.exists() and any(folder.iterdir()):
             log.warning("%s: discarded, and started anew: %s", folder, reason)

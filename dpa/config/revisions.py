@@ -12,6 +12,7 @@ import msgspec
 
 from dpa.config.base import RepositoryKind, is_commit
 from dpa.errors import InputError
+from dpa.runtime.sections import read_value
 
 #: The lock file, in the repository's root.
 LOCK_FILE = "revisions.lock.yaml"
@@ -47,12 +48,10 @@ def read_lock(path: Path) -> Lock:
     """The lock file; empty when there is none. Raises InputError naming what is wrong in it."""
     if not path.exists():
         return Lock()
-    import yaml
-
     try:
-        lock = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, Lock)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        reason = " ".join(str(error).split())
+        lock = msgspec.convert(read_value(path) or {}, Lock)
+    except (InputError, msgspec.ValidationError) as error:
+        reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise InputError(f"{path}: {reason}; repair it or lock the revisions anew") from None
     for repository, commit in (*lock.models.items(), *lock.datasets.items()):
         if not is_commit(commit):

@@ -4,7 +4,6 @@ Every row comes with its place ("file:line"), so that a mapping can say where it
 Reading streams, JSON excepted (a list has no lines).
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,14 @@ from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row, hub_rows
 from dpa.errors import InputError
 from dpa.records import Turn
+from dpa.runtime.reading import (
+    MAX_LINE,
+    MAX_LIST,
+    bounded_lines,
+    check_regular,
+    open_regular,
+    read_document,
+)
 from dpa.text.prompts import Conversation
 
 #: Rows of a parquet file that are in memory at a time.
@@ -126,8 +133,8 @@ def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
 
 def _read_json(path: Path) -> Iterator[PlacedRow]:
     try:
-        rows = msgspec.json.decode(path.read_bytes(), type=list[dict])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        rows = msgspec.json.decode(read_document(path, MAX_LIST), type=list[dict])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: expected a list of objects: {error}") from None
     for number, row in enumerate(rows, 1):
         yield f"{path}: row {number}", row
@@ -136,10 +143,10 @@ def _read_json(path: Path) -> Iterator[PlacedRow]:
 def _read_csv(path: Path) -> Iterator[PlacedRow]:
     import csv
 
-    csv.field_size_limit(sys.maxsize)  # responses are longer than the default 128 KiB
-    with open(path, "rb") as file:
+    csv.field_size_limit(MAX_LINE)  # responses are longer than the default 128 KiB
+    with open_regular(path) as file:
         # Decoded line by line: a file opened as text does not know in which line it failed.
-        lines = csv.reader(_decoded(path, file), strict=True)
+        lines = csv.reader(_decoded(path, bounded_lines(file, path)), strict=True)
         start = 1
         header: list[str] | None = None
         try:
@@ -178,6 +185,7 @@ def _read_parquet(path: Path) -> Iterator[PlacedRow]:
     import pyarrow
     import pyarrow.parquet
 
+    check_regular(path)
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

@@ -20,6 +20,7 @@ from dpa.data.sources import read_rows
 from dpa.errors import InputError
 from dpa.records import Prompt, Sample
 from dpa.runtime.log import log
+from dpa.runtime.reading import MAX_LIST, read_document
 from dpa.text.prompts import normalise, prompt_id
 
 #: Columns of results.csv that come from a judgement, in order.
@@ -46,10 +47,8 @@ class Output(msgspec.Struct):
 def read_outputs(path: Path) -> list[Output]:
     """An output file of AlpacaEval. Raises InputError when it is missing, malformed, ambiguous."""
     try:
-        rows = msgspec.json.decode(path.read_bytes(), type=list[Output])
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
+        rows = msgspec.json.decode(read_document(path, MAX_LIST), type=list[Output])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path}: not AlpacaEval's format (a JSON list of objects with instruction, output, "
             f"generator): {error}"

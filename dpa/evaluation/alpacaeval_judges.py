@@ -24,6 +24,7 @@ from dpa.config.benchmarks import JudgeConfig
 from dpa.errors import InputError
 from dpa.evaluation.alpacaeval import Output, read_outputs
 from dpa.runtime.log import Progress, log
+from dpa.runtime.reading import MAX_LIST, decode_json, read_document
 
 #: The official annotator, its reference and its key.
 OFFICIAL = "weighted_alpaca_eval_gpt4_turbo"
@@ -147,12 +148,7 @@ def _ready(judge: JudgeConfig, pairs: Mapping[str, list[Comparison]], scratch: P
 
 def read_annotations(path: Path) -> list[AnnotationRow]:
     """Published annotations. Raises InputError unless each has outputs, annotator, preference."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
+    rows = decode_json(read_document(path, MAX_LIST), str(path))
     needed = {"instruction", "output_1", "output_2", "annotator", "preference"}
     for number, row in enumerate(rows if isinstance(rows, list) else [None], 1):
         if not isinstance(row, dict) or needed - set(row):

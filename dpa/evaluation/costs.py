@@ -141,7 +141,7 @@ def _column(benchmark: Path, name: str) -> float:
         with open(benchmark, newline="", encoding="utf-8") as file:
             values = [row[name] for row in csv.DictReader(file, delimiter="\t")]
         return sum(_NAN if value in ("NA", "-", "") else float(value) for value in values)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, csv.Error):
         raise InputError(f"{benchmark}: no number in column {name}; delete the file") from None
 
 
@@ -152,7 +152,7 @@ def _seconds(benchmark: Path | None) -> float:
     try:
         with open(benchmark, newline="", encoding="utf-8") as file:
             return sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, csv.Error):
         raise InputError(
             f"{benchmark}: no seconds in column s; delete the file, and the method has no time"
         ) from None

@@ -6,7 +6,6 @@ weight was trained against that objective, hence the absolute value. A soup is a
 folder, made on demand: it needs the memory of one output shard, not that of the experts.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +34,7 @@ from dpa.errors import InputError
 from dpa.generation.sample import EVALUATION, Steering, always, sample_file
 from dpa.records import Sample
 from dpa.runtime.log import Progress
+from dpa.runtime.reading import read_json_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -218,9 +218,9 @@ def _opened(file: Path) -> Iterator[Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; copy or save the checkpoint again") from None
+        return read_json_object(path)
+    except InputError as error:
+        raise InputError(f"{error}; copy or save the checkpoint again") from None
 
 
 def _some(names: Iterable[str]) -> str:

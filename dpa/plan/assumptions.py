@@ -1,6 +1,5 @@
 """The cost model's inputs: types here, numbers and their sources in assumptions.yaml."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from dpa.config.base import ModelConfig, Section
 from dpa.config.load import merge, read_yaml
 from dpa.config.trainer import ScratchConfig
 from dpa.errors import InputError
+from dpa.runtime.reading import read_json_object
 
 FILE = Path(__file__).with_name("assumptions.yaml")
 
@@ -224,7 +224,7 @@ def _scratch_shape(scratch: ScratchConfig) -> Shape:
 def shape_from_config(path: Path) -> Shape:
     """The shape in a config.json of the Llama, Mistral, Gemma or Qwen kind."""
     try:
-        config = json.loads(path.read_text())
+        config = read_json_object(path)
         config = config.get("text_config") or config
         heads = config["num_attention_heads"]
         return Shape(
@@ -241,7 +241,14 @@ def shape_from_config(path: Path) -> Shape:
             ),
             positions=config["max_position_embeddings"],
         )
-    except (OSError, KeyError, json.JSONDecodeError, ValidationError) as error:
+    except (
+        InputError,
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValidationError,
+    ) as error:
         raise InputError(
             f"{path}: no shape that plan_run understands ({error!r:.200}); give the model under "
             "`models` in a file for --assumptions"

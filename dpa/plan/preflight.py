@@ -5,7 +5,6 @@ model) and at nothing that the pipeline makes. A failure is one line that ends w
 are collected before any is raised. What cannot be judged is a note. No torch.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dpa import models
 from dpa.config.base import ModelConfig
@@ -29,6 +30,7 @@ from dpa.plan.fit import needs
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
 from dpa.plan.work import Experiment, Job
 from dpa.registry import METHODS
+from dpa.runtime.reading import read_json_object
 from dpa.text.prompts import direction_system_prompt, messages, reward_input
 
 #: A card reports a little less than the memory that it is sold with.
@@ -253,11 +255,20 @@ def missing_files(find: Callable[[str], Any]) -> list[str]:
     if not any(find(name) for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         missing.append("tokenizer")
     if path := find("model.safetensors.index.json"):
-        parts = set(json.loads(Path(path).read_text())["weight_map"].values())
+        parts = set(read_weight_map(Path(path)).values())
         return missing + sorted(part for part in parts if not find(part))
     if not find("model.safetensors"):
         missing.append("weights (model.safetensors)")
     return missing
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file of sharded weights, from model.safetensors.index.json."""
+    try:
+        return msgspec.convert(read_json_object(index).get("weight_map"), dict[str, str])
+    except (InputError, msgspec.ValidationError) as error:
+        why = str(error).removeprefix(f"{index}: ")
+        raise InputError(f"{index}: {why}; download or copy the model again") from None
 
 
 def _cached(model: ModelConfig, name: str) -> Path | None:
@@ -305,12 +316,12 @@ def read_config(model: ModelConfig, name: str = "config.json") -> dict:
             path = _cached(model, name) or hf_hub_download(str(model.path), name, revision=revision)
         except EntryNotFoundError:
             return {}
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
+    if not Path(path).exists():
         return {}
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: {error}: download the model again") from None
+    try:
+        return read_json_object(Path(path))
+    except InputError as error:
+        raise InputError(f"{error}; download or copy the model again") from None
 
 
 # --- Templates ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
+from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
 from dpa.registry import METHODS
 from dpa.report.figures.style import direction_colours
@@ -278,10 +279,9 @@ def read_artefacts(folder: Path) -> Iterator[dict]:
         name = path.relative_to(folder).as_posix().removesuffix(".meta.json")
         if name.startswith(("figures/", "tables/")) or name in ("report.html", "provenance.json"):
             continue
-        try:
-            sidecar = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: {error}; rerun the rule that makes {name}") from None
+        if not (artefact := folder / name).exists():
+            continue  # verify names it
+        sidecar = read_sidecar(artefact)
         counts = sidecar.get("counts", {})
         dropped = {reason: n for reason, n in counts.get("dropped", {}).items() if n}
         yield {

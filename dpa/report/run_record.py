@@ -20,6 +20,8 @@ from dpa.report.verify import RUN_RECORD, artefacts_of
 SUMS = (
     "cut", "neutralised", "records", "response_tokens", "responses", "scored", "truncated",
 )  # fmt: skip
+#: What every sidecar has.
+SIDECAR_KEYS = {"sha256", "code_version", "config_hash", "packages", "inputs", "stage"}
 #: Methods with a folder per fixed direction.
 DIRECTED = [m.name for m in METHODS.values() if m.folders.endswith("per_direction")]
 #: What tells artefacts of a kind apart: seed, iteration, fixed direction, shard or policy.
@@ -61,6 +63,11 @@ def run_record(
     commits: dict[str, str] = {}
     total = _Counts()
     for artefact, sidecar in _sidecars(results):
+        if lacking := sorted(SIDECAR_KEYS - sidecar.keys()):
+            raise InputError(
+                f"{sidecar_path(results / artefact)}: no {', '.join(lacking)}; delete it and "
+                f"{results / artefact}, then rerun"
+            )
         artefacts[artefact] = sidecar["sha256"]
         seen["code_versions"].add(sidecar["code_version"])
         seen["config_hashes"].add(sidecar["config_hash"] or "")
@@ -129,8 +136,10 @@ class _Counts:
 
 def _sidecars(results: Path) -> Iterator[tuple[str, dict]]:
     for artefact in artefacts_of(results):
-        # The record says nothing of itself; a stray file is verify's business.
-        if artefact != results / RUN_RECORD and sidecar_path(artefact).exists():
+        # The record says nothing of itself; strays, file or sidecar, are verify's business.
+        if artefact == results / RUN_RECORD or not artefact.exists():
+            continue
+        if sidecar_path(artefact).exists():
             yield artefact.relative_to(results).as_posix(), read_sidecar(artefact)
 
 

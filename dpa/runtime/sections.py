@@ -4,7 +4,7 @@ Rules give whole sections; by hand what differs from config.yaml is enough. conf
 plain mapping: which keys there are is for the section's type to say.
 """
 
-import json
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dpa.errors import InputError
+from dpa.runtime.reading import decode_json, read_document, read_json
 from dpa.runtime.run_environment import CLONE
 
 try:
@@ -21,13 +22,39 @@ except ImportError:  # a PyYAML without libyaml
     from yaml import SafeLoader as FastLoader  # type: ignore[assignment]
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """A safe YAML loader that refuses a key given twice, of which YAML would keep the last."""
+#: Most characters of YAML from outside: Python reads 100 KB of it a second. libyaml, which is ten
+#: times as fast, does not survive deep nesting.
+MAX_YAML = 512 << 10
+#: Most values in a document once its aliases are written out, and levels of one.
+MAX_VALUES = 1_000_000
+MAX_LEVELS = 100
+
+
+class StrictLoader(yaml.SafeLoader):
+    """A safe YAML loader that refuses a key given twice, of which YAML would keep the last, and
+    aliases that contain themselves or multiply without bound."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None:
+            _written_out(node, {}, ())
+        return node
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # A day that no month has, or a tag (`!!int x`) that does not fit its value.
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value!r:.80}: {error}", problem_mark=node.start_mark
+            ) from None
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the constructor refuses it
             if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
@@ -36,25 +63,62 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _written_out(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """How many values a node stands for, aliases written out. Raises YAMLError beyond the bounds.
+
+    `known` are nodes that were counted, `above` those that contain this one.
+    """
+    me = id(node)
+    if me in above or len(above) > MAX_LEVELS:
+        what = "contains itself" if me in above else f"is nested more than {MAX_LEVELS} levels deep"
+        raise yaml.MarkedYAMLError(problem=f"the value {what}", problem_mark=node.start_mark)
+    if me not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[me] = 1 + sum(_written_out(part, known, (*above, me)) for part in parts)
+        if known[me] > MAX_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"aliases make it more than {MAX_VALUES:,} values",
+                problem_mark=node.start_mark,
+            )
+    return known[me]
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """A YAML value from text; `place` is what an InputError names."""
+    if len(text) > MAX_YAML:
+        raise InputError(f"{place}: more than {MAX_YAML >> 10} KiB of YAML; give it as JSON")
+    try:
+        return yaml.load(text, StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{place}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{place}: nested too deeply") from None
+
+
 def read_yaml(path: Path, hint: str = "") -> dict:
     """A YAML mapping. Raises InputError naming the file (and the line, when it does not parse)."""
-    content = _parsed(path, hint)
+    content = read_value(path, hint)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping of keys at the top level")
     return content
 
 
-def _parsed(path: Path, hint: str = "") -> Any:
+def read_value(path: Path, hint: str = "") -> Any:
+    """A file's YAML or JSON value. Raises InputError naming the file and what is wrong in it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file{hint}")
+    # YAML would read JSON's 1e-05 as text, and the two escapes of an emoji as two characters.
+    if path.suffix == ".json":
+        return read_json(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        # YAML would read JSON's 1e-05 as text, and the two escapes of an emoji as two characters.
-        return json.loads(text) if path.suffix == ".json" else yaml.load(text, UniqueKeys)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file{hint}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = read_document(path).decode()
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}") from None
+    return parse_yaml(text, str(path))
 
 
 def merge(base: dict, overlay: dict) -> dict:
@@ -113,11 +177,11 @@ def _defaults() -> dict:
 
 def _given(text: str, flag: str) -> Any:
     if text.startswith("@"):
-        return _parsed(Path(text[1:]))
+        return read_value(Path(text[1:]))
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--{flag}: {error}; give JSON, or @file.yaml") from None
+        return decode_json(text, f"--{flag}")
+    except InputError as error:
+        raise InputError(f"{error}; give JSON, or @file.yaml") from None
 
 
 def names_of(text: str | None) -> list[str] | None:

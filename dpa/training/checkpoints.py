@@ -13,7 +13,6 @@ On SIGTERM (a scheduler preempts the job) training ends after the current step w
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.files import move_into_place, sync, write_text
 from dpa.artefacts.sidecars import Fingerprint, fingerprint, partial_folder
 from dpa.models import ModelRef
 from dpa.runtime.log import log
@@ -65,6 +64,7 @@ class Checkpoints:
         """Called by every process when it has written its part of a step's checkpoint."""
         process_state().wait_for_everyone()
         if is_main_process():
+            sync(self.folder / f"checkpoint-{step}")
             kept = [name for name in self._names() if (self.folder / name).is_dir()]
             write_text(self._complete, "\n".join([*kept, f"checkpoint-{step}"]))
 
@@ -94,6 +94,7 @@ class Checkpoints:
             self.finished.mkdir()
         save(self.finished)
         if is_main_process():
+            sync(self.finished)
             write_text(self._trained, json.dumps(details))
 
     def finish(self, sidecar: Callable[[Path], None]) -> None:
@@ -105,7 +106,7 @@ class Checkpoints:
         if is_main_process():
             sidecar(self.finished)
             shutil.rmtree(self.output, ignore_errors=True)
-            os.replace(self.finished, self.output)
+            move_into_place(self.finished, self.output)
             shutil.rmtree(self.folder)
 
 

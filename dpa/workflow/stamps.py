@@ -17,7 +17,9 @@ from typing import Any
 from dpa.artefacts.closures import CLONE, Modules, file_key
 from dpa.artefacts.files import content_hash, folder_hash, write_text
 from dpa.artefacts.sidecars import HASHES
+from dpa.errors import InputError
 from dpa.runtime.log import log
+from dpa.runtime.reading import read_json_object
 
 STAMPS = HASHES.parent
 #: Files of more bytes are announced before they are hashed.
@@ -39,8 +41,8 @@ class Stamps:
     def known(self) -> dict[str, Any]:
         """What was hashed before, by device, inode, size and modification time."""
         try:
-            return json.loads((self.folder / HASHES.name).read_text())
-        except (OSError, ValueError):
+            return read_json_object(self.folder / HASHES.name)
+        except InputError:
             return {}
 
     def save(self) -> None:
@@ -82,7 +84,7 @@ class Stamps:
 
 
 def _write_if_changed(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
 
 

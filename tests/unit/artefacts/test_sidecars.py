@@ -3,12 +3,13 @@ import logging
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from dpa.artefacts import sidecars
 from dpa.artefacts.files import content_hash, files_in, save_folder, write_text
-from dpa.artefacts.jsonl import ChunkedWriter
+from dpa.artefacts.jsonl import ChunkedWriter, write_jsonl
 from dpa.artefacts.row_counts import RowCounts, check_truncated
 from dpa.artefacts.sidecars import (
     fingerprint,
@@ -116,11 +117,14 @@ class TestSidecar:
         write_sidecar(tmp_path / "out", [tmp_path / "out"], row_counts(2))
         assert sidecar_path(tmp_path / "out").read_bytes() == first
 
-    @pytest.mark.parametrize("content", [None, "{"])
+    @pytest.mark.parametrize(
+        "content",
+        [None, "{", "[1]", "\xff", "[" * 50_000, '{"inputs": 3}', '{"counts": {"read": 1}}'],
+    )
     def test_missing_or_broken(self, tmp_path, content):
         if content is not None:
-            sidecar_path(tmp_path / "out").write_text(content)
-        with pytest.raises(InputError, match="rerun the rule that makes"):
+            sidecar_path(tmp_path / "out").write_bytes(content.encode("latin-1"))
+        with pytest.raises(InputError, match="out, then rerun"):
             read_sidecar(tmp_path / "out")
 
 
@@ -214,6 +218,25 @@ class TestFiles:
         with pytest.raises(UnicodeEncodeError):
             write_text(tmp_path / "figure.svg", "half of it, then \ud800")
         assert (tmp_path / "figure.svg").read_text() == "old"
+
+    def test_content_is_on_the_disk_before_its_name(self, tmp_path, monkeypatch):
+        done = []
+
+        def fsync(descriptor: int) -> None:
+            done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        replace = os.replace
+        monkeypatch.setattr(os, "replace", lambda a, b: [done.append("rename"), replace(a, b)])
+        there = tmp_path.name
+        write_text(tmp_path / "a.json", "{}")
+        assert done == ["a.partial.json", "rename", there]
+        done.clear()
+        save_folder(tmp_path / "model", lambda folder: (folder / "weights").write_text(""))
+        assert done == ["weights", "model.partial", "rename", there]
+        done.clear()
+        write_jsonl(tmp_path / "a.jsonl", [{"a": 1}])
+        assert done == ["a.jsonl.partial", "rename", there]
 
     def test_a_saved_folder_replaces_the_old_one(self, tmp_path):
         for name in ("old", "new"):

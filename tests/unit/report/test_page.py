@@ -140,6 +140,8 @@ def test_changes_by_hand():
 
 def test_a_broken_sidecar_is_named(tmp_path):
     (tmp_path / "model.meta.json").write_text("{")
+    assert list(read_artefacts(tmp_path)) == []  # there is no model: verify names it
+    (tmp_path / "model").mkdir()
     with pytest.raises(InputError, match=r"model\.meta\.json"):
         list(read_artefacts(tmp_path))
 
