@@ -22,7 +22,7 @@ from dpa.artefacts.files import write_text
 #: What the judge may say: the first output is better, the second is.
 VERDICTS = ("m", "M")
 #: Seconds that a judge may take for one comparison.
-TIMEOUT = 600.0
+ANSWER_TIMEOUT = 600.0
 
 Messages = list[dict[str, str]]
 
@@ -131,5 +131,5 @@ class CachingClient(openai.OpenAI):
             api_key=(os.environ.get(key_variable) if key_variable else None) or "none",
             base_url=base_url,
             max_retries=5,
-            http_client=httpx.Client(transport=transport(Path(store)), timeout=TIMEOUT),
+            http_client=httpx.Client(transport=transport(Path(store)), timeout=ANSWER_TIMEOUT),
         )
