@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from dpa.attention import choose_attention
 from dpa.errors import InputError
-from dpa.models import AnyModel, ModelRef, load_model, load_tokenizer
+from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model, load_tokenizer
 from dpa.runtime.log import log
 from dpa.text.control_tokens import chat_controls
 from dpa.text.prompts import Conversation, messages
@@ -45,6 +46,8 @@ class PreferenceJudge:
                 AutoModelForSequenceClassification,
                 ref,
                 dtype=torch.bfloat16 if gpu else torch.float32,
+                attn_implementation=choose_attention(load_checkpoint_config(ref)),
+                device_map="cuda" if gpu else "cpu",
             )
         except InputError as error:
             raise InputError(f"rewardbench.judge: {error}") from None
@@ -55,7 +58,7 @@ class PreferenceJudge:
             )
         if tokenizer.chat_template is None:
             raise InputError(f"rewardbench.judge: {ref.path}: its tokenizer has no chat template")
-        return cls(loaded.to("cuda" if gpu else "cpu"), tokenizer, ref.path)
+        return cls(loaded, tokenizer, ref.path)
 
     def token_ids(self, prompt: Conversation, response: str) -> list[int]:
         """The judge's input, its end kept when it is too long."""

@@ -18,9 +18,10 @@ from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from dpa.attention import choose_attention, needs_no_mask
 from dpa.errors import InputError
 from dpa.generation.engine import Chunk, ChunkResult, Completion, EngineSettings, decode_completion
-from dpa.models import load_model
+from dpa.models import load_checkpoint_config, load_model
 
 #: Slots by which a cache grows when it is full. A copy of the cache costs as much as some steps.
 GROWTH = 16
@@ -182,14 +183,20 @@ class TransformersEngine:
         self.settings, self.tokenizer = settings, settings.tokenizer
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = settings.dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        attention = choose_attention(load_checkpoint_config(settings.policy))
         self.model = load_model(
             AutoModelForCausalLM,
             settings.policy,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             device_map=self.device,
         ).eval()
-        self.windowed = _is_windowed(self.model, settings)
+        #: Whether the model makes its masks itself: for windows, and what sdpa cannot do.
+        self.masks = (
+            _is_windowed(self.model, settings)
+            or attention != "sdpa"
+            or not needs_no_mask(self.model.config)
+        )
         self.end_tokens = torch.tensor(settings.end_tokens, device=self.device)
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
@@ -290,8 +297,8 @@ class TransformersEngine:
         batch.mask = pad(batch.mask, (0, 1), value=True)
         batch.logits = self.model(
             input_ids=batch.token[:, None],
-            # Ready for the attention kernel, unless the model must narrow it to its window.
-            attention_mask=batch.mask.long() if self.windowed else batch.mask[:, None, None],
+            # Ready for the attention kernel, unless the model has more to say.
+            attention_mask=batch.mask.long() if self.masks else batch.mask[:, None, None],
             position_ids=(batch.start + batch.age - 1)[:, None],
             past_key_values=batch.cache,
             use_cache=True,

@@ -124,16 +124,17 @@ class Finetuning(Training):
     def make_trainer(self, folder: Path) -> Finetuner:
         job = self.job
         set_seed(job.seed % 2**32)
+        packed = job.trainer.packing
         arguments = SFTConfig(
             **trainer_arguments(job, folder),
             max_length=job.schedule.max_length,
-            packing=job.trainer.packing,
+            packing=packed,
             packing_strategy="bfd",
             completion_only_loss=True,
         )
         given = isinstance(job.start, ModelRef)
         return Finetuner(
-            model=load_policy(job.start, job.trainer) if given else job.start,
+            model=load_policy(job.start, job.trainer, packed=packed) if given else job.start,
             args=shard_policy(arguments, job.trainer),
             train_dataset=Dataset.from_list(self.rows),
             processing_class=self.tokenizer,

@@ -1,27 +1,34 @@
 """A decoder's forward pass over rows of any lengths without padding, that shares what rows share.
 
 Rows are concatenated into one sequence, so that all layers but attention see useful tokens only.
+A family's prefix is a row of its own; the rows after it attend to the keys and values that it left,
+in whatever later pass they come.
+
 Attention goes block by block: a block is one row, or several short ones of the same family under a
-mask. A family's prefix is a row of its own; the rows after it attend to the keys and values that
-it left, in whatever later pass they come. Works with every model of transformers whose attention
-goes through its AttentionInterface.
+mask. Where the GPU has a kernel for rows of any lengths (dpa.attention) it goes in one call a layer
+instead, for which each row's past is copied to it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from dpa.attention import RowEnds, attend_rows
+
 NAME = "dpa_packed"
 #: Short rows of a family share a block up to this many tokens: fewer kernels for more arithmetic.
 BLOCK_TOKENS = 128
 #: Under a mask so many tokens at a time look back: kernels do not leave out what a mask hides.
 SLICE_TOKENS = 256
+#: One call takes at most so many keys for each query of a pass: they are copies.
+KEYS_PER_QUERY = 4
 
 #: Keys and values of a prefix, by layer.
 Kept = dict[int, tuple[Tensor, Tensor]]
@@ -142,24 +149,95 @@ def passes(
         yield current
 
 
-def last_hidden_states(backbone: Any, work: Pass) -> Tensor:
-    """(rows, hidden) states of the rows' last tokens. The backbone went through `prepare`."""
+@dataclass
+class Call:
+    """Rows of a pass that attention takes at once: which queries, and the places of their keys."""
+
+    queries: slice
+    keys: Tensor
+    rows: RowEnds
+
+
+@dataclass
+class Calls:
+    """A pass for the kernel. Keys are found in the earlier prefixes' and then the pass's own."""
+
+    earlier: list[Kept] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    #: The last prefix of the pass, which rows of the next one may go on with, and its place.
+    keep: Kept | None = None
+    kept: slice = field(default_factory=lambda: slice(0))
+
+
+def calls_of(work: Pass, device: torch.device) -> Calls:
+    """A pass's attention in as few calls as KEYS_PER_QUERY allows, mostly in one."""
+    own = {id(block.keep) for block in work.blocks if block.keep is not None}
+    found, offset = Calls(), 0
+    places: dict[int, int] = {}  # of prefixes among the keys
+    for block in work.blocks:
+        if block.prefix is not None and id(block.prefix) not in own | places.keys():
+            places[id(block.prefix)] = offset
+            offset += block.before
+            found.earlier.append(block.prefix)
+    rows: list[tuple[int, np.ndarray]] = []  # tokens, places of keys
+    for block in work.blocks:
+        place = offset + block.start
+        if block.keep is not None:
+            places[id(block.keep)] = place
+            found.keep, found.kept = block.keep, slice(place, place + block.tokens)
+        past = np.arange(block.before) + places.get(id(block.prefix), 0)
+        for tokens in block.lengths:
+            rows.append((tokens, np.concatenate([past, np.arange(place, place + tokens)])))
+            place += tokens
+    most, start = KEYS_PER_QUERY * len(work.ids), 0
+    for some in _groups(rows, most):
+        queries = np.cumsum([0, *(tokens for tokens, _ in some)])
+        keys = np.cumsum([0, *(len(keys) for _, keys in some)])
+        found.calls.append(
+            Call(
+                slice(start, start + int(queries[-1])),
+                torch.from_numpy(np.concatenate([keys for _, keys in some])).to(device),
+                RowEnds(
+                    torch.from_numpy(queries.astype(np.int32)).to(device),
+                    torch.from_numpy(keys.astype(np.int32)).to(device),
+                    int(np.diff(queries).max()),
+                    int(np.diff(keys).max()),
+                ),
+            )
+        )
+        start += int(queries[-1])
+    return found
+
+
+def _groups(
+    rows: list[tuple[int, np.ndarray]], most: int
+) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Consecutive rows with at most so many keys together, or one row with more."""
+    some: list[tuple[int, np.ndarray]] = []
+    held = 0
+    for row in rows:
+        if some and held + len(row[1]) > most:
+            yield some
+            some, held = [], 0
+        some.append(row)
+        held += len(row[1])
+    yield some
+
+
+def last_hidden_states(backbone: Any, work: Pass, *, kernel: bool = False) -> Tensor:
+    """(rows, hidden) states of the rows' last tokens, of a backbone with the attention below.
+
+    With `kernel` attention goes in calls instead of blocks.
+    """
     device = backbone.device
     output = backbone(
         torch.tensor([work.ids], device=device),
         position_ids=torch.tensor([work.positions], device=device),
         use_cache=False,
         packed_blocks=work.blocks,
+        packed_calls=calls_of(work, device) if kernel else None,
     )
     return output.last_hidden_state[0, torch.tensor(work.ends, dtype=torch.long, device=device)]
-
-
-def use_packed_attention(model: Any) -> bool:
-    """Have a model use the attention below; False if it cannot."""
-    if not getattr(model, "_supports_attention_backend", False):
-        return False
-    model.set_attn_implementation(NAME)
-    return True
 
 
 def attention(
@@ -170,12 +248,16 @@ def attention(
     attention_mask: Any,
     *,
     packed_blocks: Sequence[Block],
+    packed_calls: Calls | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (1, heads, tokens, width) to (1, tokens, heads, width)."""
+    assert ignored.get("s_aux") is None, "sinks: see dpa.attention"
+    if packed_calls is not None:
+        return _attend_in_calls(module, query, key, value, packed_calls, scaling, sliding_window)
     heads, width = query.shape[1], value.shape[-1]
     output = query.new_empty(1, query.shape[2], heads, width)
     for block in packed_blocks:
@@ -191,6 +273,37 @@ def attention(
         seen = _attend(query[:, :, here], keys, values, block, scaling, sliding_window, softcap)
         output[:, here] = seen.transpose(1, 2)
     return output, None
+
+
+def _attend_in_calls(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    work: Calls,
+    scaling: float | None,
+    window: int | None,
+) -> tuple[Tensor, None]:
+    """As `attention`."""
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    if work.earlier:
+        keys, values = zip(*(prefix[module.layer_idx] for prefix in work.earlier), strict=True)
+        key, value = torch.cat([*keys, key]), torch.cat([*values, value])
+    if work.keep is not None:
+        # A copy: a view would hold the whole pass's keys in memory.
+        work.keep[module.layer_idx] = (key[work.kept].clone(), value[work.kept].clone())
+    seen = [
+        attend_rows(
+            query[call.queries],
+            key.index_select(0, call.keys),
+            value.index_select(0, call.keys),
+            call.rows,
+            scale=scaling,
+            window=window,
+        )
+        for call in work.calls
+    ]
+    return torch.cat(seen)[None], None
 
 
 def _attend(

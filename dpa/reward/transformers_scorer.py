@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from dpa.models import ModelRef, load_model
-from dpa.reward.packed import BLOCK_TOKENS, Family, last_hidden_states, passes, use_packed_attention
+from dpa.attention import choose_attention, fits_kernel, needs_no_mask
+from dpa.models import ModelRef, load_checkpoint_config, load_model
+from dpa.reward.packed import BLOCK_TOKENS, NAME, Family, last_hidden_states, passes
 from dpa.reward.scorer import Scorer
 from dpa.runtime.log import log
 from dpa.text.prompts import Conversation
@@ -32,7 +33,11 @@ class TransformersScorer(Scorer):
     def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
         super().__init__(tokenizer, model.config, names)
         self.model = model.eval()
-        self.packed = use_packed_attention(model)
+        self.packed = needs_no_mask(model.config)
+        if self.packed:
+            model.set_attn_implementation(NAME)
+        half = model.dtype in (torch.bfloat16, torch.float16)
+        self.kernel = model.device.type == "cuda" and half and fits_kernel(model.config)
         self.most_tokens = min(tokens_per_batch, useful_tokens(model))
 
     def _score(
@@ -57,7 +62,8 @@ class TransformersScorer(Scorer):
         if self.packed:
             for block_tokens in (BLOCK_TOKENS, 0):
                 for work in passes(families, self.most_tokens, block_tokens):
-                    scores[work.rows] = self._head(last_hidden_states(backbone, work))
+                    states = last_hidden_states(backbone, work, kernel=self.kernel)
+                    scores[work.rows] = self._head(states)
                     self.on_batch()
                 if np.isfinite(scores).all():
                     break
@@ -104,10 +110,21 @@ def load_transformers_scorer(
 ) -> TransformersScorer:
     """A checkpoint of AutoModelForSequenceClassification, in float32 on a CPU."""
     gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if gpu else torch.float32
-    loaded = load_model(AutoModelForSequenceClassification, model, dtype=dtype)
+    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
     return TransformersScorer(
-        loaded.to("cuda" if gpu else "cpu"), tokenizer, names, tokens_per_batch
+        load_classifier(model, device, dtype), tokenizer, names, tokens_per_batch
+    )
+
+
+def load_classifier(model: ModelRef, device: str, dtype: torch.dtype) -> Any:
+    """A reward model, straight onto a device."""
+    config = load_checkpoint_config(model)
+    return load_model(
+        AutoModelForSequenceClassification,
+        model,
+        dtype=dtype,
+        attn_implementation=choose_attention(config),
+        device_map=device,
     )
 
 

@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from dpa import models
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import Fingerprint, write_sidecar
+from dpa.attention import choose_attention
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError, writing
-from dpa.models import AnyModel, ModelRef, load_model
+from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.log import Progress, log
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
@@ -238,14 +239,6 @@ def shard_policy(arguments: Any, config: TrainerConfig) -> Any:
     return arguments
 
 
-def attention_implementation(config: TrainerConfig) -> str:
-    """`attention` for transformers; `auto` is FlashAttention where it is installed, else sdpa."""
-    if config.attention != "auto":
-        return config.attention
-    flash = torch.cuda.is_available() and config.bf16 and find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"
-
-
 def lora_config(config: TrainerConfig) -> Any:
     """peft's configuration, or None for full fine-tuning."""
     if config.lora is None:
@@ -315,17 +308,23 @@ def loss_curve(history: list[dict[str, Any]], arguments: Any, steps: int) -> lis
     return curve
 
 
-def load_policy(model: AnyModel, config: TrainerConfig) -> Any:
+def load_policy(model: AnyModel, config: TrainerConfig, *, packed: bool = False) -> Any:
     """A causal LM for training: fp32 master weights (bf16 compute is the Trainer's).
 
-    Under LoRA the weights are frozen and take the computation's own type.
+    Under LoRA the weights are frozen and take the computation's own type. `packed` says that
+    several rows will share a sequence.
     """
+    half = config.bf16 and torch.cuda.is_available()
+    attention = choose_attention(
+        load_checkpoint_config(model), config.attention, packed=packed, half=half
+    )
+    log.info("attention: %s", attention)
     frozen = config.lora is not None and config.bf16
     return load_model(
         AutoModelForCausalLM,
         model,
         dtype=torch.bfloat16 if frozen else torch.float32,
-        attn_implementation=attention_implementation(config),
+        attn_implementation=attention,
     )
 
 

@@ -27,7 +27,7 @@ def training(**changes) -> TrainerConfig:
         "bf16": False,
         "gradient_checkpointing": False,
         "packing": False,
-        "attention": "sdpa",
+        "attention": "auto",
         "sharding": "none",
         "lora": None,
         "save_steps": None,

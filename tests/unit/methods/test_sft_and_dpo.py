@@ -139,14 +139,17 @@ def test_packed_training_has_the_unpacked_loss_and_gradients(tiny_policy, tmp_pa
     monkeypatch.setattr(ProgressCallback, "on_pre_optimizer_step", keep)
     once = {"epochs": 1, "learning_rate": 1e-12, "batch_size": 8}
     losses = []
-    for packing in (False, True):
-        trainer = TRAINER.model_copy(update={"packing": packing, "per_device_batch_size": 8})
-        folder = run_finetune(tiny_policy, tmp_path / str(packing), trainer, **once)
-        losses.append(json.loads((tmp_path / f"{packing}.meta.json").read_text())["train_loss"])
-        assert folder.is_dir()
-    assert losses[1] == pytest.approx(losses[0], abs=2e-5)
-    assert len(steps) == 2
-    torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-6)
+    for name, attention in {"alone": "auto", "packed": "auto", "varlen": "varlen"}.items():
+        changes = {"packing": name != "alone", "attention": attention, "per_device_batch_size": 8}
+        folder = run_finetune(
+            tiny_policy, tmp_path / name, TRAINER.model_copy(update=changes), **once
+        )
+        losses.append(json.loads((tmp_path / f"{name}.meta.json").read_text())["train_loss"])
+        assert "attn" not in (folder / "config.json").read_text()
+    assert losses == pytest.approx([losses[0]] * 3, abs=2e-5)
+    assert len(steps) == 3
+    for gradients in steps[1:]:
+        torch.testing.assert_close(gradients, steps[0], rtol=1e-4, atol=1e-6)
     assert all(gradient.abs().max() > 1e-4 for gradient in steps[0].values())
 
 
@@ -224,7 +227,9 @@ def test_rows_that_do_not_fit_stop_the_run_before_it_trains(
 ):
     shortest = min(len(conversation_ids(tiny_tokenizer, turns)[0]) for turns in CONVERSATIONS)
     monkeypatch.setenv("DPA_MAX_DROPPED_FRACTION", "0.2")
-    monkeypatch.setattr("dpa.methods.sft.load_policy", lambda *_: pytest.fail("loads the model"))
+    monkeypatch.setattr(
+        "dpa.methods.sft.load_policy", lambda *_, **__: pytest.fail("loads the model")
+    )
     with pytest.raises(InputError, match=r"limits\.max_dropped_fraction"):
         run_finetune(tiny_policy, tmp_path / "policy", max_length=shortest)
     assert not list(tmp_path.iterdir())

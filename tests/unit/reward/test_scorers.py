@@ -9,11 +9,12 @@ import torch
 from transformers import AutoConfig
 
 from dpa.errors import InputError
+from dpa.models import ModelRef
 from dpa.records import Turn
 from dpa.reward.load import load_scorer
 from dpa.reward.packed import Family, passes
 from dpa.reward.scorer import output_names
-from dpa.reward.transformers_scorer import common_prefix
+from dpa.reward.transformers_scorer import common_prefix, load_classifier
 from dpa.text.prompts import reward_input
 from tests.support.tiny_models import ARCHITECTURES, WORDS, PlainModel, make_reward_model
 
@@ -180,13 +181,19 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(checkpoint):
     assert model.most_tokens == 800
 
 
-def test_a_model_without_attention_interface_is_scored_row_by_row(checkpoint, monkeypatch):
+def test_an_unknown_architecture_is_scored_row_by_row(checkpoint, monkeypatch):
     groups = some_groups(2)
     expected = load_scorer(checkpoint("llama"), tokens_per_batch=800).score_chunk(groups)
-    monkeypatch.setattr("dpa.reward.transformers_scorer.use_packed_attention", lambda model: False)
+    monkeypatch.setattr("dpa.reward.transformers_scorer.needs_no_mask", lambda config: False)
     model = load_scorer(checkpoint("llama"), tokens_per_batch=800)
     for mine, theirs in zip(model.score_chunk(groups), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+def test_weights_are_loaded_onto_the_device(checkpoint):
+    path = checkpoint("mistral")
+    meta = load_classifier(ModelRef(path), "meta", torch.bfloat16)  # a device that holds nothing
+    assert {weight.device.type for weight in meta.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("most_tokens", [1, 30, 10**6])
