@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+)
 
 from dpa.attention import choose_attention, fits_kernel, needs_no_mask
 from dpa.models import ModelRef, load_checkpoint_config, load_model
@@ -117,10 +120,15 @@ def load_transformers_scorer(
 
 
 def load_classifier(model: ModelRef, device: str, dtype: torch.dtype) -> Any:
-    """A reward model, straight onto a device."""
+    """A reward model, straight onto a device; its head stays as precise as it was saved."""
     config = load_checkpoint_config(model)
+    kind: Any = AutoModelForSequenceClassification
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:  # not of code of its own
+        known: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        precise = {*(known._keep_in_fp32_modules_strict or ()), "score"}
+        kind = type(known.__name__, (known,), {"_keep_in_fp32_modules_strict": precise})
     return load_model(
-        AutoModelForSequenceClassification,
+        kind,
         model,
         dtype=dtype,
         attn_implementation=choose_attention(config),

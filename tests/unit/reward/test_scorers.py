@@ -190,8 +190,13 @@ def test_an_unknown_architecture_is_scored_row_by_row(checkpoint, monkeypatch):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
 
-def test_weights_are_loaded_onto_the_device(checkpoint):
+def test_the_head_is_as_precise_as_it_was_saved_and_loaded_onto_the_device(checkpoint):
     path = checkpoint("mistral")
+    plain = PlainModel(path).model
+    model = load_classifier(ModelRef(path), "cpu", torch.bfloat16)
+    assert model.base_model.dtype == torch.bfloat16
+    assert not torch.equal(plain.score.weight, plain.score.weight.bfloat16().float())
+    torch.testing.assert_close(model.score.weight, plain.score.weight, rtol=0, atol=0)
     meta = load_classifier(ModelRef(path), "meta", torch.bfloat16)  # a device that holds nothing
     assert {weight.device.type for weight in meta.parameters()} == {"meta"}
 
