@@ -13,6 +13,7 @@ from dpa.generation.load import load_engine
 from dpa.objectives import objective_rewards
 from dpa.reward.load import load_scorer
 from dpa.reward.scorer import Scorer
+from dpa.runtime.gpus import claim_gpus
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import prompt_ids
 
@@ -48,6 +49,7 @@ class Chat:
         seed: int,
     ):
         self.objectives = policy_objectives(policy)
+        claim_gpus()
         self.engine: Engine = load_engine(
             "transformers",
             policy,

@@ -38,6 +38,7 @@ RunEnvironment(
     **cfg.limits.model_dump(),
     trust_remote_code=tuple(cfg.trust_remote_code),
     hang_minutes=cfg.compute.hang_minutes,
+    gpu=cfg.compute.gpu,
 ).announce()
 
 RUNS, RESULTS = layout.runs, layout.results

@@ -5,7 +5,7 @@ nothing is padded. Published judges differ in their padding token, and where it 
 token, padding would move the position at which the score is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -34,6 +34,8 @@ class PreferenceJudge:
         positions = getattr(model.config, "max_position_embeddings", None)
         self.max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
         self.truncated = 0
+        #: Called after each forward pass.
+        self.on_batch: Callable[[], None] = lambda: None
 
     @classmethod
     def load(cls, model: AnyModel) -> "PreferenceJudge":
@@ -95,4 +97,5 @@ class PreferenceJudge:
                 logits = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
                 for i, score in zip(batch, logits.tolist(), strict=True):
                     found[i] = round(score, JUDGE_DECIMALS)
+                self.on_batch()
         return found

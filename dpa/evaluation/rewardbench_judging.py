@@ -1,6 +1,7 @@
 """A policy's responses to RewardBench's prompts, judged. The gold scorer needs no torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,9 @@ from dpa.artefacts.sidecars import Fingerprint, fingerprint, write_sidecar
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef
 from dpa.records import JudgedSample, Prompt, Sample
+from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
+from dpa.runtime.watchdog import Watchdog
 from dpa.text.prompts import Conversation
 
 #: Responses that are judged together, and that a killed job judges again.
@@ -77,20 +80,33 @@ def judge_file(
     samples: Path, prompts: Path, output: Path, *, gold: str | None, model: AnyModel | None
 ) -> None:
     """`judge_samples` by the gold scorer or by a model, with the sidecar."""
-    judge: ResponseJudge
     inputs: list[Path | str] = [samples, prompts]
-    if model is None:
-        judge, name = GoldJudge(), str(gold)
-    else:
-        from dpa.evaluation.preference_judge import PreferenceJudge
-
+    name = str(gold)
+    if model is not None:
         ref = ModelRef.of(model)
-        judge, name = PreferenceJudge.load(ref), str(ref)
+        name = str(ref)
         inputs.insert(0, ref.path)
 
     def sidecar(rows: int) -> None:
         write_sidecar(output, inputs, RowCounts.all_kept(rows), judge=name)
 
-    known = fingerprint(inputs, judge=name)
-    rows = judge_samples(judge, samples, prompts, output, known, sidecar)
+    with open_judge(model, output) as judge:
+        known = fingerprint(inputs, judge=name)
+        rows = judge_samples(judge, samples, prompts, output, known, sidecar)
     log.info("judged %d responses", rows)
+
+
+@contextmanager
+def open_judge(model: AnyModel | None, output: Path) -> Iterator[ResponseJudge]:
+    """The judge of a job that writes `output`: the gold scorer, or a model on a GPU of its own and
+    under a watchdog."""
+    if model is None:
+        yield GoldJudge()
+        return
+    take_gpu()
+    from dpa.evaluation.preference_judge import PreferenceJudge
+
+    with Watchdog(f"judging {output}") as watchdog:
+        judge = PreferenceJudge.load(model)
+        judge.on_batch = watchdog.beat
+        yield judge

@@ -26,7 +26,7 @@ from dpa.generation.engine import Completion, Engine, Request
 from dpa.generation.load import load_chat_tokenizer, load_engine
 from dpa.models import AnyModel, ModelRef, check_system_prompt
 from dpa.records import Prompt, Sample
-from dpa.runtime.gpus import claim_gpu
+from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
 from dpa.runtime.watchdog import Watchdog
 from dpa.seeds import sample_seed
@@ -295,7 +295,7 @@ def sample_file(
     writer = ChunkedWriter(output, Sample, sizes, known)
     tally = _Tally(sum(sizes), sampling.max_truncated_fraction, writer.partial)
     if writer.done < len(plan):
-        claim_gpu()
+        take_gpu()
         with Watchdog(f"sampling {output}") as watchdog:
             speed = _Speed(watchdog)
             engine = load_engine(

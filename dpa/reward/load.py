@@ -9,7 +9,7 @@ from dpa.config.steering import ObjectiveConfig
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_tokenizer
 from dpa.objectives import check_outputs
 from dpa.reward.scorer import Scorer, output_names
-from dpa.runtime.gpus import claim_gpu
+from dpa.runtime.gpus import take_gpu
 from dpa.runtime.watchdog import Watchdog
 
 
@@ -47,7 +47,7 @@ def open_scorer(
 ) -> Iterator[Scorer]:
     """`load_scorer` for a job that writes `output`: on a GPU of its own, under a watchdog, and
     closed in the end."""
-    claim_gpu()
+    take_gpu()
     with Watchdog(f"scoring {output}") as watchdog:
         model = load_scorer(reward_model, engine, **options)
         model.on_batch = watchdog.beat

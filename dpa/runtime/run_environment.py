@@ -31,6 +31,8 @@ class RunEnvironment:
     """Models (organisation/name@commit) whose own code may run."""
     hang_minutes: float = 0.0
     """Minutes without progress after which a job ends itself; 0: never."""
+    gpu: bool = False
+    """Whether jobs with a model must have a GPU (compute.gpu)."""
 
     def announce(self) -> None:
         """Hand it to all jobs that are started from here, which find the clone's code, too.
@@ -56,6 +58,8 @@ class RunEnvironment:
                 found[item.name] = json.loads(text)
             elif isinstance(item.default, tuple):
                 found[item.name] = tuple(text.split())
+            elif isinstance(item.default, bool):
+                found[item.name] = text == str(True)
             elif isinstance(item.default, float):
                 found[item.name] = float(text or item.default)
             else:

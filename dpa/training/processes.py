@@ -4,25 +4,40 @@ accelerate's launcher starts them (see docs/training.md); a script started with 
 process. Every process trains; the main one alone writes files and logs.
 """
 
+import os
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
 
+from dpa.runtime.gpus import claim_gpus
+
 #: How long processes wait for each other: while the main one hashes, packs or saves tens of
 #: gigabytes the others are in a collective operation, which NCCL ends after ten minutes.
-TIMEOUT = timedelta(hours=4)
+LONGEST_WAIT = timedelta(hours=4)
 
 
 def process_state() -> Any:
-    """accelerate's PartialState: joins the other processes on the first call.
+    """accelerate's PartialState: joins the other processes on the first call, which takes a GPU.
 
     The first call makes the process group, whatever a Trainer's arguments say later (ddp_timeout).
     """
     from accelerate import PartialState
 
+    _take_own_gpu()
     # Without `cpu`, processes on a machine without a GPU would not join.
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+
+
+@cache
+def _take_own_gpu() -> None:
+    """One of several GPUs that are visible, or the Trainer would use them all, in its own ways.
+
+    Several processes have had theirs claimed by what launched them (scripts/hold_gpus.py).
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        claim_gpus()
 
 
 def is_main_process() -> bool:

@@ -21,6 +21,7 @@ from dpa.attention import choose_attention
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError, writing
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
+from dpa.runtime.gpus import require_gpu
 from dpa.runtime.log import Progress, log
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
@@ -98,6 +99,9 @@ def run_training(training: Training) -> None:
     the callback adds. Exits with status 143 when a SIGTERM ended the training.
     """
     output = training.job.output
+    is_main_process()  # takes the GPU
+    if isinstance(training.job.start, ModelRef):  # a base model from scratch asks for none
+        require_gpu()
     with writing(output):
         checkpoints = Checkpoints(output, training.fingerprint)
         trained = checkpoints.trained()

@@ -81,7 +81,8 @@ class Jobs:
             " --mixed_precision no --dynamo_backend no"
         )
         if nodes == 1:
-            return f"{command} --main_process_port 0"
+            held = f"python -m scripts.hold_gpus --count {processes} " if self.compute.gpu else ""
+            return f"{held}{command} --main_process_port 0"
         gpus = f" --gpus-per-node={processes}" if self.compute.gpu else ""
         # Ranks come from the rendezvous. --machine_rank has no say in it, but at 0 accelerate would
         # check on every node that nothing listens at the port, the rendezvous included.

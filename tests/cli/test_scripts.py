@@ -62,7 +62,8 @@ def test_every_benchmark_rule_has_its_module():
 def test_every_rule_has_its_script():
     rules = rules_of(set((CLONE / "rules").glob("*.smk")) - {CLONE / "rules/benchmarks.smk"})
     assert {SHARED.get(rule, rule) for rule in rules} <= set(SCRIPTS)
-    people = {"chat", "download", "compare_runs", "plan_run", "write_config_schema"}
+    # And what starts the launcher of trainings on several GPUs.
+    people = {"hold_gpus", "chat", "download", "compare_runs", "plan_run", "write_config_schema"}
     assert set(SCRIPTS) - {SHARED.get(rule, rule) for rule in rules} == people
 
 

@@ -83,21 +83,11 @@ def slurm() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory) -> Iterator[None]:
-    """An nvidia-smi that sees the cluster's pretended GPUs, for preflight."""
-    programs = tmp_path_factory.mktemp("bin")
-    (programs / "nvidia-smi").write_text(f"#!/bin/sh\nyes 81559 | head -n {cluster.GPUS}\n")
-    (programs / "nvidia-smi").chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(programs), prepend=os.pathsep)
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(slurm, driver, tmp_path_factory) -> Path:
+def folder(slurm, tmp_path_factory) -> Path:
     """A clone in which what the iteration starts from is there already."""
     folder = copy_repository(tmp_path_factory.mktemp("slurm"))
     (folder / "experiments/mini.yaml").write_text(OVERLAY)
+    pretend_gpus(folder)
     attributes = yaml.safe_load((CLONE / "config.yaml").read_text())["reward_model"]["attributes"]
     make_reward_model(folder / "models/reward_model", names=attributes, max_position_embeddings=512)
     policy = make_policy(folder / "models/policy", make_chat_tokenizer(), end_bias=0.5)
@@ -130,6 +120,17 @@ def folder(slurm, driver, tmp_path_factory) -> Path:
     shutil.copytree(policy, initial)
     os.utime(initial)  # newer than what Snakemake takes it to be made from
     return folder
+
+
+def pretend_gpus(folder: Path) -> None:
+    """Have a clone's jobs compute on the CPU with the GPUs that SLURM pretends to give them.
+
+    Both preflight and every job would find that torch sees none.
+    """
+    module = folder / "dpa/runtime/gpus.py"
+    module.write_text(f"{module.read_text()}\n\ndef require_gpu() -> None:\n    pass\n")
+    (folder / RESULTS).mkdir(parents=True)
+    (folder / RESULTS / "preflight.json").write_text("{}")
 
 
 def edit_profile(folder: Path, **changes) -> None:

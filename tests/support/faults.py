@@ -114,6 +114,18 @@ def engine_hangs() -> None:
     TransformersEngine._step = stuck  # type: ignore[method-assign]
 
 
+def judge_hangs() -> None:
+    """RewardBench's judge blocks in native code, for ten minutes."""
+    import ctypes
+
+    from dpa.evaluation.preference_judge import PreferenceJudge
+
+    def stuck(self: Any, *arguments: Any) -> Any:
+        ctypes.CDLL(None).sleep(600)
+
+    PreferenceJudge.token_ids = stuck  # type: ignore[method-assign]
+
+
 #: Where `keep_gradients` writes the gradients of the first optimiser step.
 GRADIENTS = "DPA_TEST_GRADIENTS"
 

@@ -27,6 +27,7 @@ def test_jobs_read_what_was_announced():
         max_truncated_fraction=0.0,
         trust_remote_code=("org/name@" + "a" * 40, "org/other@" + "b" * 40),
         hang_minutes=30.0,
+        gpu=True,
     )
     announced.announce()
     assert RunEnvironment.read() == announced

@@ -153,7 +153,10 @@ def test_what_starts_a_training():
     assert alone.launcher(2) == "env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 python"
     assert jobs(gpu=True, training_processes=1, training_nodes=1).launcher() == "python"
     several = jobs(gpu=True, training_processes=8, training_nodes=1)
-    assert several.launcher().startswith("accelerate launch --multi_gpu --num_machines 1 ")
+    assert several.launcher().startswith(
+        "python -m scripts.hold_gpus --count 8 accelerate launch --multi_gpu --num_machines 1 "
+    )
+    assert "hold_gpus" not in jobs(gpu=False, training_processes=8, training_nodes=1).launcher()
     assert several.training(1000)["gpu"] == 8
     assert "nodes" not in several.training(1000)
     nodes = jobs(gpu=True, training_processes=8, training_nodes=2).training(1000)
