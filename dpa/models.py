@@ -86,6 +86,37 @@ def load_model(kind: Any, model: AnyModel, **options: Any) -> Any:
     return loaded
 
 
+#: What is loaded of a hub repository: never pickles.
+LOADED_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+#: The same weights once more, in other formats.
+OTHER_FORMATS = ("consolidated*", "original/*")
+
+
+def download(model: AnyModel) -> None:
+    """Bring a model of the hub into its cache; a file that another process fetches is waited for.
+
+    Nothing happens for a folder. Raises InputError when it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
+
+    ref = ModelRef.of(model)
+    if Path(ref.path).exists():
+        return
+    try:
+        snapshot_download(
+            ref.path,
+            revision=ref.revision,
+            allow_patterns=list(LOADED_FILES),
+            ignore_patterns=list(OTHER_FORMATS),
+        )
+    except (ConnectionFailed, OSError, ValueError) as error:
+        raise InputError(
+            f"{ref.path}: cannot be fetched ({' '.join(str(error).split()):.200}); check the name, "
+            "and `hf auth login` for a gated repository"
+        ) from None
+
+
 def is_trusted(model: AnyModel) -> bool:
     """Whether a model's own code may run: only at a commit that the configuration lists."""
     return str(ModelRef.of(model)) in RunEnvironment.read().trust_remote_code

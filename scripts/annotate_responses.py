@@ -54,7 +54,7 @@ def main(
     from dpa.errors import InputError
     from dpa.models import ModelRef
     from dpa.reward.annotate import annotate, groups_of_originals, original_responses
-    from dpa.reward.load import open_scorer
+    from dpa.reward.load import open_scorer, read_reward_model
 
     if shard >= shards:
         raise InputError(f"--shard {shard}: must be below --shards {shards}")
@@ -62,37 +62,32 @@ def main(
     originals = original_responses(ratings, prompts, dataset, shard, shards)
     inputs: list[Path | str] = [ModelRef.of(reward_model).path, ratings, *prompts]
     row_counts = RowCounts()
-    with open_scorer(
-        reward_model,
-        engine,
-        output,
-        attributes=names_of(attributes),
-        objectives=steered,
+    read = read_reward_model(reward_model, attributes=names_of(attributes), objectives=steered)
+    responses = sum(len(group) for chunk in originals for group in chunk)
+    survey = read.inputs.survey(groups_of_originals(originals), responses)
+    survey.check(output)
+    known = fingerprint(
+        inputs,
+        reward_model=reward_model,
+        names=read.names,
+        dataset=dataset,
+        objectives=[objective.model_dump() for objective in steered],
+        shard=[shard, shards],
         tokens_per_batch=tokens_per_batch,
-    ) as model:
-        known = fingerprint(
+        engine=engine,
+    )
+
+    def sidecar() -> None:
+        write_sidecar(
+            output,
             inputs,
-            reward_model=reward_model,
-            names=model.names,
-            dataset=dataset,
-            objectives=[objective.model_dump() for objective in steered],
-            shard=[shard, shards],
-            tokens_per_batch=tokens_per_batch,
-            engine=engine,
+            row_counts,
+            scored=survey.inputs,
+            cut=survey.truncated,
+            neutralised=read.inputs.controls.log_escaped(),
         )
-        survey = model.survey(groups_of_originals(originals))
-        survey.check(output)
 
-        def sidecar() -> None:
-            write_sidecar(
-                output,
-                inputs,
-                row_counts,
-                scored=survey.inputs,
-                cut=survey.truncated,
-                neutralised=model.controls.log_escaped(),
-            )
-
+    with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
         rows = annotate(model, ratings, originals, steered, row_counts, output, known, sidecar)
     log.info("scored %d responses to %d of %d prompts", rows, row_counts.kept, row_counts.read)
 

@@ -51,6 +51,7 @@ def main(
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.evaluation.rating_agreement import (
+        groups_of_ratings,
         held_out_groups,
         labelled_pairs,
         metrics_table,
@@ -59,25 +60,20 @@ def main(
         score_held_out,
     )
     from dpa.models import ModelRef
-    from dpa.reward.load import open_scorer
+    from dpa.reward.load import open_scorer, read_reward_model
 
     inputs: list[Path | str] = [ModelRef.of(reward_model).path, ratings]
     row_counts = RowCounts()
     groups = held_out_groups(ratings, row_counts)
-    with open_scorer(
-        reward_model,
-        engine,
-        output_metrics,
-        attributes=names_of(attributes),
-        tokens_per_batch=tokens_per_batch,
-    ) as model:
-        survey = model.survey((g[0].prompt, [r.response for r in g]) for g in groups)
-        survey.check(output_metrics)
+    read = read_reward_model(reward_model, attributes=names_of(attributes))
+    survey = read.inputs.survey(groups_of_ratings(groups), sum(map(len, groups)))
+    survey.check(output_metrics)
+    with open_scorer(read, engine, output_metrics, tokens_per_batch=tokens_per_batch) as model:
         pairs = labelled_pairs(score_held_out(model, ratings, groups), model.names)
     details: dict[str, Any] = {
         "scored": survey.inputs,
         "cut": survey.truncated,
-        "neutralised": model.controls.log_escaped(),
+        "neutralised": read.inputs.controls.log_escaped(),
     }
     with atomic(output_predictions) as partial:
         pd.DataFrame(prediction_rows(pairs)).to_parquet(partial, index=False)

@@ -15,7 +15,7 @@ the same order with one column more per output of the model, on 0-100.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,21 +61,28 @@ def main(
     from dpa.config.steering import ObjectivesConfig
     from dpa.errors import InputError
     from dpa.models import ModelRef
-    from dpa.reward.load import open_scorer
+    from dpa.reward.load import open_scorer, read_reward_model
     from dpa.reward.score_samples import score_sample_file
     from dpa.reward.score_table import score_table
 
     if (samples is None) == (table is None) or (samples is None) != (prompts is None):
         raise InputError("give either --samples with their --prompts, or --table")
-    options: dict[str, Any] = {
-        "attributes": names_of(attributes), "tokens_per_batch": tokens_per_batch
-    }  # fmt: skip
     if samples is not None and prompts is not None:
         steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
-        score_sample_file(reward_model, samples, prompts, steered, output, engine=engine, **options)
+        score_sample_file(
+            reward_model,
+            samples,
+            prompts,
+            steered,
+            output,
+            tokens_per_batch=tokens_per_batch,
+            attributes=names_of(attributes),
+            engine=engine,
+        )
         return
     assert table is not None
-    with open_scorer(reward_model, engine, output, **options) as model:
+    read = read_reward_model(reward_model, attributes=names_of(attributes))
+    with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
         rows = score_table(model, table, output, prompt_column, response_column)
     write_sidecar(
         output,

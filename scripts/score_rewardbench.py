@@ -44,21 +44,15 @@ def main(
     from dpa.config.steering import ObjectivesConfig
     from dpa.models import ModelRef
     from dpa.records import Choice
-    from dpa.reward.load import open_scorer
-    from dpa.reward.score_samples import score_choices
+    from dpa.reward.load import open_scorer, read_reward_model
+    from dpa.reward.score_samples import groups_of_choices, score_choices
 
     steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
     choices = read_jsonl(items, Choice)
-    with open_scorer(
-        reward_model,
-        engine,
-        output,
-        attributes=names_of(attributes),
-        objectives=steered,
-        tokens_per_batch=tokens_per_batch,
-    ) as model:
-        survey = model.survey((c.prompt, [c.chosen, c.rejected]) for c in choices)
-        survey.check(output)
+    read = read_reward_model(reward_model, attributes=names_of(attributes), objectives=steered)
+    survey = read.inputs.survey(groups_of_choices(choices), 2 * len(choices))
+    survey.check(output)
+    with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
         rows = write_jsonl(output, score_choices(model, items, choices, steered))
     write_sidecar(
         output,
@@ -66,7 +60,7 @@ def main(
         RowCounts.all_kept(rows),
         scored=survey.inputs,
         cut=survey.truncated,
-        neutralised=model.controls.log_escaped(),
+        neutralised=read.inputs.controls.log_escaped(),
     )
 
 

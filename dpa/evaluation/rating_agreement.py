@@ -1,7 +1,6 @@
 """How well a reward model's outputs agree with held-out labels. No torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from dpa.artefacts.row_counts import RowCounts
 from dpa.errors import InputError
 from dpa.evaluation.metrics import spearman
 from dpa.records import Rating
+from dpa.reward.inputs import Group
 from dpa.reward.score_samples import PROMPTS_PER_CHUNK
 from dpa.reward.scorer import Scorer, named_scores
 from dpa.runtime.log import Progress
@@ -121,14 +121,19 @@ def held_out_groups(ratings: Path, row_counts: RowCounts) -> list[list[Rating]]:
     return list(groups.values())
 
 
+def groups_of_ratings(groups: Iterable[list[Rating]]) -> list[Group]:
+    """Each prompt with the responses that were rated."""
+    return [(group[0].prompt, [rating.response for rating in group]) for group in groups]
+
+
 def score_held_out(
     model: Scorer, ratings: Path, groups: Sequence[list[Rating]]
 ) -> Iterator[tuple[list[Rating], np.ndarray]]:
     """Groups of ratings with their scores (responses, outputs), of which `ratings` is the file."""
     progress = Progress(len(groups), "prompts")
-    waiting = iter(groups)
-    while chunk := list(islice(waiting, PROMPTS_PER_CHUNK)):
-        scores = model.score_chunk([(g[0].prompt, [r.response for r in g]) for g in chunk])
+    starts = range(0, len(groups), PROMPTS_PER_CHUNK)
+    chunks = (groups[start : start + PROMPTS_PER_CHUNK] for start in starts)
+    for chunk, scores in model.score_stream(chunks, groups_of_ratings):
         for group, array in zip(chunk, scores, strict=True):
             for rating, row in zip(group, array, strict=True):
                 named_scores(model.names, row, f"{ratings}: prompt {rating.prompt_id}")

@@ -24,7 +24,7 @@ from dpa.directions import Direction, conditioned, evaluation_directions, sample
 from dpa.errors import InputError
 from dpa.generation.engine import Completion, Engine, Request
 from dpa.generation.load import load_chat_tokenizer, load_engine
-from dpa.models import AnyModel, ModelRef, check_system_prompt
+from dpa.models import AnyModel, ModelRef, check_system_prompt, download
 from dpa.records import Prompt, Sample
 from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
@@ -295,6 +295,7 @@ def sample_file(
     writer = ChunkedWriter(output, Sample, sizes, known)
     tally = _Tally(sum(sizes), sampling.max_truncated_fraction, writer.partial)
     if writer.done < len(plan):
+        download(ref)  # not under the watchdog: it may take an hour
         take_gpu()
         with Watchdog(f"sampling {output}") as watchdog:
             speed = _Speed(watchdog)

@@ -24,7 +24,7 @@ from dpa.config.load import hub_repositories
 from dpa.config.revisions import LOCKED
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
-from dpa.models import ModelRef
+from dpa.models import ModelRef, download
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.fit import needs
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
@@ -224,17 +224,16 @@ def data_set_files(source: SourceConfig) -> Iterator[str]:
 
 def fetch(item: ModelConfig | SourceConfig, reference: bool = False) -> None:
     """Bring a model or a data set of the hub into the cache; `reference` is AlpacaEval's file."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
 
     from dpa.data.sources import read_rows
 
+    if isinstance(item, ModelConfig):
+        download(ModelRef(str(item.path), item.revision))
+        return
     try:
-        if isinstance(item, ModelConfig):
-            if not Path(str(item.path)).exists():
-                weights = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-                snapshot_download(str(item.path), revision=item.revision, allow_patterns=weights)
-        elif reference:
+        if reference:
             file = f"{item.split}.json"
             hf_hub_download(item.path, file, repo_type="dataset", revision=item.revision)
         else:

@@ -10,8 +10,9 @@ from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards
 from dpa.records import Annotation, Prompt, Rating
+from dpa.reward.inputs import Group
 from dpa.reward.score_samples import PROMPTS_PER_CHUNK
-from dpa.reward.scorer import Group, Scorer, named_scores
+from dpa.reward.scorer import Scorer, named_scores
 from dpa.runtime.log import Progress
 
 #: A chunk: for each of its prompts the (line, rating) pairs of its original responses.
@@ -65,8 +66,11 @@ def annotate(
     sizes = [sum(map(len, groups)) for groups in plan]
     writer = ChunkedWriter(output, Annotation, sizes, known)
     progress = Progress(sum(sizes), "responses", sum(sizes[: writer.done]))
-    for groups in plan[writer.done :]:
-        scores = model.score_chunk([(g[0][1].prompt, [r.response for _, r in g]) for g in groups])
+
+    def groups_of_chunk(groups: OriginalsChunk) -> list[Group]:
+        return list(groups_of_originals([groups]))
+
+    for groups, scores in model.score_stream(plan[writer.done :], groups_of_chunk):
         writer.write(
             [
                 _annotation(rating, named_scores(model.names, row, f"{ratings}:{line}"), objectives)

@@ -1,6 +1,6 @@
 """From files of samples to scored samples, and of RewardBench's choices. No torch here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef
 from dpa.objectives import objective_rewards
 from dpa.records import Choice, Sample, ScoredChoice, ScoredSample
-from dpa.reward.load import open_scorer
-from dpa.reward.scorer import Group, Scorer, named_scores
+from dpa.reward.inputs import Group
+from dpa.reward.load import open_scorer, read_reward_model
+from dpa.reward.scorer import Scorer, named_scores
 from dpa.runtime.log import Progress, log
 from dpa.text.prompts import Conversation, read_prompts
 
@@ -78,19 +79,22 @@ def score_samples(
     done = sum(sizes[: writer.done])
     progress = Progress(sum(sizes), "responses", done)
     numbered = islice(enumerate(decode_lines(samples, Sample), 1), done, None)
-    for size in sizes[writer.done :]:
-        chunk = [list(group) for _, group in groupby(islice(numbered, size), _prompt_of)]
-        groups = [
-            (_text(texts, group[0], samples), [s.response for _, s in group]) for group in chunk
+    chunks = (
+        [list(group) for _, group in groupby(islice(numbered, size), _prompt_of)]
+        for size in sizes[writer.done :]
+    )
+
+    def groups_of_chunk(chunk: list[list[tuple[int, Sample]]]) -> list[Group]:
+        return [(_text(texts, g[0], samples), [s.response for _, s in g]) for g in chunk]
+
+    for chunk, scores in model.score_stream(chunks, groups_of_chunk, apart=True):
+        records = [
+            _scored(sample, named_scores(model.names, row, f"{samples}:{line}"), objectives)
+            for group, array in zip(chunk, scores, strict=True)
+            for (line, sample), row in zip(group, array, strict=True)
         ]
-        writer.write(
-            [
-                _scored(sample, named_scores(model.names, row, f"{samples}:{line}"), objectives)
-                for group, scores in zip(chunk, model.score_groups(groups), strict=True)
-                for (line, sample), row in zip(group, scores, strict=True)
-            ]
-        )
-        progress.advance(size)
+        writer.write(records)
+        progress.advance(len(records))
     writer.finish(sidecar)
     return sum(sizes)
 
@@ -110,37 +114,35 @@ def score_sample_file(
     ref = ModelRef.of(reward_model)
     checked = check_samples(samples, prompts)
     inputs: list[Path | str] = [ref.path, samples, prompts]
-    options = {
-        "attributes": attributes, "objectives": objectives, "tokens_per_batch": tokens_per_batch
-    }  # fmt: skip
-    with open_scorer(ref, engine, output, **options) as model:
-        known = fingerprint(
+    read = read_reward_model(ref, attributes=attributes, objectives=objectives)
+    survey = read.inputs.survey(groups_of(checked), sum(checked.per_prompt))
+    survey.check(output)
+    known = fingerprint(
+        inputs,
+        reward_model=str(ref),
+        names=read.names,
+        objectives=[objective.model_dump() for objective in objectives],
+        tokens_per_batch=tokens_per_batch,
+        engine=engine,
+    )
+
+    def sidecar() -> None:
+        row_counts = RowCounts.all_kept(sum(checked.per_prompt))
+        write_sidecar(
+            output,
             inputs,
-            reward_model=str(ref),
-            names=model.names,
-            objectives=[objective.model_dump() for objective in objectives],
-            tokens_per_batch=tokens_per_batch,
-            engine=engine,
+            row_counts,
+            rows=row_counts.read,
+            scored=survey.inputs,
+            cut=survey.truncated,
+            neutralised=read.inputs.controls.log_escaped(),
         )
-        survey = model.survey(groups_of(checked))
-        survey.check(output)
 
-        def sidecar() -> None:
-            row_counts = RowCounts.all_kept(sum(checked.per_prompt))
-            write_sidecar(
-                output,
-                inputs,
-                row_counts,
-                rows=row_counts.read,
-                scored=survey.inputs,
-                cut=survey.truncated,
-                neutralised=model.controls.log_escaped(),
-            )
-
+    with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
         rows = score_samples(model, checked, objectives, output, known, sidecar)
     log.info(
         "scored %d responses (%d inputs truncated to %d tokens)",
-        rows, survey.truncated, model.max_length,
+        rows, survey.truncated, read.inputs.max_length,
     )  # fmt: skip
 
 
@@ -174,15 +176,22 @@ def _scored(
 CHOICES_PER_CHUNK = 16
 
 
+def groups_of_choices(choices: Iterable[Choice]) -> list[Group]:
+    """Each prompt with its two answers."""
+    return [(choice.prompt, [choice.chosen, choice.rejected]) for choice in choices]
+
+
 def score_choices(
     model: Scorer, items: Path, choices: Sequence[Choice], objectives: Sequence[ObjectiveConfig]
 ) -> Iterator[ScoredChoice]:
     """The reward model's scores of every choice, in order; `items` is where they are from."""
     progress = Progress(len(choices), "choices")
-    for start in range(0, len(choices), CHOICES_PER_CHUNK):
-        chunk = choices[start : start + CHOICES_PER_CHUNK]
-        arrays = model.score_chunk([(c.prompt, [c.chosen, c.rejected]) for c in chunk])
-        for number, (choice, array) in enumerate(zip(chunk, arrays, strict=True), start + 1):
+    starts = range(0, len(choices), CHOICES_PER_CHUNK)
+    chunks = (choices[start : start + CHOICES_PER_CHUNK] for start in starts)
+    number = 0
+    for chunk, arrays in model.score_stream(chunks, groups_of_choices):
+        for choice, array in zip(chunk, arrays, strict=True):
+            number += 1
             chosen, rejected = (
                 named_scores(model.names, row, f"{items}:{number}") for row in array
             )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from dpa.artefacts.files import atomic
 from dpa.artefacts.jsonl import encode
@@ -16,12 +15,16 @@ from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row
 from dpa.data.sources import as_prompt, cell, read_placed_rows
 from dpa.errors import InputError
+from dpa.reward.inputs import Group
 from dpa.reward.scorer import Scorer, named_scores
 from dpa.runtime.log import Progress
 from dpa.text.prompts import Conversation
 
 #: Rows of a table that are scored together.
 ROWS_PER_CHUNK = 512
+
+#: So many rows, and their groups with the rows' numbers.
+TableChunk = tuple[list[PlacedRow], list[tuple[Group, list[int]]]]
 
 
 def score_table(
@@ -37,32 +40,35 @@ def score_table(
     def pair(placed: PlacedRow) -> tuple[Conversation, str]:
         return _pair(placed, prompt_column, response_column, model.names)
 
-    def scored() -> Iterator[Row]:
+    def chunks() -> Iterator[TableChunk]:
         rows = read_placed_rows(table)
         while chunk := list(islice(rows, ROWS_PER_CHUNK)):
-            scores = score_pairs(model, [pair(placed) for placed in chunk])
-            for (place, row), outputs in zip(chunk, scores, strict=True):
-                yield row | named_scores(model.names, outputs, place)
-            progress.advance(len(chunk))
+            yield chunk, by_prompt([pair(placed) for placed in chunk])
+
+    def scored() -> Iterator[Row]:
+        stream = model.score_stream(chunks(), lambda chunk: [group for group, _ in chunk[1]])
+        for (rows, groups), arrays in stream:
+            scores = {
+                place: outputs
+                for (_, places), array in zip(groups, arrays, strict=True)
+                for place, outputs in zip(places, array, strict=True)
+            }
+            for number, (place, row) in enumerate(rows):
+                yield row | named_scores(model.names, scores[number], place)
+            progress.advance(len(rows))
 
     # All rows are looked at first: a bad one at the end should not cost the work before it.
     progress = Progress(sum(1 for _ in map(pair, read_placed_rows(table))), "rows")
     return write_rows(output, scored(), like=source, added=model.names)
 
 
-def score_pairs(model: Scorer, pairs: Sequence[tuple[Conversation, str]]) -> list[np.ndarray]:
-    """The outputs of each (prompt, response), in order; responses to equal prompts share work."""
-    groups: dict[bytes, list[int]] = {}
+def by_prompt(pairs: Sequence[tuple[Conversation, str]]) -> list[tuple[Group, list[int]]]:
+    """Groups of (prompt, response) pairs with the same prompt, which share work, and the places of
+    their pairs."""
+    places: dict[bytes, list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
-        groups.setdefault(msgspec.json.encode(prompt), []).append(i)
-    members = list(groups.values())
-    arrays = model.score_chunk([(pairs[g[0]][0], [pairs[i][1] for i in g]) for g in members])
-    scores = {
-        i: row
-        for group, array in zip(members, arrays, strict=True)
-        for i, row in zip(group, array, strict=True)
-    }
-    return [scores[i] for i in range(len(pairs))]
+        places.setdefault(msgspec.json.encode(prompt), []).append(i)
+    return [((pairs[g[0]][0], [pairs[i][1] for i in g]), g) for g in places.values()]
 
 
 def _pair(

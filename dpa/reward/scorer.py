@@ -2,30 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from dpa.artefacts.jsonl import check_finite
-from dpa.artefacts.row_counts import check_truncated
 from dpa.errors import InputError
-from dpa.text.control_tokens import reward_controls
-from dpa.text.prompts import Conversation, reward_input
-from dpa.text.tokenization import truncate_ids
-
-
-class Survey(NamedTuple):
-    """Different inputs that are to be scored, and how many of them are longer than the model holds.
-
-    Known before anything is scored, and the same whatever a killed job had done already.
-    """
-
-    inputs: int
-    truncated: int
-
-    def check(self, what: object) -> None:
-        """Raise InputError when more than the run's limit would be truncated."""
-        check_truncated(self.truncated, self.inputs, str(what))
+from dpa.reward.inputs import Group, RewardInputs
+from dpa.runtime.ahead import ahead
+from dpa.text.prompts import Conversation
 
 
 def named_scores(names: Sequence[str], scores: np.ndarray, place: str) -> dict[str, float]:
@@ -41,24 +26,32 @@ def named_scores(names: Sequence[str], scores: np.ndarray, place: str) -> dict[s
     return attributes
 
 
-Group = tuple[Conversation, Sequence[str]]
-
-
 #: Stored scores have this many decimals.
 SCORE_DECIMALS = 4
+
+
+#: An input's token ids, and whether their beginning was truncated.
+Row = tuple[list[int], bool]
+
+#: Whatever groups are made of.
+Chunk = TypeVar("Chunk")
+
+
+class Tokenised(NamedTuple):
+    """Groups, their different inputs, and where the one of (group, response) is among these."""
+
+    groups: Sequence[Group]
+    rows: list[Row]
+    places: dict[tuple[int, str], int]
 
 
 class Scorer(ABC):
     """A multi-objective reward model, ready to score, whatever runs it."""
 
-    def __init__(self, tokenizer: Any, config: Any, names: list[str]) -> None:
-        self.tokenizer = tokenizer
-        self.controls = reward_controls(tokenizer)
+    def __init__(self, inputs: RewardInputs, names: list[str]) -> None:
+        self.inputs, self.controls = inputs, inputs.controls
         self.names = names
-        self.max_length: int = min(
-            tokenizer.model_max_length,
-            getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
-        )
+        self.max_length = inputs.max_length
         #: Inputs scored so far, and how many of them lost their beginning to `max_length`.
         self.scored = self.truncated = 0
         #: Called whenever there was progress.
@@ -67,65 +60,65 @@ class Scorer(ABC):
     def close(self) -> None:  # noqa: B027 (only some engines hold more than memory)
         """Free the model."""
 
+    def score_stream(
+        self,
+        chunks: Iterable[Chunk],
+        groups_of: Callable[[Chunk], Sequence[Group]],
+        *,
+        apart: bool = False,
+    ) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
+        """Each chunk with what score_chunk gives for its groups.
+
+        What comes next is read and tokenised in a thread meanwhile. With `apart` the scores of a
+        group depend on nothing but the group.
+        """
+
+        def tokenised() -> Iterator[tuple[Chunk, list[Tokenised]]]:
+            for chunk in chunks:
+                groups = groups_of(chunk)
+                parts = [[group] for group in groups] if apart else [groups]
+                yield chunk, [self._tokenise(part) for part in parts]
+
+        for chunk, parts in ahead(tokenised()):
+            yield chunk, [scores for part in parts for scores in self._score_chunk(part)]
+
     def score_groups(self, groups: Iterable[Group]) -> Iterator[np.ndarray]:
         """For each (prompt, responses) an array (responses, outputs) on 0-100, float64.
 
         The scores of a group depend on nothing but the group.
         """
-        for group in groups:
-            yield self.score_chunk([group])[0]
+        for _, [scores] in self.score_stream(groups, lambda group: [group]):
+            yield scores
 
     def score_chunk(self, groups: Sequence[Group]) -> list[np.ndarray]:
         """As score_groups, with batches that mix prompts: faster for few responses per prompt.
 
         In the last decimals, scores depend on the whole chunk: chunks must not depend on sharding.
         """
-        inputs: list[tuple[Conversation, str]] = []
+        return self._score_chunk(self._tokenise(groups))
+
+    def _tokenise(self, groups: Sequence[Group]) -> Tokenised:
+        pairs: list[tuple[Conversation, str]] = []
         places: dict[tuple[int, str], int] = {}
         for i, (prompt, responses) in enumerate(groups):
             for response in responses:
-                if places.setdefault((i, response), len(inputs)) == len(inputs):
-                    inputs.append((prompt, response))
-        scores = self._score(inputs, places).round(SCORE_DECIMALS)
+                if places.setdefault((i, response), len(pairs)) == len(pairs):
+                    pairs.append((prompt, response))
+        return Tokenised(groups, self.inputs.tokenise(pairs), places)
+
+    def _score_chunk(self, chunk: Tokenised) -> list[np.ndarray]:
+        groups, rows, places = chunk
+        scores = self._score(rows, places).round(SCORE_DECIMALS)
+        self.scored += len(rows)
+        self.truncated += sum(truncated for _, truncated in rows)
         return [
             scores[[places[i, response] for response in responses]]
             for i, (_, responses) in enumerate(groups)
         ]
 
-    def survey(self, groups: Iterable[Group]) -> Survey:
-        """The tokens that will be scored: nothing is computed."""
-        inputs = truncated = 0
-        for prompt, responses in groups:
-            rows = self._rows([(prompt, response) for response in dict.fromkeys(responses)])
-            inputs += len(rows)
-            truncated += sum(was_truncated for _, was_truncated in rows)
-        return Survey(inputs, truncated)
-
     @abstractmethod
-    def _score(
-        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
-    ) -> np.ndarray:
-        """(inputs, outputs) scores; `places` maps (group, response) to the row of its input."""
-
-    def _tokens(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
-        """Each input's tokens, and whether their beginning was truncated; counted."""
-        rows = self._rows(inputs)
-        self.scored += len(rows)
-        self.truncated += sum(truncated for _, truncated in rows)
-        return rows
-
-    def _rows(self, inputs: list[tuple[Conversation, str]]) -> list[tuple[list[int], bool]]:
-        if not inputs:
-            return []
-        texts = [
-            reward_input(self.controls.escape_prompt(prompt), self.controls.escape(response))
-            for prompt, response in inputs
-        ]
-        rows = []
-        for full in self.tokenizer(texts, verbose=False)["input_ids"]:
-            ids = truncate_ids(full, self.max_length, self.tokenizer)
-            rows.append((ids, len(ids) < len(full)))
-        return rows
+    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
+        """(rows, outputs) scores; `places` maps (group, response) to its row."""
 
 
 def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:

@@ -19,10 +19,10 @@ from transformers import (
 
 from dpa.attention import choose_attention, fits_kernel, needs_no_mask
 from dpa.models import ModelRef, load_checkpoint_config, load_model
+from dpa.reward.inputs import RewardInputs
 from dpa.reward.packed import BLOCK_TOKENS, NAME, Family, last_hidden_states, passes
-from dpa.reward.scorer import Scorer
+from dpa.reward.scorer import Row, Scorer
 from dpa.runtime.log import log
-from dpa.text.prompts import Conversation
 
 
 class TransformersScorer(Scorer):
@@ -33,8 +33,10 @@ class TransformersScorer(Scorer):
     all the same, it is halved for the rest of the process: the last decimals may then differ.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, names: list[str], tokens_per_batch: int):
-        super().__init__(tokenizer, model.config, names)
+    def __init__(
+        self, model: Any, inputs: RewardInputs, names: list[str], tokens_per_batch: int
+    ) -> None:
+        super().__init__(inputs, names)
         self.model = model.eval()
         self.packed = needs_no_mask(model.config)
         if self.packed:
@@ -43,13 +45,11 @@ class TransformersScorer(Scorer):
         self.kernel = model.device.type == "cuda" and half and fits_kernel(model.config)
         self.most_tokens = min(tokens_per_batch, useful_tokens(model))
 
-    def _score(
-        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
-    ) -> np.ndarray:
-        families = list(self._families(inputs, places))
+    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
+        families = list(self._families(rows, places))
         while True:
             try:
-                return self._score_families(families, len(inputs))
+                return self._score_families(families, len(rows))
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or self.most_tokens < SMALLEST_BATCH:
                     raise
@@ -80,14 +80,11 @@ class TransformersScorer(Scorer):
                 self.on_batch()
         return scores
 
-    def _families(
-        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
-    ) -> Iterator[Family]:
+    def _families(self, tokens: list[Row], places: dict[tuple[int, str], int]) -> Iterator[Family]:
         """Inputs grouped by prompt with their common beginning.
 
         Inputs that were truncated, or share nothing, are families of their own.
         """
-        tokens = self._tokens(inputs)
         groups: dict[int, list[int]] = {}
         for (group, _), row in places.items():
             ids, truncated = tokens[row]
@@ -109,13 +106,13 @@ class TransformersScorer(Scorer):
 
 
 def load_transformers_scorer(
-    model: ModelRef, tokenizer: Any, names: list[str], tokens_per_batch: int
+    model: ModelRef, inputs: RewardInputs, names: list[str], tokens_per_batch: int
 ) -> TransformersScorer:
     """A checkpoint of AutoModelForSequenceClassification, in float32 on a CPU."""
     gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
     return TransformersScorer(
-        load_classifier(model, device, dtype), tokenizer, names, tokens_per_batch
+        load_classifier(model, device, dtype), inputs, names, tokens_per_batch
     )
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from dpa.errors import InputError
 from dpa.generation.vllm_engine import MAX_SEQUENCES, ON_CPU, close_vllm, import_vllm
 from dpa.models import ModelRef, is_trusted, refuse_pickles
-from dpa.reward.scorer import Scorer
-from dpa.text.prompts import Conversation
+from dpa.reward.inputs import RewardInputs
+from dpa.reward.scorer import Row, Scorer
 
 
 class VllmScorer(Scorer):
@@ -22,12 +22,11 @@ class VllmScorer(Scorer):
     def __init__(
         self,
         model: ModelRef,
-        config: Any,
-        tokenizer: Any,
+        inputs: RewardInputs,
         names: list[str],
         tokens_per_batch: int,
     ) -> None:
-        super().__init__(tokenizer, config, names)
+        super().__init__(inputs, names)
         LLM, on_cpu = import_vllm("reward_model.engine")
         from vllm.config import PoolerConfig
 
@@ -54,8 +53,12 @@ class VllmScorer(Scorer):
         except ValueError as error:
             raise InputError(f"{model.path}: vLLM refuses it: {error}") from None
 
+    def score_stream(self, chunks: Any, groups_of: Any, *, apart: bool = False) -> Any:
+        """As the other engine's, but groups are never apart: vLLM makes its own batches."""
+        return super().score_stream(chunks, groups_of)
+
     def score_groups(self, groups: Any) -> Any:
-        """As the other engine's, but all groups at once: vLLM makes its own batches."""
+        """As the other engine's, but all groups at once."""
         return iter(self.score_chunk(list(groups)))
 
     def close(self) -> None:
@@ -63,13 +66,11 @@ class VllmScorer(Scorer):
         close_vllm(self.llm)
         del self.llm
 
-    def _score(
-        self, inputs: list[tuple[Conversation, str]], places: dict[tuple[int, str], int]
-    ) -> np.ndarray:
+    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
         from vllm import TokensPrompt
 
-        prompts = [TokensPrompt(prompt_token_ids=ids) for ids, _ in self._tokens(inputs)]
-        scores = np.empty((len(inputs), len(self.names)))
+        prompts = [TokensPrompt(prompt_token_ids=ids) for ids, _ in rows]
+        scores = np.empty((len(rows), len(self.names)))
         if prompts:
             outputs = self.llm.classify(prompts, use_tqdm=False)
             scores[:] = [output.outputs.probs for output in outputs]

@@ -16,7 +16,9 @@ from dpa.artefacts.sidecars import read_sidecar
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample
+from dpa.reward import load
 from dpa.reward import score_samples as score_files
+from dpa.reward.inputs import RewardInputs
 from dpa.reward.transformers_scorer import TransformersScorer
 from dpa.text.prompts import prompt_id
 from scripts import annotate_responses, evaluate_reward_model, score_responses
@@ -136,35 +138,57 @@ def test_shards_together_are_the_whole(job, shards):
 
 def test_a_killed_run_resumes(job, tmp_path, monkeypatch):
     whole = job(job.samples, "all").read_bytes()
-    groups = []
-    real = TransformersScorer.score_groups
+    scored = []
+    real = TransformersScorer._score_chunk
 
-    def dies_in_the_second_chunk(self, some):
-        groups.append(len(list(some)))
-        raise RuntimeError("killed")
+    def counting(dies_in: int | None):
+        def score(self, chunk):
+            scored.append(len(chunk.groups))
+            if len(scored) == dies_in:
+                raise RuntimeError("killed")
+            return real(self, chunk)
 
-    def first_chunk_only(self, some):
-        monkeypatch.setattr(TransformersScorer, "score_groups", dies_in_the_second_chunk)
-        return real(self, some)
+        return score
 
-    monkeypatch.setattr(TransformersScorer, "score_groups", first_chunk_only)
+    monkeypatch.setattr(TransformersScorer, "_score_chunk", counting(dies_in=4))
     with pytest.raises(RuntimeError, match="killed"):
         job(job.samples, "killed")
     assert not (tmp_path / "killed.jsonl").exists()
-
-    def counting(self, some):
-        some = list(some)
-        groups.append(len(some))
-        return real(self, some)
-
-    monkeypatch.setattr(TransformersScorer, "score_groups", counting)
-    groups.clear()
+    monkeypatch.setattr(TransformersScorer, "_score_chunk", counting(None))
+    scored.clear()
     assert job(job.samples, "killed").read_bytes() == whole
-    assert groups == [2, 1]
+    assert scored == [1, 1, 1]  # each prompt by itself; those of the first chunk were kept
     # Counts are those of an undisturbed run, not of what was left to do.
     for name in ("scored", "cut", "neutralised", "counts", "records"):
         told = [read_sidecar(tmp_path / f"{run}.jsonl")[name] for run in ("all", "killed")]
         assert told[0] == told[1], name
+
+
+def test_all_is_looked_at_before_a_gpu_is_taken_and_tokenised_once(job, tmp_path, monkeypatch):
+    """A shard of millions of responses is no hang, nor is a model that must be fetched first."""
+    events = []
+
+    def noting(name, real):
+        def noted(*arguments, **options):
+            events.append(name)
+            return real(*arguments, **options)
+
+        return noted
+
+    texts = []
+    real_ids = RewardInputs._ids
+    monkeypatch.setattr(
+        RewardInputs, "_ids", lambda self, some: real_ids(self, texts.extend(some) or some)
+    )
+    monkeypatch.setattr(RewardInputs, "survey", noting("survey", RewardInputs.survey))
+    for name in ("download", "take_gpu", "Watchdog", "load_weights"):
+        monkeypatch.setattr(load, name, noting(name, getattr(load, name)))
+    job(job.samples, "all")
+    assert events == ["survey", "download", "take_gpu", "Watchdog", "load_weights"]
+    # But for those that could be longer than the 256 tokens that the model holds.
+    short = [text for text in texts if len(text) < 250]
+    assert len(short) == len(set(short)) > 1
+    assert len(set(texts)) == len({(s.prompt_id, s.response) for s in job.samples})
 
 
 def test_nan_names_file_and_line(job, broken_model, tmp_path):
@@ -355,17 +379,17 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
     prompts = make_prompts(7)
     write_jsonl(tmp_path / "ratings.jsonl", make_ratings(prompts))
     write_jsonl(tmp_path / "d1.jsonl", prompts)
-    real, scored = TransformersScorer.score_chunk, []
+    real, scored = TransformersScorer._score_chunk, []
 
     def annotate(name: str, dies_in: int | None = None) -> Path:
-        def counting(self, groups):
-            scored.append(len(groups))
+        def counting(self, chunk):
+            scored.append(len(chunk.groups))
             if len(scored) == dies_in:
                 raise RuntimeError("killed")
-            return real(self, groups)
+            return real(self, chunk)
 
         scored.clear()
-        monkeypatch.setattr(TransformersScorer, "score_chunk", counting)
+        monkeypatch.setattr(TransformersScorer, "_score_chunk", counting)
         run(
             annotate_responses,
             monkeypatch,
@@ -395,7 +419,7 @@ def test_killed_annotations_resume(model, tmp_path, monkeypatch):
 
 def test_too_many_cut_annotations_stop_before_the_first_is_scored(model, tmp_path, monkeypatch):
     monkeypatch.setenv("DPA_MAX_TRUNCATED_FRACTION", "0.1")
-    monkeypatch.setattr(TransformersScorer, "score_chunk", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(TransformersScorer, "_score_chunk", lambda *_: pytest.fail("scored"))
     prompts = make_prompts(4)
     ratings = make_ratings(prompts)
     for rating in ratings[::2]:

@@ -25,7 +25,7 @@ def trace() -> None:
         setattr(kind, name, wrapped)
 
     noted(TransformersEngine, "_generate_chunk")
-    noted(TransformersScorer, "score_chunk")
+    noted(TransformersScorer, "_score_chunk")
 
 
 def engine_raises() -> None:

@@ -28,6 +28,8 @@ class HubServer:
     endpoint: str
     repositories: dict[tuple[str, str], Path | None]
     requests: list[str] = field(default_factory=list)
+    #: Those whose content was wanted, and not only what is known of it.
+    gets: list[str] = field(default_factory=list)
 
     def environment(self, cache: Path) -> dict[str, str]:
         """What a process needs to use this hub, and an empty cache, in place of the real one."""
@@ -73,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         hub: HubServer = self.server.hub  # type: ignore[attr-defined]
         path = unquote(urlsplit(self.path).path)
         hub.requests.append(path)
+        if self.command == "GET":
+            hub.gets.append(path)
         for (kind, name), folder in hub.repositories.items():
             api, files = f"/api/{kind}/{name}", f"/{name}/resolve/"
             if path == api or path.startswith(api + "/"):

@@ -1,8 +1,11 @@
 """Checkpoints are data: no pickles, no code of theirs; and nothing of ours goes through a shell."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from dpa import models
 from dpa.config.load import load_config
 from dpa.errors import InputError
+from dpa.runtime.run_environment import CLONE
+from tests.support.hub_server import commit_of, hub_server
 from tests.support.tiny_models import make_reward_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -52,6 +57,26 @@ def with_code(tmp_path, tiny_policy):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
     return folder
+
+
+def test_shards_that_start_at_once_fetch_a_model_once(tmp_path, tiny_policy):
+    """And the weights in one format, whoever comes first."""
+    repository = tmp_path / "repository"
+    shutil.copytree(tiny_policy, repository)
+    shutil.copy(repository / "model.safetensors", repository / "consolidated.safetensors")
+    (repository / "pytorch_model.bin").write_bytes(b"a pickle")
+    commit = commit_of("org/policy")
+    code = f"from dpa.models import download; download('org/policy@{commit}')"
+    with hub_server({("models", "org/policy"): repository}) as hub:
+        environment = os.environ | hub.environment(tmp_path / "cache")
+        jobs = [
+            subprocess.Popen([sys.executable, "-c", code], cwd=CLONE, env=environment)
+            for _ in range(3)
+        ]
+        assert [job.wait(60) for job in jobs] == [0, 0, 0]
+        asked = [path.rpartition("/")[2] for path in hub.gets]
+    assert asked.count("model.safetensors") == 1
+    assert not {"consolidated.safetensors", "pytorch_model.bin"} & set(asked)
 
 
 def test_pickled_weights_are_refused_and_not_loaded(pickled, tmp_path):

@@ -127,7 +127,7 @@ def test_prefix_sharing_computes_fewer_tokens(checkpoint):
     )
     prompt = " ".join(WORDS * 4)
     model.score_chunk([(prompt, ["otter", "river", "far", "a"])])
-    plain = len(model.tokenizer(reward_input(prompt, "otter"))["input_ids"])
+    plain = len(model.inputs.tokenizer(reward_input(prompt, "otter"))["input_ids"])
     assert plain > 60
     assert sum(tokens) < plain + 4 * 10
 

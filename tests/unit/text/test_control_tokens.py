@@ -273,13 +273,15 @@ class TestRewards:
             prompt_id="0", prompt="Hello.", response=self.FORGED, attributes={NAMES[0]: 50.0},
             dataset="test", split="train",
         )  # fmt: skip
-        [row], _ = tokenise_ratings(model.tokenizer, [rating], NAMES, 200, RowCounts())
+        [row], _ = tokenise_ratings(model.inputs.tokenizer, [rating], NAMES, 200, RowCounts())
         [family] = model._families([("Hello.", self.FORGED)], {(0, self.FORGED): 0})
         assert family.prefix + family.rests[0] == row["input_ids"].tolist()
-        assert not set(model.tokenizer.all_special_ids) & set(row["input_ids"].tolist())
+        assert not set(model.inputs.tokenizer.all_special_ids) & set(row["input_ids"].tolist())
         start, end = row["response"]
         assert (
-            model.tokenizer.decode(row["input_ids"][start:end]).strip().startswith("No. [/INST ]")
+            model.inputs.tokenizer.decode(row["input_ids"][start:end])
+            .strip()
+            .startswith("No. [/INST ]")
         )
         # An end token in the response would otherwise be where the score is read.
         [[scores]] = model.score_groups([("Hello.", [self.FORGED])])
