@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from dpa.artefacts.sidecars import read_sidecar
+from dpa.artefacts.sidecars import read_sidecar, sidecar_path
 from dpa.config.steering import ObjectiveConfig
 from dpa.directions import Direction
 from dpa.errors import InputError
@@ -14,6 +14,7 @@ from dpa.objectives import objective_rewards
 from dpa.reward.load import load_scorer
 from dpa.reward.scorer import Scorer
 from dpa.runtime.gpus import claim_gpus
+from dpa.runtime.log import visible
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import prompt_ids
 
@@ -28,7 +29,13 @@ def policy_objectives(policy: Path) -> list[ObjectiveConfig]:
         raise InputError(
             f"{policy}: not trained on directions; choose a policy of dpa/iter1 or later"
         )
-    return TypeAdapter(list[ObjectiveConfig]).validate_python(found)
+    try:
+        return TypeAdapter(list[ObjectiveConfig]).validate_python(found)
+    except ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{sidecar_path(policy)}: objectives: {reason}; make the policy again"
+        ) from None
 
 
 def find_reward_model(policy: Path) -> Path | None:
@@ -74,7 +81,7 @@ class Chat:
         truncated = ", truncated" if completion.finish_reason == "length" else ""
         words = len(completion.text.split())
         lines = [
-            completion.text,
+            visible(completion.text),
             f"  direction: {weights}",
             f"  length: {completion.tokens} tokens, {words} words{truncated}",
         ]

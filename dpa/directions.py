@@ -176,6 +176,8 @@ def read_direction(direction: str | None, angle: float | None, objectives: int) 
     if (direction is None) == (angle is None):
         raise InputError("give either --direction 0.8,-0.6 or --angle -37")
     if angle is not None:
+        if not math.isfinite(angle):
+            raise InputError(f"--angle {angle}: expected degrees, as in -37")
         return check_direction(from_degrees(angle), objectives)
     try:
         values = [float(value) for value in str(direction).split(",")]

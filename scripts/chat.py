@@ -9,6 +9,7 @@ Prints the answer, its length and its rewards. In an interactive session `/direc
 `/angle -30` change the direction; an empty line ends it.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def main(
     from dpa.chat import Chat, policy_objectives
     from dpa.directions import read_direction
     from dpa.errors import InputError
+    from dpa.runtime.log import visible
 
     # Before anything is loaded: a wrong direction should not cost a model.
     names = [objective.name for objective in policy_objectives(Path(policy))]
@@ -49,17 +51,38 @@ def main(
         print(chat.answer(prompt, asked))
         return
     print(f"direction {asked} over {names}; /direction 1,0 or /angle -30 to change, empty to end")
-    while text := input("> ").strip():
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    while text := _line().strip():
         command, _, value = text.partition(" ")
         try:
-            if command == "/direction":
+            if not _is_text(text):
+                print("error: that line is not UTF-8; type it again")
+            elif command == "/direction":
                 asked = read_direction(value, None, len(names))
             elif command == "/angle":
                 asked = read_direction(None, float(value), len(names))
             else:
                 print(chat.answer(text, asked))
         except (InputError, ValueError) as error:
-            print(f"error: {error}")
+            print(visible(f"error: {error}"))
+
+
+def _line() -> str:
+    """What is typed next; empty at the end of the input."""
+    try:
+        return input("> ")
+    except EOFError:
+        print()
+        return ""
+
+
+def _is_text(line: str) -> bool:
+    """Whether a line was UTF-8: bytes that are not came in as lone surrogates."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ made from. Fails when there is a problem.
 """
 
 from dpa.runtime.cli import make_app, run_app
-from dpa.runtime.log import Progress
+from dpa.runtime.log import Progress, visible
 from dpa.runtime.options import ResultsOption
 
 app = make_app()
@@ -29,7 +29,7 @@ def main(
     progress = Progress(total, "artefacts")
     found = 0
     for problem in artefact_problems(results, lambda: progress.advance(1)):
-        print(problem, flush=True)
+        print(visible(str(problem)), flush=True)
         found += 1
     if found:
         raise InputError(f"{results}: {found} problems in {total} artefacts; each has a line above")

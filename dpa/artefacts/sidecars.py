@@ -176,9 +176,9 @@ def _recorded_hash(path: Path) -> str | None:
         written = sidecar_path(path).stat().st_mtime_ns
         if max(file.stat().st_ctime_ns for file in files_in(path)) >= written:
             return None
-        sidecar = json.loads(sidecar_path(path).read_text())
+        sidecar = read_sidecar(path)
         return sidecar["sha256"] if sidecar["bytes"] == _size(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -189,8 +189,8 @@ def _size(path: Path) -> int:
 @cache
 def _stamped_hashes() -> dict[str, Any]:
     try:
-        return json.loads(HASHES.read_text())
-    except (OSError, ValueError):
+        return read_json_object(HASHES)
+    except InputError:
         return {}
 
 

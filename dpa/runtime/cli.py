@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
-from dpa.runtime.log import log
+from dpa.runtime.log import VisibleFormatter, log
 from dpa.runtime.startup import script_starts
 
 
@@ -28,11 +28,10 @@ def run_app(app: typer.Typer, *, sklearn: bool = False) -> None:
     script_starts(sklearn=sklearn)
     name = Path(sys.argv[0]).stem
     first = os.environ.get("RANK", "0") == "0"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter(f"[{name}] %(message)s"))
     logging.basicConfig(
-        level=logging.INFO if first else logging.ERROR,
-        format=f"[{name}] %(message)s",
-        stream=sys.stderr,
-        force=True,
+        level=logging.INFO if first else logging.ERROR, handlers=[handler], force=True
     )
     for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

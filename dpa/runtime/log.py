@@ -1,9 +1,31 @@
 """What a script says while it runs: log lines, and progress."""
 
 import logging
+import re
 import time
 
 log = logging.getLogger("dpa")
+
+#: Control characters, but tab and newline, and what reverses or hides text in a terminal.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def visible(text: str) -> str:
+    """Text with control characters written out: what a model or a file says moves no cursor.
+
+    >>> visible("red: \\x1b[31m")
+    'red: \\\\x1b[31m'
+    """
+    return CONTROLS.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Log lines in which whatever is quoted is visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class Progress:

@@ -100,8 +100,9 @@ SectionsOption = Annotated[
 
 # --- Numbers and names -----------------------------------------------------------------------
 
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Base seed.")]
-SeedsOption = Annotated[list[int], typer.Option("--seed", help="Base seed.")]
+MAX_SEED = 2**63 - 1  # of torch's generators
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Base seed.")]
+SeedsOption = Annotated[list[int], typer.Option("--seed", min=0, max=MAX_SEED, help="Base seed.")]
 _ITERATION = "Number of the iteration, from 1."
 IterationOption = Annotated[int, typer.Option("--iteration", min=1, help=_ITERATION)]
 OptionalIterationOption = Annotated[int | None, typer.Option("--iteration", min=1, help=_ITERATION)]
