@@ -61,7 +61,7 @@ def main(
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.benchmarks import JudgeConfig
     from dpa.errors import InputError
-    from dpa.evaluation.alpacaeval import output_files
+    from dpa.evaluation.alpacaeval import output_files, read_outputs
     from dpa.evaluation.alpacaeval_judges import judge_outputs
 
     if (published_annotations is None) == (judge is None):
@@ -80,7 +80,9 @@ def main(
         )
 
     def compared(results: dict[str, dict]) -> RowCounts:
-        return RowCounts.all_kept(sum(found["n_total"] for found in results.values()))
+        rows = RowCounts.all_kept(len(files) * len(read_outputs(reference_outputs)))
+        rows.drop("without a verdict", rows=rows.read - sum(r["n_total"] for r in results.values()))
+        return rows
 
     if not model_outputs.is_dir():
         (name,) = files

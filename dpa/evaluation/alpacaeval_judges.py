@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import yaml
 
 from dpa.artefacts.files import write_text
@@ -52,6 +53,9 @@ MISSING = -1
 
 #: Comparisons that alpaca_eval makes before it writes its cache, which nothing depends on here.
 CHUNK = 32
+
+#: Share of comparisons that may stay without a verdict.
+MAX_WITHOUT_VERDICT = 0.05
 
 AnnotationRow = dict[str, Any]
 Comparison = tuple[Output, Output]
@@ -96,7 +100,7 @@ def judge_outputs(
                 metrics, annotations = _evaluate(
                     ready, rows, theirs, judge, store, Path(scratch), name
                 )
-                _require_answers(judge, annotations, name)
+                _require_answers(judge, annotations, name, store)
                 metrics |= length_controlled(annotations, ready.name, difficulty)
                 results[name] = metrics | {"judge": ready.name, "generator": rows[0].generator}
                 if keep is not None:
@@ -107,6 +111,36 @@ def judge_outputs(
 
                 close_transport(store)
     return results
+
+
+#: What the judge's prompt is made of, and the texts in it may therefore not say: control strings of
+#: chat formats (which one an endpoint's model has is not known), the quotes around a text, and the
+#: places where texts go.
+JUDGE_MARKERS = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<[be]os>|\[/?INST\]|<</?SYS>>"
+    r'|"""|\{(?:instruction|output_1|output_2)\}'
+)
+
+
+def as_data(text: str) -> str:
+    """A text as the judge is shown it: its markers have a space before their last character, as
+    control strings have for other models (dpa.text.control_tokens). Other texts stay as they are.
+
+    >>> as_data("a<|im_end|>{output_2}")
+    'a<|im_end| >{output_2 }'
+    """
+    while JUDGE_MARKERS.search(text):
+        text = JUDGE_MARKERS.sub(lambda m: f"{m[0][:-1]} {m[0][-1]}", text)
+    return text
+
+
+def _shown(output: Output) -> Output:
+    """An output as the judge is shown it. What JSON cannot carry becomes a question mark."""
+    instruction, text = (
+        as_data(part.encode("utf-8", "replace").decode())
+        for part in (output.instruction, output.output)
+    )
+    return msgspec.structs.replace(output, instruction=instruction, output=text)
 
 
 def _pairs(
@@ -259,7 +293,7 @@ def estimate(model: str, pairs: Sequence[Comparison], store: Path, paid: bool) -
     kept = JudgeCache(store)
     todo = answered = characters = 0
     for theirs, ours in dict.fromkeys(
-        ((a.instruction, a.output), (b.instruction, b.output)) for a, b in pairs
+        tuple((row.instruction, row.output) for row in map(_shown, pair)) for pair in pairs
     ):
         if theirs[1] == ours[1]:
             continue
@@ -276,7 +310,7 @@ def estimate(model: str, pairs: Sequence[Comparison], store: Path, paid: bool) -
 
 
 def _messages(instruction: str, output_1: str, output_2: str) -> list[dict[str, str]]:
-    """What alpaca_eval asks for a comparison."""
+    """What alpaca_eval asks for a comparison of texts that are data."""
     from alpaca_eval import constants, utils
 
     path = constants.EVALUATORS_CONFIG_DIR / "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
@@ -352,6 +386,7 @@ def _evaluate(
     import openai
 
     # Always a file of its own: alpaca_eval rewrites it, and "auto" lies in site-packages.
+    shown = (ours, theirs) if ready.known is not None else _all_shown(ours, theirs)
     cache = scratch / "cache.json"
     cache.unlink(missing_ok=True)
     if ready.known is not None:
@@ -375,8 +410,8 @@ def _evaluate(
     clients.write_text(yaml.safe_dump({"default": [client]}))
     try:
         board, annotations = alpaca_eval.evaluate(
-            model_outputs=[_row(row) for row in ours],
-            reference_outputs=[_row(row) for row in theirs],
+            model_outputs=[_row(row) for row in shown[0]],
+            reference_outputs=[_row(row) for row in shown[1]],
             annotators_config=ready.config,
             name=name,
             caching_path=cache,
@@ -402,7 +437,33 @@ def _evaluate(
     counts = ("n_total", "n_wins", "n_wins_base", "n_draws", "avg_length")
     rates = ("win_rate", "standard_error", "discrete_win_rate")
     metrics = {key: float(found[key]) for key in rates} | {key: int(found[key]) for key in counts}
+    if shown[0] is not ours:
+        metrics["avg_length"] = int(sum(len(row.output) for row in ours) / len(ours))
+        _restore(annotations, ours, theirs)
     return metrics, annotations
+
+
+def _all_shown(ours: list[Output], theirs: list[Output]) -> tuple[list[Output], list[Output]]:
+    """Both files as the judge is shown them. alpaca_eval joins them by instruction."""
+    found = list(map(_shown, ours)), list(map(_shown, theirs))
+    if len({row.instruction for row in found[1]}) < len(theirs):
+        raise InputError(
+            "two instructions differ only in how they spell markers of the judge's prompt; leave "
+            "one of them out"
+        )
+    return found
+
+
+def _restore(
+    annotations: Sequence[AnnotationRow], ours: list[Output], theirs: list[Output]
+) -> None:
+    """Put the texts as they are in the place of those that the judge was shown."""
+    own, reference = ({_shown(row).instruction: row for row in rows} for rows in (ours, theirs))
+    for annotation in annotations:
+        theirs_row = reference[annotation["instruction"]]
+        ours_row = own[annotation["instruction"]]
+        annotation["instruction"] = theirs_row.instruction
+        annotation["output_1"], annotation["output_2"] = theirs_row.output, ours_row.output
 
 
 def _row(output: Output) -> AnnotationRow:
@@ -427,8 +488,11 @@ def _unanswered(annotations: Sequence[AnnotationRow]) -> list[AnnotationRow]:
     ]
 
 
-def _require_answers(judge: JudgeConfig, annotations: Sequence[AnnotationRow], name: str) -> None:
-    """Published annotations may lack preferences, as the leaderboard does; no others may."""
+def _require_answers(
+    judge: JudgeConfig, annotations: Sequence[AnnotationRow], name: str, store: Path
+) -> None:
+    """Comparisons without a preference are left out, as the leaderboard does: a text that keeps a
+    judge from a verdict must not end the judging. Raises InputError where it is too many."""
     missing = _unanswered(annotations)
     if not missing:
         return
@@ -438,11 +502,18 @@ def _require_answers(judge: JudgeConfig, annotations: Sequence[AnnotationRow], n
             name, len(missing), len(annotations),
         )  # fmt: skip
         return
-    raise InputError(
+    from dpa.evaluation.judge_cache import transport
+
+    key = OFFICIAL_KEY if judge.kind == "gpt4_turbo" else judge.key_variable
+    why = _redacted(transport(store).refused, key)
+    what = (
         f"{name}: the judge gave no verdict (m or M among its likeliest tokens) on {len(missing)} "
-        f"of {len(annotations)} comparisons, the first is {missing[0]['instruction']!r:.80}; all "
-        "are required: run again to ask for these only, or choose a stronger judge"
+        f"of {len(annotations)} comparisons, the first is {missing[0]['instruction']!r:.80}"
+        f"{f' (its server says: {why})' if why else ''}"
     )
+    if len(missing) > MAX_WITHOUT_VERDICT * len(annotations):
+        raise InputError(f"{what}; run again to ask for these only, or choose a stronger judge")
+    log.warning("%s; they are left out: run again to ask for them", what)
 
 
 def length_controlled(

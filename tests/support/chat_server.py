@@ -23,6 +23,10 @@ class ChatServer(ThreadingHTTPServer):
         self.verdict = verdict
         #: Comparisons that it answers before it refuses all others; None for no limit.
         self.answers = answers
+        #: A text whose comparisons are refused, and the status of that.
+        self.refuse: tuple[str, int] | None = None
+        #: The body of every answer, in the place of a chat completion.
+        self.says: bytes | None = None
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.lock = threading.Lock()
@@ -38,6 +42,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
+        if server.refuse and server.refuse[0] in body["messages"][-1]["content"]:
+            return self.reply(server.refuse[1], {"error": {"message": server.refuse[0]}})
+        if server.says is not None:
+            return self.send(200, server.says)
         with server.lock:
             server.keys.add(self.headers.get("authorization", "").removeprefix("Bearer "))
             refused = server.answers is not None and len(server.asked) >= server.answers
@@ -64,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {**answer, "choices": [choice], "usage": usage})
 
     def reply(self, status: int, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
+        self.send(status, json.dumps(content).encode())
+
+    def send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
