@@ -1,8 +1,7 @@
 """Where an experiment's policies, stages, figures and tables are, and which of them it has.
 
 A run is `results/<experiment>`, with several seeds `results/<experiment>/seed<n>`; a stage is a
-folder below a run in which a policy is made: `sft`, `dpa/iter2`, `rsf/100_0/iter1`. No method is
-named here but DPA's and Directional DPO's own turns of the loop.
+folder below a run in which a policy is made: `sft`, `dpa/iter2`, `rsf/100_0/iter1`.
 """
 
 from collections.abc import Iterable, Sequence
