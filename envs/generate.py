@@ -44,15 +44,22 @@ def pins(lock: str = "requirements.lock") -> list[str]:
     return [re.sub(r"\s*\\$", "", line) for line in lines if re.match(r"^[a-zA-Z0-9]", line)]
 
 
+#: The one that images have unless another is named; and how one with vLLM is made.
+LOCK = "requirements.lock"
+WITH_VLLM = "--build-arg LOCK=envs/vllm.lock"
+
+
 def containerfile() -> str:
     """An OCI image that runs as an ordinary user: podman build -f envs/Containerfile -t dpa ."""
     return f"""\
 # {NOTE}
 # podman build -f envs/Containerfile -t dpa .   (docker build takes the same flags)
+# With vLLM: podman build {WITH_VLLM} -f envs/Containerfile -t dpa .
 FROM python:{PYTHON}-slim
+ARG LOCK={LOCK}
 RUN apt-get update && apt-get install -y --no-install-recommends git gcc libc6-dev \\
     && rm -rf /var/lib/apt/lists/*
-COPY requirements.lock /tmp/requirements.lock
+COPY ${{LOCK}} /tmp/requirements.lock
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.lock
 RUN useradd --create-home dpa && install -d -o dpa -g dpa /home/dpa/work
 USER dpa
@@ -65,11 +72,15 @@ def apptainer() -> str:
     return f"""\
 # {NOTE}
 # apptainer build envs/dpa.sif envs/dpa.def
+# With vLLM: apptainer build {WITH_VLLM} envs/dpa.sif envs/dpa.def
 Bootstrap: docker
 From: python:{PYTHON}-slim
 
+%arguments
+    LOCK={LOCK}
+
 %files
-    requirements.lock /opt/requirements.lock
+    {{{{ LOCK }}}} /opt/requirements.lock
 
 %post
     apt-get update && apt-get install -y --no-install-recommends git gcc libc6-dev

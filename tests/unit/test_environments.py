@@ -126,6 +126,27 @@ def test_the_running_environment_is_the_lock_and_nothing_else():
     assert installed() == set(locked(running_lock()))
 
 
+def test_no_two_packages_write_the_same_file():
+    """The later one installed would win, whichever that is."""
+    from importlib.metadata import distributions
+
+    owners = {}
+    for package in distributions(path=[sysconfig.get_path("purelib")]):
+        name = package.name  # read from its file each time
+        for line in (package.read_text("RECORD") or "").splitlines():
+            owners.setdefault(line.rsplit(",", 2)[0], set()).add(name)
+    assert len(owners) > 10_000
+    assert {path: names for path, names in owners.items() if len(names) > 1} == {}
+
+
+def test_cuda_bindings_are_in_a_lock_once():
+    """Before version 13 cuda-python was them, and not a name for them."""
+    for lock in LOCKS:
+        versions = locked(lock)
+        assert int(versions.get("cuda-python", "13").partition(".")[0]) >= 13
+        assert "cuda-bindings" in versions
+
+
 #: Imported where it is chosen, and from locks of its own.
 OPTIONAL = {"vllm"}
 OWN = {"dpa", "scripts", "tests", "benchmarks"}
@@ -182,13 +203,25 @@ def commands():
 
 def test_the_container_has_the_lock_and_an_ordinary_user():
     steps = instructions()
-    assert [i for i, _ in steps] == ["FROM", "RUN", "COPY", "RUN", "RUN", "USER", "WORKDIR"]
+    order = ["FROM", "ARG", "RUN", "COPY", "RUN", "RUN", "USER", "WORKDIR"]
+    assert [i for i, _ in steps] == order
     given = dict(steps)
-    assert given["COPY"].split()[0] == "requirements.lock"
+    assert (given["ARG"], given["COPY"].split()[0]) == ("LOCK=requirements.lock", "${LOCK}")
     assert f"useradd --create-home {given['USER']}" in commands()
     # Whoever makes the folder owns it: root, unless it is told otherwise.
     owner = f"install -d -o {given['USER']} -g {given['USER']} {given['WORKDIR']}"
     assert owner in commands()
+
+
+def test_another_lock_can_be_named_for_both_containers():
+    recipes = [(CLONE / path).read_text() for path in ("envs/Containerfile", "envs/dpa.def")]
+    for text in recipes:
+        assert text.count("LOCK=requirements.lock") == 1
+        (lock,) = re.findall(r"--build-arg LOCK=(\S+)", text)
+        assert lock in LOCKS
+    definition = recipes[1]
+    assert "\n%arguments\n    LOCK=requirements.lock\n" in definition
+    assert "\n%files\n    {{ LOCK }} /opt/requirements.lock\n" in definition
 
 
 def test_containers_install_from_the_lock_and_debian_only():
