@@ -7,8 +7,11 @@ VLLM_BATCH_INVARIANT=1 is for runs that must repeat to the byte there.
 """
 
 import os
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from dpa.errors import InputError
@@ -178,7 +181,7 @@ def import_vllm(key: str) -> tuple[Any, bool]:
 
     Raises InputError when vLLM is not installed, or for a CPU where the run is on GPUs.
     """
-    for name, value in ENVIRONMENT.items():
+    for name, value in {**ENVIRONMENT, **local_caches()}.items():
         os.environ.setdefault(name, value)
     try:
         from vllm import LLM
@@ -195,6 +198,20 @@ def import_vllm(key: str) -> tuple[Any, bool]:
             "true: install envs/vllm.lock"
         )
     return LLM, on_cpu
+
+
+def local_caches() -> dict[str, str]:
+    """Where compiled kernels go: the node's own disk. In a home that nodes share, shards that start
+    together would compile into the same files.
+
+    A folder that nobody else may write to: what is in it is run.
+    """
+    scratch = Path(tempfile.gettempdir()) / f"dpa-{os.getuid()}"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    found = scratch.lstat()
+    if found.st_uid != os.getuid() or not S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+        scratch = Path(tempfile.mkdtemp(prefix="dpa-"))
+    return {"VLLM_CACHE_ROOT": str(scratch / "vllm"), "TRITON_CACHE_DIR": str(scratch / "triton")}
 
 
 def close_vllm(llm: Any) -> None:

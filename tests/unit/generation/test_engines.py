@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,6 +282,24 @@ def test_vllm_starts_without_a_compiler(monkeypatch):
 
         assert envs.VLLM_USE_FLASHINFER_SAMPLER is False
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+
+
+@pytest.mark.parametrize("planted", [None, 0o777, "link"])
+def test_kernels_are_compiled_on_the_nodes_own_disk(tmp_path, monkeypatch, planted):
+    """And never taken from where others could have put them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    usual = tmp_path / f"dpa-{os.getuid()}"
+    if planted == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        usual.symlink_to(tmp_path / "elsewhere")
+    elif planted:
+        usual.mkdir()
+        usual.chmod(planted)
+    caches = vllm_engine.local_caches()
+    assert set(caches) == {"VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"}
+    for path in map(Path, caches.values()):
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert (path.parent == usual) == (planted is None)
 
 
 @pytest.mark.vllm
