@@ -2,9 +2,9 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from dpa.config.base import ModelConfig, Section
 from dpa.config.load import merge, read_yaml
@@ -15,8 +15,21 @@ from dpa.runtime.reading import read_json_object
 FILE = Path(__file__).with_name("assumptions.yaml")
 
 Amount = Annotated[float, Field(gt=0)]
+
+
+def _both_ends(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value, value)
+
+
+def _check_ends(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"{list(ends)}: the lower end comes first")
+    return ends
+
+
 WholeNumber = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 #: What a device can be busy with; keys of rates.
 Stage = Literal["training", "sampling", "scoring"]
@@ -31,13 +44,22 @@ class Device(Section):
     """No stage is faster than this: overheads, which arithmetic and bandwidth do not know."""
 
 
+#: Least and most that is to be expected; one number where it is known.
+ShareRange = Annotated[
+    tuple[Share, Share], BeforeValidator(_both_ends), AfterValidator(_check_ends)
+]
+SecondsRange = Annotated[
+    tuple[NotNegative, NotNegative], BeforeValidator(_both_ends), AfterValidator(_check_ends)
+]
+
+
 class Utilisation(Section):
-    training: Share
-    prefill: Share
-    scoring: Share
-    decode_bandwidth: Share
-    decode: Share
-    transformers_engine: Share
+    training: ShareRange
+    prefill: ShareRange
+    scoring: ShareRange
+    decode_bandwidth: ShareRange
+    decode: ShareRange
+    transformers_engine: ShareRange
 
 
 class Measured(Section):
@@ -48,6 +70,7 @@ class Measured(Section):
 
 class EngineLimits(Section):
     memory_share: Share
+    seconds_per_sequence: SecondsRange
 
 
 class MemoryOverhead(Section):

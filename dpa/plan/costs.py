@@ -10,10 +10,13 @@ by step, a token for each of B sequences, and a step takes the longer of
     arithmetic   2 M B / (peak x utilisation)
     memory       (2 P + B x mean length x bytes of cache per token) / (bandwidth x utilisation)
 
-with B from what fits the cache (dpa.plan.memory). Example, by hand: Mistral-7B on an A6000 (154.8
-TFLOP/s, 768 GB/s), B = 256, prompts of 260 and responses of 305 tokens, half of which is there on
-average, so 412.5: arithmetic 2 x 7.11e9 x 256 / (154.8e12 x 0.4) = 58.8 ms; memory (14.48e9 + 256 x
-412.5 x 131072) / (768e9 x 0.6) = 61.5 ms; so 256 / 61.5 ms = 4,165 tokens/s.
+and B x the engine's seconds per sequence, with B from what fits the cache (dpa.plan.memory).
+Example, by hand: Mistral-7B on an A6000 (154.8 TFLOP/s, 768 GB/s), B = 256, prompts of 260 and
+responses of 305 tokens, half of which is there on average, so 412.5: arithmetic 2 x 7.11e9 x 256 /
+(154.8e12 x 0.4) = 58.8 ms; memory (14.48e9 + 256 x 412.5 x 131072) / (768e9 x 0.6) = 61.5 ms;
+engine 256 x 10 us = 2.6 ms; so 256 / 64.0 ms = 3,999 tokens/s.
+
+How much of a peak is reached is known as a range: each cost has two ends, SLOW and FAST.
 """
 
 import heapq
@@ -23,6 +26,9 @@ from dataclasses import dataclass
 from dpa.plan.assumptions import Assumptions, Device, Shape
 from dpa.plan.memory import cached_sequences
 from dpa.plan.work import Experiment, Job, Work
+
+#: The ends of ranges, as places in them: the least that is reached of a peak, and the most.
+SLOW, FAST = 0, 1
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class JobCost:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds of work on a kind of device."""
+    """Seconds of work on a kind of device, at one end of what is assumed of it."""
 
     experiment: Experiment
     device: Device
     gpu: bool
+    end: int
 
     @property
     def assumptions(self) -> Assumptions:
@@ -64,11 +71,11 @@ class CostModel:
         """Without start-up."""
         training = work.trained / self.training_rate(self._trained(work)) if work.trained else 0
         referring = self._arithmetic(work.referred * 2 * self.experiment.policy.multiplied,
-                                     self.assumptions.utilisation.scoring)  # fmt: skip
+                                     self._share("scoring"))  # fmt: skip
         sampling = 0.0
         if work.sampled:
             reading = work.read * 2 * self.experiment.policy.multiplied
-            sampling = self._arithmetic(reading, self.assumptions.utilisation.prefill)
+            sampling = self._arithmetic(reading, self._share("prefill"))
             sampling += work.sampled / self.sampling_rate(work)
         scoring = work.scored / self.scoring_rate() if work.scored else 0
         return (training + referring + sampling + scoring) / devices
@@ -79,19 +86,17 @@ class CostModel:
     def training_rate(self, shape: Shape) -> float:
         """Tokens per second and device, of forward and backward pass."""
         factor = 8 if self.experiment.config.trainer.gradient_checkpointing else 6
-        rate = self._peak(self.assumptions.utilisation.training) / (factor * shape.multiplied)
+        rate = self._peak(self._share("training")) / (factor * shape.multiplied)
         return self._known("training", rate)
 
     def scoring_rate(self) -> float:
         """Tokens per second and device through the reward model."""
-        rate = self._peak(self.assumptions.utilisation.scoring) / (
-            2 * self.experiment.reward.multiplied
-        )
+        rate = self._peak(self._share("scoring")) / (2 * self.experiment.reward.multiplied)
         return self._known("scoring", rate)
 
     def sampling_rate(self, work: Work) -> float:
         """Tokens per second and device while decoding sequences of the work's mean length."""
-        config, share = self.experiment.config, self.assumptions.utilisation
+        config = self.experiment.config
         shape = self.experiment.policy
         slow = work.own_sampler or config.sampling.engine == "transformers"
         gpu_gb = config.plan.gpu_memory_gb
@@ -105,12 +110,19 @@ class CostModel:
         )
         rate = decoding_rate(
             shape,
-            peak=self._peak(share.decode),
-            bandwidth=self.device.bandwidth_gb_s * 1e9 * share.decode_bandwidth,
+            peak=self._peak(self._share("decode")),
+            bandwidth=self.device.bandwidth_gb_s * 1e9 * self._share("decode_bandwidth"),
             batch=batch,
             length=work.sequence - self.experiment.sizes.sampled_response / 2,
+            # The more seconds the slower.
+            between=self.assumptions.engine.seconds_per_sequence[1 - self.end],
         )
-        return self._known("sampling", rate * (share.transformers_engine if slow else 1))
+        share = self._share("transformers_engine") if slow else 1
+        return self._known("sampling", rate * share)
+
+    def _share(self, of: str) -> float:
+        """How much is reached of a peak; `of` is a field of Utilisation."""
+        return getattr(self.assumptions.utilisation, of)[self.end]
 
     def _peak(self, utilisation: float) -> float:
         return self.device.tflops * 1e12 * utilisation
@@ -125,12 +137,15 @@ class CostModel:
 
 
 def decoding_rate(
-    shape: Shape, *, peak: float, bandwidth: float, batch: int, length: float
+    shape: Shape, *, peak: float, bandwidth: float, batch: int, length: float, between: float = 0
 ) -> float:
-    """Tokens per second of a batch of sequences with `length` tokens in the cache on average."""
+    """Tokens per second of a batch of sequences with `length` tokens in the cache on average.
+
+    `between` two steps so many seconds go by for each sequence.
+    """
     arithmetic = 2 * shape.multiplied * batch / peak
     memory = (2 * shape.parameters + batch * length * shape.kv_bytes) / bandwidth
-    return batch / max(arithmetic, memory)
+    return batch / (max(arithmetic, memory) + batch * between)
 
 
 # --- The whole run --------------------------------------------------------------------------------

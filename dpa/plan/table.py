@@ -2,21 +2,28 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, device, shape_of
-from dpa.plan.costs import CostModel, JobCost, critical_path, simulate
+from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, simulate
 from dpa.plan.fit import Need, needs
 from dpa.plan.work import Experiment, Job, work_of_job
 
 #: Paper: GPU-hours of one iteration's fine-tuning (RTX A6000).
 PAPER_GPU_HOURS = 60.0
 
-PLAN_COLUMNS = ["rule", "jobs", "devices_per_job", "device_hours", "longest_job_hours", "tokens",
-           "tokens_trained", "tokens_sampled", "tokens_scored", "gigabytes_kept"]  # fmt: skip
+ENDS = ("least", "most")
+#: What is known as a range, and has two columns: the least first.
+RANGES = ["device_hours", "longest_job_hours"]
+PLAN_COLUMNS = ["rule", "jobs", "devices_per_job",
+                *(f"{name}_{end}" for name in RANGES for end in ENDS), "tokens",
+                "tokens_trained", "tokens_sampled", "tokens_scored", "gigabytes_kept"]  # fmt: skip
+
+#: Least and most.
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,18 +34,19 @@ class Plan:
     gpu: bool
     device: str
     devices: int
-    path: list[tuple[str, float]]
-    path_seconds: float
-    wall_seconds: float
+    path: list[tuple[str, Span]]
+    path_seconds: Span
+    wall_seconds: Span
     peak_bytes: float
     stored_bytes: float
     needs: list[Need]
-    one_iteration: tuple[float, float] | None
-    """Device-hours and trained tokens of DPA's second iteration."""
+    one_iteration: float | None
+    """Trained tokens of one of DPA's iterations."""
 
     @property
-    def device_hours(self) -> float:
-        return sum(row["device_hours"] for row in self.rows)
+    def device_hours(self) -> Span:
+        least, most = (sum(row[f"device_hours_{end}"] for row in self.rows) for end in ENDS)
+        return least, most
 
 
 def make_plan(
@@ -51,8 +59,11 @@ def make_plan(
 ) -> Plan:
     """The plan of an experiment's jobs (each after those that it needs) on `devices` devices."""
     gpu = experiment.config.compute.gpu
-    model = CostModel(experiment, device(assumptions, device_name), gpu)
-    costs = [model.cost(job, work_of_job(job, experiment)) for job in jobs]
+    works = [work_of_job(job, experiment) for job in jobs]
+    models = [CostModel(experiment, device(assumptions, device_name), gpu, e) for e in (FAST, SLOW)]
+    least, costs = (
+        [model.cost(job, work) for job, work in zip(jobs, works, strict=True)] for model in models
+    )
     widest = max(range(len(jobs)), key=lambda i: costs[i].devices, default=None)
     if gpu and widest is not None and costs[widest].devices > devices:
         raise InputError(
@@ -61,30 +72,34 @@ def make_plan(
             "plan.gpus (--devices) or lower those"
         )
     stored = experiment.sizes.downloads + downloaded_models(experiment)
-    run = simulate(jobs, costs, devices, stored)
+    runs = [simulate(jobs, some, devices, stored) for some in (least, costs)]
     chain = critical_path(jobs, costs)
-    by_rule: dict[str, list[JobCost]] = {}
-    for job, cost in zip(jobs, costs, strict=True):
-        by_rule.setdefault(job.rule, []).append(cost)
+    by_rule: dict[str, list[int]] = {}
+    for i, job in enumerate(jobs):
+        by_rule.setdefault(job.rule, []).append(i)
     finetuned = [
-        cost
-        for job, cost in zip(jobs, costs, strict=True)
+        work.trained
+        for job, work in zip(jobs, works, strict=True)
         if job.rule == "finetune_policy" and job.wildcards["loop"] == "dpa"
     ]
     return Plan(
-        rows=[_row(rule, some, gpu) for rule, some in by_rule.items()],
+        rows=[
+            _row(rule, [least[i] for i in some], [costs[i] for i in some], gpu)
+            for rule, some in by_rule.items()
+        ],
         gpu=gpu,
         device=device_name,
         devices=devices,
-        path=[(_name(jobs[i]), costs[i].seconds) for i in chain],
-        path_seconds=sum(costs[i].seconds for i in chain),
-        wall_seconds=run.seconds,
-        peak_bytes=run.peak_bytes,
+        path=[(_name(jobs[i]), (least[i].seconds, costs[i].seconds)) for i in chain],
+        path_seconds=(
+            sum(least[i].seconds for i in critical_path(jobs, least)),
+            sum(costs[i].seconds for i in chain),
+        ),
+        wall_seconds=(runs[0].seconds, runs[1].seconds),
+        peak_bytes=max(run.peak_bytes for run in runs),
         stored_bytes=stored,
         needs=needs(experiment, by_rule) if gpu else [],
-        one_iteration=(
-            (finetuned[0].device_hours, finetuned[0].work.trained) if finetuned else None
-        ),
+        one_iteration=finetuned[0] if finetuned else None,
     )
 
 
@@ -101,15 +116,24 @@ def downloaded_models(experiment: Experiment) -> float:
     return sum(2 * shape_of(m, None, experiment.assumptions).parameters for m in paths.values())
 
 
-def _row(rule: str, costs: Sequence[JobCost], gpu: bool) -> dict:
+def _row(rule: str, least: Sequence[JobCost], costs: Sequence[JobCost], gpu: bool) -> dict:
+    """`least` and `costs` are the ends of the same jobs' costs."""
     # A light job of a GPU run holds a core, and no GPU.
-    counted = [cost for cost in costs if not (gpu and cost.work.light and not cost.devices)]
+    spans = {
+        f"{name}_{end}": value
+        for end, some in zip(ENDS, (least, costs), strict=True)
+        for name, value in {
+            "device_hours": sum(
+                c.device_hours for c in some if not (gpu and c.work.light and not c.devices)
+            ),
+            "longest_job_hours": max(cost.seconds for cost in some) / 3600,
+        }.items()
+    }
     return {
         "rule": rule,
         "jobs": len(costs),
         "devices_per_job": max(cost.devices for cost in costs),
-        "device_hours": sum(cost.device_hours for cost in counted),
-        "longest_job_hours": max(cost.seconds for cost in costs) / 3600,
+        **spans,
         "tokens": sum(cost.work.tokens for cost in costs),
         "tokens_trained": sum(cost.work.trained for cost in costs),
         "tokens_sampled": sum(cost.work.sampled for cost in costs),
@@ -127,7 +151,8 @@ def as_csv(plan: Plan) -> str:
     """The rows in full, with a line of totals."""
     total = {"rule": "total", **{c: sum(r[c] for r in plan.rows) for c in PLAN_COLUMNS[1:]}}
     total["devices_per_job"] = max((r["devices_per_job"] for r in plan.rows), default=0)
-    total["longest_job_hours"] = max((r["longest_job_hours"] for r in plan.rows), default=0)
+    for name in (f"longest_job_hours_{end}" for end in ENDS):
+        total[name] = max((row[name] for row in plan.rows), default=0)
     text = io.StringIO()
     writer = csv.DictWriter(text, PLAN_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -139,14 +164,18 @@ def as_csv(plan: Plan) -> str:
 def as_text(plan: Plan) -> str:
     """The plan for people."""
     unit = "GPU" if plan.gpu else "core"
+
+    def hours(number: float) -> str:
+        return f"{number:.1f}" if plan.gpu else f"{number:.3f}"
+
     header = ["rule", "jobs", f"{unit}s", f"{unit}-hours", "longest job", "tokens", "disk"]
     body = [
         [
             row["rule"],
             str(row["jobs"]),
             str(row["devices_per_job"]),
-            f"{row['device_hours']:.1f}" if plan.gpu else f"{row['device_hours']:.3f}",
-            duration(row["longest_job_hours"] * 3600),
+            span([row[f"device_hours_{end}"] for end in ENDS], hours),
+            span([row[f"longest_job_hours_{end}"] * 3600 for end in ENDS], duration),
             count(row["tokens"]),
             size(row["gigabytes_kept"] * 1e9),
         ]
@@ -156,7 +185,7 @@ def as_text(plan: Plan) -> str:
         "total",
         str(sum(row["jobs"] for row in plan.rows)),
         "",
-        f"{plan.device_hours:.1f}" if plan.gpu else f"{plan.device_hours:.3f}",
+        span(plan.device_hours, hours),
         "",
         count(sum(row["tokens"] for row in plan.rows)),
         size(sum(row["gigabytes_kept"] for row in plan.rows) * 1e9),
@@ -166,18 +195,26 @@ def as_text(plan: Plan) -> str:
         "",
         f"Disk at peak: {size(plan.peak_bytes)}, of which {size(plan.stored_bytes)} downloads.",
         f"Wall time with {plan.devices} {plan.device} {unit}s at a time: "
-        f"{duration(plan.wall_seconds)}, queueing not counted.",
-        f"Critical path (any number of {unit}s): {duration(plan.path_seconds)}:",
-        *(f"  {duration(seconds):>8}  {name}" for name, seconds in _folded(plan.path)),
+        f"{span(plan.wall_seconds, duration)}, queueing not counted.",
+        f"Critical path (any number of {unit}s): {span(plan.path_seconds, duration)}:",
+        *(f"  {span(seconds, duration):>19}  {name}" for name, seconds in _folded(plan.path)),
     ]
     if plan.needs:
         lines += ["", "Memory of a GPU at peak:", *(f"  {need}" for need in plan.needs)]
     return "\n".join(lines) + "\n"
 
 
-def _folded(path: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+def span(ends: Sequence[float], show: Callable[[float], str]) -> str:
+    """
+    >>> span([7200, 10800], duration), span([5, 5], duration)
+    ('2.0 h - 3.0 h', '5 s')
+    """
+    return " - ".join(dict.fromkeys(map(show, ends)))
+
+
+def _folded(path: Sequence[tuple[str, Span]]) -> list[tuple[str, Span]]:
     """Without what takes no time to speak of (target rules)."""
-    return [(name, seconds) for name, seconds in path if seconds > 0]
+    return [(name, seconds) for name, seconds in path if seconds[1] > 0]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -235,17 +272,17 @@ def paper_note(plan: Plan, experiment: Experiment) -> str | None:
     if plan.one_iteration is None or not plan.gpu or not 6e9 < experiment.policy.parameters < 9e9:
         return None
     assumptions, sizes = experiment.assumptions, experiment.sizes
-    tokens = plan.one_iteration[1]
-    model = CostModel(experiment, assumptions.devices["a6000"], True)
-    hours = tokens / model.training_rate(experiment.policy) / 3600
-    share = assumptions.utilisation.training * hours / PAPER_GPU_HOURS
+    tokens, card = plan.one_iteration, assumptions.devices["a6000"]
+    rates = [
+        CostModel(experiment, card, True, end).training_rate(experiment.policy)
+        for end in (FAST, SLOW)
+    ]
+    hours = [tokens / rate / 3600 for rate in rates]
+    share = assumptions.utilisation.training[FAST] * hours[0] / PAPER_GPU_HOURS
     row = experiment.conditioned_prompt() + sizes.sampled_response
     return (
-        f"Fine-tuning of one DPA iteration is {hours:.0f} GPU-hours on A6000s by this model; the "
-        f"paper reports {PAPER_GPU_HOURS:.0f}.\n"
-        f"The difference is within what its inputs can be: at these {count(tokens)} tokens "
-        f"{PAPER_GPU_HOURS:.0f} hours are {share:.2f} of the\npeak instead of "
-        f"{assumptions.utilisation.training} (cards without NVLink reach less), or at this share "
-        f"the mean row has {row * PAPER_GPU_HOURS / hours:.0f} tokens\ninstead of {row:.0f}. "
-        "Neither is known of the paper's runs, nor what else its figure counts.\n"
+        f"Fine-tuning of one DPA iteration is {span(hours, '{:.0f}'.format)} GPU-hours on A6000s "
+        f"by this model; the paper reports {PAPER_GPU_HOURS:.0f}:\n{share:.2f} of the peak, if the "
+        f"mean row has {row:.0f} tokens ({count(tokens)} in all). Neither is known of the paper's "
+        "runs,\nnor what else its figure counts.\n"
     )

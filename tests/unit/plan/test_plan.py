@@ -1,6 +1,7 @@
 """The plan's arithmetic against numbers worked by hand, and against the models themselves."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -9,9 +10,10 @@ from dpa.config.base import ModelConfig
 from dpa.config.load import load_config
 from dpa.errors import InputError
 from dpa.plan.assumptions import Shape, device, load_assumptions, shape_from_config, shape_of
-from dpa.plan.costs import CostModel, JobCost, critical_path, decoding_rate, simulate
+from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, decoding_rate, simulate
 from dpa.plan.fit import needs
 from dpa.plan.memory import GIB, sampling_memory, scoring_memory, training_memory
+from dpa.plan.table import as_csv, as_text, make_plan
 from dpa.plan.work import Experiment, Job, Work, work_of_job
 from dpa.runtime.sections import merge
 from tests.support.plan_example import OVERLAY, ROUND, hub
@@ -222,7 +224,7 @@ def test_what_is_not_known_is_refused(tmp_path):
 
 def test_gpu_hours_by_hand(tmp_path):
     experiment = make_experiment(tmp_path)
-    model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True)
+    model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True, end=FAST)
     finetuning = job("finetune_policy", gpus=8, loop="dpa", iteration="2")
     cost = model.cost(finetuning, work_of_job(finetuning, experiment))
     # 8 x 7,110,393,856 multiplied weights x 4,470,588 tokens / (154.8e12 x 0.45) = 3,650.6 s of a
@@ -232,7 +234,13 @@ def test_gpu_hours_by_hand(tmp_path):
     # Scoring: 2 x 7,110,393,856 a token.
     scoring = job("score_responses", loop="dpa", iteration="2")
     cost = model.cost(scoring, work_of_job(scoring, experiment))
-    assert cost.seconds - 180 == pytest.approx(4_037_500 * 14_220_787_712 / (154.8e12 * 0.45))
+    assert cost.seconds - 180 == pytest.approx(4_037_500 * 14_220_787_712 / (154.8e12 * 0.5))
+    # At the other end, at 0.28 and 0.35 of the peak:
+    model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True, end=SLOW)
+    slow = model.cost(finetuning, work_of_job(finetuning, experiment))
+    assert slow.seconds == pytest.approx(3650.6 / 8 * 0.45 / 0.28 + 180, rel=1e-4)
+    slow = model.cost(scoring, work_of_job(scoring, experiment))
+    assert slow.seconds - 180 == pytest.approx((cost.seconds - 180) * 0.5 / 0.35)
 
 
 def test_decoding_by_hand():
@@ -240,6 +248,9 @@ def test_decoding_by_hand():
     # Bound by memory, as in the module's docstring; and by arithmetic when the cache is short.
     assert decoding_rate(MISTRAL, **share, batch=256, length=412.5) == pytest.approx(4165, rel=1e-3)
     assert decoding_rate(MISTRAL, **share, batch=256, length=10) == pytest.approx(4354, rel=1e-3)
+    # And the engine's 10 us for each sequence of a step.
+    rate = decoding_rate(MISTRAL, **share, batch=256, length=412.5, between=1e-5)
+    assert rate == pytest.approx(3998, rel=1e-3)
     # A measured point: A100-40GB, an 8B model, batch 1: 75 tokens/s at 0.77 of the bandwidth.
     llama = Shape(vocabulary=128256, hidden=4096, intermediate=14336, layers=32, heads=32,
                   kv_heads=8, head_dim=128, tied=False, positions=131072)  # fmt: skip
@@ -251,9 +262,53 @@ def test_measured_rates_replace_the_model(tmp_path):
     experiment = make_experiment(tmp_path)
     measured = NUMBERS.measured.model_copy(update={"training": 1000.0, "sampling": 500.0})
     numbers = experiment.assumptions.model_copy(update={"measured": measured})
-    model = CostModel(Experiment(experiment.config, numbers), NUMBERS.devices["h100"], gpu=True)
-    assert model.busy_seconds(Work(trained=4000), 2) == 2
-    assert model.busy_seconds(Work(sampled=4000, sequence=380), 1) == 8
+    for end in (SLOW, FAST):
+        model = CostModel(
+            Experiment(experiment.config, numbers), NUMBERS.devices["h100"], True, end
+        )
+        assert model.busy_seconds(Work(trained=4000), 2) == 2
+        assert model.busy_seconds(Work(sampled=4000, sequence=380), 1) == 8
+
+
+def test_sampling_on_a_fast_card_is_not_what_its_memory_would_allow():
+    """Without the engine's own seconds an H100 came out twice as fast as any that was measured."""
+    experiment = Experiment(load_config({"experiment": "mistral-7b"}), NUMBERS)
+    work = Work(sampled=1e6, sequence=565)
+    slow, fast = (
+        CostModel(experiment, NUMBERS.devices["h100"], True, end).sampling_rate(work)
+        for end in (SLOW, FAST)
+    )
+    assert slow < 14_000 < 18_000 < fast < 23_000
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("0.5", (0.5, 0.5)), ("[0.3, 0.6]", (0.3, 0.6)), ("[0.6, 0.3]", None), ("[0.3, 2]", None),
+     ("[0.3]", None), ("0", None)],
+)  # fmt: skip
+def test_a_share_is_a_range_or_one_number(tmp_path, given, read):
+    (tmp_path / "numbers.yaml").write_text(f"utilisation: {{scoring: {given}}}")
+    if read is None:
+        with pytest.raises(InputError, match=r"utilisation\.scoring"):
+            load_assumptions(tmp_path / "numbers.yaml")
+    else:
+        assert load_assumptions(tmp_path / "numbers.yaml").utilisation.scoring == read
+
+
+def test_a_plan_states_both_ends(tmp_path):
+    experiment = make_experiment(tmp_path, plan={"gpu_memory_gb": 200})
+    jobs = [job("sample_responses", loop="dpa", iteration="2"),
+            job("finetune_policy", gpus=8, needs=[0], loop="dpa", iteration="2")]  # fmt: skip
+    plan = make_plan(experiment, jobs, experiment.assumptions, device_name="a6000", devices=8)
+    for row in plan.rows:
+        assert 0 < row["device_hours_least"] < row["device_hours_most"]
+    assert plan.wall_seconds[0] < plan.wall_seconds[1] == pytest.approx(plan.path_seconds[1])
+    text = as_text(plan)
+    assert re.search(r"finetune_policy +1 +8 +\d+\.\d - \d+\.\d ", text)
+    assert re.search(r"Wall time .*: [\d.]+ \w+ - [\d.]+ \w+", text)
+    header, first, *_ = as_csv(plan).splitlines()
+    assert header.split(",")[3:5] == ["device_hours_least", "device_hours_most"]
+    assert len(first.split(",")) == len(header.split(","))
 
 
 def toy(costs):
