@@ -53,6 +53,12 @@ class RowCounts:
         if asked_for:
             self.asked_for[reason] += rows
 
+    def add(self, other: "RowCounts") -> None:
+        """Count another's rows as well."""
+        self.read += other.read
+        self.dropped += other.dropped
+        self.asked_for += other.asked_for
+
     def check(self, limit: float, what: str, key: str = "data.max_dropped_fraction") -> None:
         """Raise InputError when a larger share than `limit` was dropped without being asked for."""
         lost = self.dropped - self.asked_for

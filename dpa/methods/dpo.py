@@ -15,6 +15,7 @@ from dpa.errors import InputError
 from dpa.text.control_tokens import chat_controls
 from dpa.text.tokenization import answer_ids
 from dpa.training.batches import EMPTY_PAIR_LOSS, MeanOverRows
+from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
     TrainingJob,
@@ -50,6 +51,27 @@ class PairTrainer(MeanOverRows, DPOTrainer):
         """Nothing here needs a network."""
 
 
+#: (prompt messages, chosen, rejected).
+MessagePair = tuple[list[dict], str, str]
+PairRows = list[dict[str, np.ndarray]]
+
+
+def tokenise_pairs(
+    tokenizer: Any, pairs: Iterable[MessagePair], max_length: int, row_counts: RowCounts
+) -> PairRows:
+    """Rows of prompt_ids, chosen_ids and rejected_ids; longer pairs are dropped and counted."""
+    rows = []
+    for messages, chosen, rejected in pairs:
+        row_counts.read += 1
+        prompt, answers = answer_ids(tokenizer, messages, [chosen, rejected])
+        if len(prompt) + max(map(len, answers)) > max_length:
+            row_counts.drop("longer than max_length")
+        else:
+            ids = {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
+            rows.append({name: np.array(row, dtype=np.int32) for name, row in ids.items()})
+    return rows
+
+
 class PairTraining(Training):
     """DPO from a policy on (prompt messages, chosen, rejected), with the start as reference.
 
@@ -60,23 +82,23 @@ class PairTraining(Training):
     def __init__(
         self,
         job: TrainingJob,
-        pairs: Iterable[tuple[list[dict], str, str]],
+        pairs: Iterable[MessagePair],
         beta: float,
         row_counts: RowCounts,
         **details: Any,
     ):
         tokenizer = load_training_tokenizer(job.start)
-        rows = []
-        response_tokens = 0
-        for messages, chosen, rejected in pairs:
-            row_counts.read += 1
-            prompt, answers = answer_ids(tokenizer, messages, [chosen, rejected])
-            if len(prompt) + max(map(len, answers)) > job.schedule.max_length:
-                row_counts.drop("longer than max_length")
-            else:
-                ids = {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
-                rows.append({name: np.array(row, dtype=np.int32) for name, row in ids.items()})
-                response_tokens += sum(map(len, answers))
+
+        def tokenised(block: list[MessagePair]) -> tuple[PairRows, RowCounts]:
+            counts = RowCounts()
+            return tokenise_pairs(tokenizer, block, job.schedule.max_length, counts), counts
+
+        rows: PairRows = []
+        for some, counts in in_shares(pairs, tokenised, chat_controls(tokenizer)):
+            rows += some
+            row_counts.add(counts)
+        answered = (row[name] for row in rows for name in ("chosen_ids", "rejected_ids"))
+        response_tokens = sum(map(len, answered))
         if not rows:
             raise InputError(f"{job.output}: no pairs to train on ({row_counts.as_dict()})")
         check_dropped(row_counts, str(job.output))

@@ -25,6 +25,7 @@ from dpa.runtime.log import log
 from dpa.text.control_tokens import chat_controls
 from dpa.text.tokenization import conversation_ids
 from dpa.training.batches import GlobalBatches
+from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
     TrainingJob,
@@ -172,6 +173,14 @@ def finetune_conversations(
     """
     row_counts = row_counts or RowCounts()
     tokenizer = load_training_tokenizer(job.start)
-    rows = tokenise_conversations(tokenizer, conversations, job.schedule.max_length, row_counts)
+
+    def tokenised(block: list[list[dict]]) -> tuple[Rows, RowCounts]:
+        counts = RowCounts()
+        return tokenise_conversations(tokenizer, block, job.schedule.max_length, counts), counts
+
+    rows: Rows = []
+    for some, counts in in_shares(conversations, tokenised, chat_controls(tokenizer)):
+        rows += some
+        row_counts.add(counts)
     job = replace(job, inputs=(job.start.path, *job.inputs))
     run_training(Finetuning(job, tokenizer, rows, row_counts, **details))

@@ -39,6 +39,7 @@ from dpa.text.control_tokens import reward_controls
 from dpa.text.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
 from dpa.text.tokenization import truncate_ids
 from dpa.training.batches import MeanOverRows
+from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
     TrainingJob,
@@ -391,9 +392,17 @@ class RewardTraining(Training):
         self.tokenizer = load_reward_tokenizer(job.start, max_length)
         self.row_counts = RowCounts()
         train_split = (rating for rating in ratings if rating.split == "train")
-        rows, truncated = tokenise_ratings(
-            self.tokenizer, train_split, attributes, max_length, self.row_counts
-        )
+
+        def tokenised(block: list[Rating]) -> tuple[list[RatedRow], int, RowCounts]:
+            counts = RowCounts()
+            return *tokenise_ratings(self.tokenizer, block, attributes, max_length, counts), counts
+
+        rows: list[RatedRow] = []
+        truncated = 0
+        for some, cut, counts in in_shares(train_split, tokenised, reward_controls(self.tokenizer)):
+            rows += some
+            truncated += cut
+            self.row_counts.add(counts)
         if not rows:
             raise InputError(
                 f"{job.output}: no labelled ratings to train on ({self.row_counts.as_dict()})"

@@ -13,6 +13,7 @@ writes between the contents of turns. No torch here.
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
+from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -48,12 +49,13 @@ class ControlTokens:
         self.raw = _any_of(self.strings)
         self.any = _any_of(spellings)
         self.loose = _any_of(spellings, re.IGNORECASE)
-        self._texts: set[int] = set()
+        #: Digests of the different texts that had control strings in them.
+        self.texts: set[bytes] = set()
 
     @property
     def escaped(self) -> int:
         """How many different texts had control strings in them."""
-        return len(self._texts)
+        return len(self.texts)
 
     def log_escaped(self) -> int:
         """The same number, once it is known; said in the log where it is not 0."""
@@ -68,7 +70,7 @@ class ControlTokens:
         """
         if not self._found(text):
             return text
-        self._texts.add(hash(text))
+        self.texts.add(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         for spelling in (text, _undisguised(text), _ascii(text)):
             candidate = _broken(self.raw if spelling is text else self.loose, spelling)
             if not self._found(candidate):

@@ -55,6 +55,13 @@ def agree(value: Any) -> Any:
     return broadcast_object_list([value], from_process=0)[0]
 
 
+def gather(value: Any) -> list[Any]:
+    """The `value` of every process, by its number, in every process."""
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
+
+
 def any_process(flag: bool) -> bool:
     """Whether `flag` is set in any process."""
     state = process_state()

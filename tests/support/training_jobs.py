@@ -17,8 +17,12 @@ from dpa.config.trainer import LoraConfig, ScheduleConfig, TrainerConfig
 from dpa.models import ModelRef
 from dpa.records import Rating
 from dpa.text.prompts import Conversation
+from dpa.training import shares
 from dpa.training.trainer import TrainingJob
 from tests.support.tiny_models import WORDS
+
+#: Of the few rows here, too, each process is to make some.
+shares.BLOCK = 4
 
 
 def training(**changes) -> TrainerConfig:

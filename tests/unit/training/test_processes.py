@@ -137,6 +137,9 @@ def test_two_processes_train_the_model_that_one_does(one, two, bases, name):
     assert_same_weights(one / name, folder / name, 1e-5)
     a, b = read_sidecar(one / name), read_sidecar(folder / name)
     assert a["steps"] == b["steps"] > 2
+    # Each process made a share of the rows, and all counted them together.
+    for counted in ("counts", "rows", "response_tokens", "tokens", "labels", "neutralised"):
+        assert a.get(counted) == b.get(counted), counted
     assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
     # And it was trained, by much more than the tolerance.
     before = load_file(Path(bases[JOBS[name][1]]) / "model.safetensors")
