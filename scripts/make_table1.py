@@ -54,7 +54,7 @@ def main(
         table1_lead,
         table1_tables,
     )
-    from dpa.report.tables import latex, markdown, write_tables
+    from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
@@ -75,7 +75,7 @@ def main(
     against = (COMPARISON_HEADING, comparison_lead(seeds), comparison_tables(compared))
     for name, data, shown in (("table1", table, page), ("comparison", compared, against)):
         texts = {
-            f"{name}.csv": data.to_csv(index=False, float_format="%.12g"),
+            f"{name}.csv": csv_text(data, "%.12g"),
             f"{name}.md": markdown(*shown),
             f"{name}.tex": latex(*shown),
         }

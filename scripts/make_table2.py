@@ -43,7 +43,7 @@ def main(
     import pandas as pd
 
     from dpa.report import table2
-    from dpa.report.tables import latex, markdown, write_tables
+    from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objective_names.split(",")
     rates = table2.read_win_rates(win_rates)
@@ -63,7 +63,7 @@ def main(
     }
     for name, (data, page) in pages.items():
         texts = {
-            f"{name}.csv": data.to_csv(index=False, float_format="%.6g"),
+            f"{name}.csv": csv_text(data),
             f"{name}.md": markdown(*page),
             f"{name}.tex": latex(*page),
         }

@@ -45,7 +45,7 @@ def main(
         stage_costs,
     )
     from dpa.report.figures.style import write_figure
-    from dpa.report.tables import latex, markdown, write_tables
+    from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     rules = rule_costs(run)
     by_stage = stage_costs(run, read_section(TypeAdapter(dict[str, list[str]]), stages, "stages"))
@@ -55,7 +55,7 @@ def main(
     write_figure(output_figures, "costs", draw_costs(marks, title), marks, caption, [], dpi)
     page = (title, "", cost_tables(rules, by_stage))
     texts = {
-        "costs.csv": rules.to_csv(index=False, float_format="%.6g"),
+        "costs.csv": csv_text(rules),
         "costs.md": markdown(*page),
         "costs.tex": latex(*page),
     }

@@ -48,7 +48,7 @@ def main(
         reward_model_marks,
     )
     from dpa.report.figures.style import write_figure
-    from dpa.report.tables import latex, markdown, write_tables
+    from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     table = quality(pd.read_csv(metrics), pd.read_csv(ranking))
     marks = reward_model_marks(pd.read_parquet(predictions))
@@ -59,7 +59,7 @@ def main(
     write_figure(output_figures, "reward_model", figure, marks, caption, inputs, dpi)
     page = (title, "", [quality_table(table)])
     texts = {
-        "reward_model.csv": table.to_csv(index=False),
+        "reward_model.csv": csv_text(table, None),
         "reward_model.md": markdown(*page),
         "reward_model.tex": latex(*page),
     }

@@ -23,6 +23,8 @@ from dpa.errors import InputError
 from dpa.registry import METHODS
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published, read_marks
+from dpa.report.tables import plain_text
+from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
 from dpa.runtime.sections import read_yaml
 
@@ -205,7 +207,7 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
         cards = []
         for row in rows.to_dict("records"):
             rewards = ", ".join(f"{name} {row[f'r_{name}']:.0f}" for name in names)
-            asked = "" if pd.isna(row["asked"]) else str(row["asked"])
+            asked = "" if pd.isna(row["asked"]) else plain_text(str(row["asked"]))
             method, colour = METHODS[row["method"]].label, METHODS[row["method"]].colour
             cards.append(
                 {
@@ -213,11 +215,12 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
                     else f"{method} t={row['iteration']:.0f}",
                     "asked": asked,
                     "numbers": f"{row['tokens']} tokens · {rewards}",
-                    "response": "" if pd.isna(row["response"]) else row["response"],
+                    "response": "" if pd.isna(row["response"])
+                    else visible(plain_text(str(row["response"]))),
                     "colour": to_hex(next(own) if row["method"] == "dpa" else colour),
                 }
             )  # fmt: skip
-        yield {"text": rows["prompt"].iloc[0], "cards": cards}
+        yield {"text": visible(plain_text(str(rows["prompt"].iloc[0]))), "cards": cards}
 
 
 # --- Assumptions, configuration, provenance --------------------------------------------------

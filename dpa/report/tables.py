@@ -1,6 +1,7 @@
 """Tables for readers: the same cells as Markdown and as LaTeX (booktabs), and data as CSV."""
 
 import csv
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import pandas as pd
 from dpa.artefacts.files import write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
+from dpa.runtime.log import visible
 
 #: What LaTeX takes for a command, and what its default fonts lack.
 LATEX = {
@@ -19,6 +21,14 @@ LATEX = {
     "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "–": "--", "…": r"\ldots{}", "≥": r"$\geq$",
     "≤": r"$\leq$", "²": "$^2$", "ρ": r"$\rho$",
 }  # fmt: skip
+
+
+#: What Markdown takes for more than text; of what is more than a character long it is the last that
+#: is escaped, or the first where that alone would still be a link.
+MARKDOWN_SYNTAX = re.compile(
+    r"[\\|<*`_~$]|&(?=#|\w+;)|(?<=\])[(\[]|:(?=//)|(?<=[wW]{3})\.|(?<=[\w.+-])@(?=\w)"
+)
+MARKDOWN_ESCAPES = {"<": "&lt;", "&": "&amp;"}
 
 
 class Table(NamedTuple):
@@ -31,16 +41,41 @@ class Table(NamedTuple):
     text: Collection[int] = ()
 
 
-def csv_text(table: Any) -> str:
-    """A data frame as CSV, numbers with six digits.
+#: What spreadsheets take for a formula, at the beginning of a cell, and our mark against that.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def csv_text(table: pd.DataFrame, float_format: str | None = "%.6g") -> str:
+    """A data frame as CSV; no text is a spreadsheet's formula (`plain_text` is the inverse).
 
     pandas does not quote a lone carriage return, which policies may write, but reads it as the end
     of a line: where there is one everything is quoted.
     """
-    text = table.to_csv(index=False, float_format="%.6g")
+    table = table.copy()
+    for name, column in table.items():
+        if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
+            safe = [_no_formula(cell) for cell in column]
+            table[name] = pd.Series(safe, index=column.index, dtype=column.dtype)
+    text = table.to_csv(index=False, float_format=float_format)
     if "\r" not in text:
         return text
-    return table.to_csv(index=False, float_format="%.6g", quoting=csv.QUOTE_ALL)
+    return table.to_csv(index=False, float_format=float_format, quoting=csv.QUOTE_ALL)
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text that would be a formula with an apostrophe before it; numbers as they are."""
+    if not isinstance(cell, str) or not FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def plain_text(cell: str) -> str:
+    """A text as it was before csv_text."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell[1:]) else cell
 
 
 def markdown(heading: str, lead: str, tables: Iterable[Table]) -> str:
@@ -48,18 +83,22 @@ def markdown(heading: str, lead: str, tables: Iterable[Table]) -> str:
     parts = [f"# {heading}", lead]
     for table in tables:
         if table.title:
-            parts.append(f"## {table.title}")
+            parts.append(f"## {markdown_text(table.title)}")
         if table.note:
-            parts.append(table.note)
+            parts.append(markdown_text(table.note))
         lines = [table.header, ["---"] * len(table.header), *table.rows]
-        parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
+        parts.append("\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _cell(text: str) -> str:
-    """Text that cannot end a cell, a row or a paragraph, nor be taken for HTML."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return text.replace("<", "&lt;").replace("*", "\\*").replace("`", "\\`").replace("_", "\\_")
+def markdown_text(text: str) -> str:
+    """Plain text as Markdown (CommonMark, and GitHub's) that shows the same, on one line.
+
+    It cannot end a cell, a row or a paragraph, nor be HTML, an entity, emphasis, code, a link, an
+    image, an address that becomes a link, or a formula. Brackets alone are none of these.
+    """
+    text = " ".join(visible(text).split())
+    return MARKDOWN_SYNTAX.sub(lambda m: MARKDOWN_ESCAPES.get(m[0]) or f"\\{m[0]}", text)
 
 
 def latex(heading: str, lead: str, tables: Iterable[Table]) -> str:
@@ -86,8 +125,13 @@ def latex(heading: str, lead: str, tables: Iterable[Table]) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Plain text as LaTeX that prints the same, on one line."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    """Plain text as LaTeX that prints the same, on one line.
+
+    A bracket or a star that begins a row would be an argument of the line break before it.
+    """
+    text = " ".join(visible(text).split())
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped
 
 
 def write_tables(

@@ -16,11 +16,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from dpa.artefacts.files import atomic, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.report.tables import csv_text
+from dpa.runtime.log import visible
 
 #: Inches: the text width of a printed page.
 WIDTH = 7.2
@@ -91,7 +93,13 @@ def write_figure(
 
 
 def save_figure(figure: Figure, paths: Sequence[Path], dpi: int) -> None:
-    """Save in the formats of the paths' suffixes, without dates, each atomically."""
+    """Save in the formats of the paths' suffixes, without dates, each atomically.
+
+    Texts are made visible: an SVG with control characters is no XML.
+    """
+    for text in figure.findobj(Text):
+        if (shown := visible(text.get_text())) != text.get_text():
+            text.set_text(shown)
     for path in paths:
         metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
         with plt.rc_context(STYLE), atomic(path) as partial:

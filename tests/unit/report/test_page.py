@@ -3,25 +3,52 @@
 import io
 import json
 import re
+from html import unescape
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from dpa.artefacts.files import write_text
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.load import load_config
 from dpa.errors import InputError
 from dpa.report.figures import fronts, samples
-from dpa.report.figures.style import write_figure
-from dpa.report.page import ASSUMPTIONS, assumptions, changes, read_artefacts, render
+from dpa.report.figures.style import save_figure, write_figure
+from dpa.report.page import ASSUMPTIONS, MARKDOWN, assumptions, changes, read_artefacts, render
 from dpa.report.paper import Fronts, compare_figure4
-from dpa.report.tables import Table, csv_text, latex, latex_text, markdown
+from dpa.report.tables import (
+    Table,
+    csv_text,
+    latex,
+    latex_text,
+    markdown,
+    markdown_text,
+    plain_text,
+)
+from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
 from tests.support.browser import load
 from tests.support.figure_data import OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
 
 DEVIATIONS = CLONE / "docs/deviations.md"
 EVIL = "<script>alert(1)</script> **bold** | $x$ & `code` </table>"
+
+
+def make_sample_rows(text: str) -> pd.DataFrame:
+    """Rows of samples.csv, a text of which is given."""
+    return pd.DataFrame(
+        {
+            "prompt_number": 1, "prompt_id": "p", "prompt": f"Prompt {text}",
+            "method": ["dpa", "dpa", "dpo"], "iteration": [1, 1, None],
+            "direction_index": [0, 1, -1], "asked": ["helpfulness*100", "helpfulness*80", ""],
+            "v_helpfulness": [1, 0.8, None], "v_verbosity": [0, -0.6, None],
+            "response": [text, "Line one.\n\nLine two.", None], "finish_reason": "stop",
+            "tokens": [9, 5, 0], "words": 1, "characters": 1, "r_helpfulness": 50.0,
+            "r_verbosity": 20.0, "vr": [50.0, 28.0, None],
+        }
+    ).astype({"iteration": "Int64"})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +59,7 @@ def results(tmp_path_factory):
     figure = fronts.draw_figure4(marks, OBJECTIVES, "Figure 4")
     caption = fronts.figure4_caption(marks, "quickstart", OBJECTIVES, 4, "ellipses")
     write_figure(folder / "figures", "figure4", figure, marks, caption, [], 60)
-    rows = pd.DataFrame(
-        {
-            "prompt_number": 1, "prompt_id": "p", "prompt": f"Prompt {EVIL}",
-            "method": ["dpa", "dpa", "dpo"], "iteration": [1, 1, None],
-            "direction_index": [0, 1, -1], "asked": ["helpfulness*100", "helpfulness*80", ""],
-            "v_helpfulness": [1, 0.8, None], "v_verbosity": [0, -0.6, None],
-            "response": [EVIL, "Line one.\n\nLine two.", None], "finish_reason": "stop",
-            "tokens": [9, 5, 0], "words": 1, "characters": 1, "r_helpfulness": 50.0,
-            "r_verbosity": 20.0, "vr": [50.0, 28.0, None],
-        }
-    ).astype({"iteration": "Int64"})  # fmt: skip
+    rows = make_sample_rows(EVIL)
     drawn = samples.draw_figure1(rows.assign(response=rows["response"].fillna("")), OBJECTIVES, "t")
     caption = samples.figure1_caption(rows, "quickstart")
     write_figure(folder / "figures", "figure1", drawn, rows, caption, [], 60)
@@ -184,8 +201,92 @@ def test_cells_cannot_break_a_table():
     assert json.loads(json.dumps(text)) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[click](javascript:alert(1))", "![x](http://evil.example/p.png)", "[a][b]",
+        "a &lt;b&gt; c",
+        "http://evil.example www.evil.example me@evil.example", "~~gone~~ $x$ `code` *a* _b_ **c**",
+        "<img src=x onerror=alert(1)>", "# no heading", "> no quote", "1. none", "--- | ---",
+        "\\[x](y)", "&#60;script&#62;", "a\x1b[2J\x07b", "[a\\](b)", "![<b>](", "|||",
+    ],
+)  # fmt: skip
+def test_texts_are_no_markdown(text):
+    """What is rendered has the text, and no element but the table's and the paragraph's."""
+    page = markdown("H", "", [Table("", f"Prompt: {text}", ["a", "b"], [["1", text]])])
+    github = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    for dialect in (MARKDOWN, github):
+        html = dialect.render(page.partition("\n")[2])
+        assert set(re.findall(r"<(\w+)", html)) <= {
+            "p",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+        }
+        shown = [unescape(cell) for cell in re.findall(r"<(?:p|td)>(.*?)</(?:p|td)>", html, re.S)]
+        assert shown == [f"Prompt: {visible(text)}", "1", visible(text)]
+    assert not re.search(r"\w://|www\.|\w@\w", page)  # GitHub makes links of these
+
+
+def test_ordinary_cells_are_left_as_they_are():
+    for text in (
+        "12.5 [11.0, 13.2]",
+        "+0.31 [-0.20, 0.82]",
+        "A & B",
+        "(0.80, −0.60)",
+        "a: b; 50 %",
+    ):
+        assert markdown_text(text) == text
+
+
+def test_a_row_of_latex_cannot_begin_with_an_argument():
+    assert latex_text("[2cm] a") == "{[}2cm] a"
+    assert latex_text("* a") == "{*} a"
+    assert latex_text("a [b] \x1b") == r"a [b] \textbackslash{}x1b"
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_text_is_a_formula(text):
+    table = pd.DataFrame({"response": [text, "-0.6", "'quoted'", "plain"], "vr": [-0.5, 1, 2, 3]})
+    written = csv_text(table)
+    found = pd.read_csv(io.StringIO(written, newline=""), dtype={"response": str})
+    assert found["response"][0] == f"'{text}"
+    assert plain_text(found["response"][0]) == text
+    assert found["response"].tolist()[1:] == ["-0.6", "'quoted'", "plain"]
+    assert found["vr"].tolist() == table["vr"].tolist()
+
+
+def test_numbers_are_not_changed():
+    table = pd.DataFrame(
+        {
+            "n": pd.array([1, None], dtype="Int64"),
+            "x": [-1.5, 2.0],
+            "o": [3, None],
+            "b": [True, False],
+        }
+    ).astype({"o": object})
+    assert csv_text(table) == table.to_csv(index=False, float_format="%.6g")
+
+
+def test_a_figure_with_control_characters_is_xml(tmp_path):
+    rows = make_sample_rows("\x1b[31mred\x07 \ufffe")
+    rows["response"] = rows["response"].fillna("")
+    figure = samples.draw_figure1(rows, OBJECTIVES, "\x1b title")
+    save_figure(figure, [tmp_path / f"figure.{kind}" for kind in ("svg", "pdf", "png")], 60)
+    text = "".join(ElementTree.parse(tmp_path / "figure.svg").getroot().itertext())
+    assert r"\x1b[31mred\x07 \ufffe" in text
+    assert r"\x1b title" in text
+
+
 @pytest.mark.parametrize("response", ["plain", "two\rlines", 'a "quoted"\r\n, text', "\r"])
 def test_csv_gives_back_what_a_policy_wrote(response):
     table = pd.DataFrame({"response": [response, "next"], "vr": [0.5, 12.25]})
     found = pd.read_csv(io.StringIO(csv_text(table), newline=""))
-    assert found.to_dict("list") == table.to_dict("list")
+    assert found["response"].map(plain_text).tolist() == table["response"].tolist()
+    assert found["vr"].tolist() == table["vr"].tolist()
