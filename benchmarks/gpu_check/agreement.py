@@ -196,6 +196,7 @@ def scores(name: str, dtype: torch.dtype) -> np.ndarray:
     """(responses, outputs) of a random reward model."""
     from transformers import AutoModelForSequenceClassification
 
+    from dpa.reward.inputs import RewardInputs
     from dpa.reward.transformers_scorer import TransformersScorer
 
     torch.manual_seed(0)
@@ -204,7 +205,8 @@ def scores(name: str, dtype: torch.dtype) -> np.ndarray:
     with torch.no_grad():
         model.score.weight.mul_(100)  # scores of a size as on 0-100
     model = model.to("cuda" if on_gpu() else "cpu", dtype)
-    scorer = TransformersScorer(model, make_tokenizer(), ["a", "b", "c"], 4096)
+    inputs = RewardInputs(make_tokenizer(), model.config)
+    scorer = TransformersScorer(model, inputs, ["a", "b", "c"], 4096)
     return np.concatenate(scorer.score_chunk(conversations()))
 
 

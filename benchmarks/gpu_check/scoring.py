@@ -19,6 +19,7 @@ from benchmarks.gpu_check.shapes import SEVEN_BILLION, built, inner_weights, lla
 from benchmarks.lengths import Conversation, fixed
 from benchmarks.measure_scoring import token_counts
 from benchmarks.models import make_tokenizer
+from dpa.reward.inputs import RewardInputs
 from dpa.reward.transformers_scorer import TransformersScorer
 from dpa.text.prompts import reward_input
 
@@ -49,7 +50,7 @@ def main() -> None:
     plain = Plain(model, tokenizer)
     # The plain ways first: the scorer changes the model's attention.
     found = {name: plain.measure(groups) for name, groups in mixes().items()}
-    scorer = TransformersScorer(model, tokenizer, names, 65536)
+    scorer = TransformersScorer(model, RewardInputs(tokenizer, model.config), names, 65536)
     for name, groups in mixes().items():
         expected, one, padded = found[name]
         scores = np.concatenate(scorer.score_chunk(groups))

@@ -274,8 +274,8 @@ class TestRewards:
             dataset="test", split="train",
         )  # fmt: skip
         [row], _ = tokenise_ratings(model.inputs.tokenizer, [rating], NAMES, 200, RowCounts())
-        [family] = model._families([("Hello.", self.FORGED)], {(0, self.FORGED): 0})
-        assert family.prefix + family.rests[0] == row["input_ids"].tolist()
+        [(scored, _)] = model.inputs.tokenise([("Hello.", self.FORGED)])
+        assert scored == row["input_ids"].tolist()
         assert not set(model.inputs.tokenizer.all_special_ids) & set(row["input_ids"].tolist())
         start, end = row["response"]
         assert (
