@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import replace_text
 from dpa.artefacts.sidecars import PACKAGES, installed
 
 MEASUREMENTS = Path(__file__).parents[1] / "docs/measurements.md"
@@ -102,7 +102,7 @@ def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = ""
     place = re.compile(rf"(<!-- benchmarks\.{name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not place.search(text):
         raise SystemExit(f"{MEASUREMENTS}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
-    write_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))
+    replace_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))
 
 
 QUICK = typer.Option(help="A small version that only checks the floors, for CI. Publishes nothing.")

@@ -35,7 +35,7 @@ def main(
     """Collect the judgements of all seeds into AlpacaEval's results."""
     import pandas as pd
 
-    from dpa.artefacts.files import atomic
+    from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.evaluation.alpacaeval import result_rows

@@ -32,7 +32,7 @@ def main(
     """Sum an experiment's sidecars."""
     import json
 
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import write_text
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.report.run_record import run_record
 

@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Collect RewardBench's win rates and the reward model's accuracy."""
 
-    from dpa.artefacts.files import atomic
+    from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.benchmarks import BenchmarkSectionsConfig

@@ -26,7 +26,7 @@ def main(
     """Put the validation rewards of all seeds into one table."""
     import pandas as pd
 
-    from dpa.artefacts.files import atomic
+    from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.evaluation.validation import read_validation_rewards

@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Collect scored validation responses into one table."""
 
-    from dpa.artefacts.files import atomic
+    from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.steering import ObjectivesConfig

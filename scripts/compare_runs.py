@@ -35,7 +35,7 @@ def main(
     renew: Annotated[bool, typer.Option("--renew", help="Write the folder's file.")] = False,
 ) -> None:
     """Compare two runs, artefact by artefact."""
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import replace_text
     from dpa.report.run_record import differences
 
     found = hashes(run)
@@ -43,7 +43,7 @@ def main(
         other = other / f"{processor()}.json"
         text = json.dumps({"artefacts": found}, indent=1) + "\n"
         if renew:
-            write_text(other, text)
+            replace_text(other, text)
             return
         if not other.exists():
             log.warning("%s is not there: nothing to compare with. What it would hold:", other)

@@ -45,8 +45,8 @@ def main(
     import msgspec
     import numpy as np
 
-    from dpa.artefacts.files import write_text
     from dpa.artefacts.jsonl import decode_lines
+    from dpa.artefacts.outputs import write_text
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.conditions import Conditions, feasible_curve, frontier_targets

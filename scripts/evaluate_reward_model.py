@@ -47,7 +47,7 @@ def main(
     """Compare the reward model's outputs with the held-out ratings."""
     import pandas as pd
 
-    from dpa.artefacts.files import atomic
+    from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.evaluation.rating_agreement import (

@@ -10,7 +10,7 @@ index of a policy that takes no direction.
 """
 
 from dpa.runtime.cli import make_app, run_app
-from dpa.runtime.options import OutputOption, PromptsOption, SampleFilesOption
+from dpa.runtime.options import OutputFolderOption, PromptsOption, SampleFilesOption
 
 app = make_app()
 
@@ -19,7 +19,7 @@ app = make_app()
 def main(
     samples: SampleFilesOption,
     prompts: PromptsOption,
-    output: OutputOption,
+    output: OutputFolderOption,
 ) -> None:
     """Write sampled responses as output files of AlpacaEval."""
     from dpa.evaluation.alpacaeval import export_outputs

@@ -26,7 +26,7 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import OutputOption
+from dpa.runtime.options import EITHER, OutputOption
 from dpa.runtime.sections import read_section
 
 app = make_app()
@@ -50,13 +50,13 @@ def main(
         "results/judgements"
     ),
     output_annotations: Annotated[
-        Path | None, typer.Option(help="Annotations that are written.")
+        Path | None, typer.Option(help="Annotations that are written."), EITHER
     ] = None,
 ) -> None:
     """Judge outputs against reference outputs as AlpacaEval 2 does."""
     import json
 
-    from dpa.artefacts.files import save_folder, write_text
+    from dpa.artefacts.outputs import save_folder, write_text
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.benchmarks import JudgeConfig

@@ -15,7 +15,7 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import OutputOption, SeedOption
+from dpa.runtime.options import OutputFilesOption, SeedOption
 
 app = make_app()
 
@@ -23,7 +23,7 @@ app = make_app()
 @app.command()
 def main(
     seed: SeedOption,
-    output: OutputOption,
+    output: OutputFilesOption,
     helpsteer_rows: Annotated[int, typer.Option(min=1)] = 8000,
     ultrafeedback_prompts: Annotated[int, typer.Option(min=1)] = 2000,
     validation_prompts: Annotated[int, typer.Option(min=1)] = 100,
@@ -35,8 +35,8 @@ def main(
     """Make the quickstart's world."""
     import json
 
-    from dpa.artefacts.files import write_text
     from dpa.artefacts.jsonl import write_jsonl
+    from dpa.artefacts.outputs import hold, write_text
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.quickstart.world import WorldSizes, build_world
@@ -52,6 +52,7 @@ def main(
     )
     for name, rows in build_world(seed, sizes).items():
         path = output / name
+        hold(path)
         if path.suffix == ".json":
             write_text(path, json.dumps(rows, indent=1) + "\n")
         else:

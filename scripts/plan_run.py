@@ -44,7 +44,9 @@ def main(
     """Print what an experiment will take."""
     import os
 
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import write_text
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.load import load_config
     from dpa.errors import InputError
     from dpa.plan.assumptions import load_assumptions
@@ -72,6 +74,7 @@ def main(
         print(note)
     if output is not None:
         write_text(output, as_csv(plan))
+        write_sidecar(output, [], RowCounts.all_kept(len(plan.rows)))
         log.info("%d rules: %s", len(plan.rows), output)
     if too_large := [need for need in plan.needs if not need.fits]:
         raise InputError(

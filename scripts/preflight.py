@@ -37,7 +37,7 @@ def main(
 
     from pydantic import TypeAdapter
 
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import write_text
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.experiment import Config

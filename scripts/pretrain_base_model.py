@@ -16,7 +16,7 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import OutputOption, RatingsOption, SeedOption, TrainerOption
+from dpa.runtime.options import OutputFolderOption, RatingsOption, SeedOption, TrainerOption
 from dpa.runtime.sections import read_section
 
 app = make_app()
@@ -26,7 +26,7 @@ app = make_app()
 def main(
     ratings: RatingsOption,
     seed: SeedOption,
-    output: OutputOption,
+    output: OutputFolderOption,
     documents: Annotated[list[str] | None, typer.Option(help="Source (JSON) of documents.")] = None,
     scratch: Annotated[
         str | None, typer.Option(help="Over config.yaml's base_model.scratch (JSON, or @file).")
@@ -34,7 +34,7 @@ def main(
     trainer: TrainerOption = None,
 ) -> None:
     """Make a small base model from scratch."""
-    from dpa.artefacts.files import save_folder
+    from dpa.artefacts.outputs import save_folder
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.data import SourceConfig, describe

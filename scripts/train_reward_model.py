@@ -17,7 +17,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AttributesOption,
     BaseModelOption,
-    OutputOption,
+    OutputFolderOption,
     RatingsOption,
     ScheduleOption,
     SeedOption,
@@ -33,7 +33,7 @@ def main(
     base_model: BaseModelOption,
     ratings: RatingsOption,
     seed: SeedOption,
-    output: OutputOption,
+    output: OutputFolderOption,
     attributes: AttributesOption = None,
     lm_loss_weight: Annotated[
         float, typer.Option(min=0, help="Of the language-modelling loss on the response.")

@@ -15,7 +15,7 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     BaseModelOption,
-    OutputOption,
+    OutputFolderOption,
     ScheduleOption,
     SeedOption,
     TrainerOption,
@@ -30,7 +30,7 @@ def main(
     base_model: BaseModelOption,
     demonstrations: Annotated[list[str], typer.Option(help="Source (JSON) of demonstrations.")],
     seed: SeedOption,
-    output: OutputOption,
+    output: OutputFolderOption,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:

@@ -12,7 +12,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AnnotationsOption,
     ObjectiveNamesOption,
-    OutputOption,
+    OutputFolderOption,
     PolicyOption,
     PromptFilesOption,
     ScheduleOption,
@@ -31,7 +31,7 @@ def main(
     prompts: PromptFilesOption,
     objective_names: ObjectiveNamesOption,
     seed: SeedOption,
-    output: OutputOption,
+    output: OutputFolderOption,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:

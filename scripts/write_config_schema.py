@@ -2,7 +2,7 @@
 
 No rule: for a change of keys; a test says when it is due. Example:
 
-    python -m scripts.write_config_schema --output config.schema.json
+    python -m scripts.write_config_schema --overwrite --output config.schema.json
 """
 
 import json
@@ -16,7 +16,7 @@ app = make_app()
 @app.command()
 def main(output: OutputOption) -> None:
     """Write the JSON schema of the configuration."""
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import write_text
     from dpa.config.schema import config_schema
 
     write_text(output, json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n")

@@ -1,18 +1,13 @@
-"""Files and folders that appear complete or not at all, and hashes of their content."""
+"""Hashes of the content of files and folders, and names that come after content."""
 
 import errno
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-
-from dpa.errors import writing
 
 #: Snakemake's mark in a folder that it knows as an output: no content.
 TIMESTAMP = ".snakemake_timestamp"
-
-
 #: Bytes that are read at a time.
 BLOCK = 1 << 20
 
@@ -53,12 +48,6 @@ def hash_and_lines(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), lines
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def move_into_place(partial: Path, path: Path) -> None:
     """Rename a complete file or folder to `path`, so that a power cut leaves all of it or nothing:
     content reaches the disk before the name does."""
@@ -84,30 +73,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def atomic(path: Path):
-    """A temporary path beside `path`, moved into place when the block succeeds."""
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            move_into_place(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def save_folder(path: Path, save: Callable[[Path], None]) -> None:
-    """Let `save` fill a folder, and move it into place when it is complete."""
-    import shutil
-
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save(partial)
-        shutil.rmtree(path, ignore_errors=True)
-        move_into_place(partial, path)

@@ -3,22 +3,18 @@
 Reading and writing stream: a file of millions of records needs the memory of one.
 """
 
-import fcntl
 import gzip
-import json
 import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from dpa.artefacts.files import move_into_place
-from dpa.artefacts.sidecars import Fingerprint, sidecar_path, why_foreign
+from dpa.artefacts.outputs import Fingerprint, atomic, claim, sidecar_path
 from dpa.errors import InputError, writing
-from dpa.runtime.log import log
 from dpa.runtime.reading import bounded_lines, open_regular, read_json
 
 R = TypeVar("R")
@@ -116,50 +112,12 @@ def encode(record: Any) -> bytes:
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """Write records atomically (the file appears complete or not at all); returns their number."""
-    partial = path.with_name(path.name + ".partial")
     count = 0
-    try:
-        with writing(path), _opened_alone(path, partial) as file:
-            file.truncate(0)
-            for record in records:
-                file.write(encode(record))
-                count += 1
-            file.flush()
-            move_into_place(partial, path)
-    except BaseException as error:
-        if not isinstance(error, InUse):
-            partial.unlink(missing_ok=True)
-        raise
+    with atomic(path) as partial, open(partial, "wb") as file:
+        for record in records:
+            file.write(encode(record))
+            count += 1
     return count
-
-
-class InUse(InputError):
-    """Another process is writing the file."""
-
-
-def _opened_alone(path: Path, partial: Path) -> BinaryIO:
-    """The partial file of `path`, opened to append, and locked until it is closed.
-
-    A process that dies gives its lock back. Raises InUse when another one is writing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = open(partial, "ab+")  # noqa: SIM115 (the caller closes it)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise InUse(
-                f"{path}: another process is writing it; let it finish or end it, then rerun"
-            ) from None
-        except OSError:
-            return file  # a file system without locks
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()  # its writer has just moved it into place
 
 
 class ChunkedWriter:
@@ -168,7 +126,7 @@ class ChunkedWriter:
     Chunks are appended to `<path>.partial` and synced; a rerun with the same `fingerprint`
     (sidecars.fingerprint) keeps the complete chunks and resumes after them; any other partial file
     is discarded, with a warning that says why. `finish` renames the file into place. Raises InUse
-    when another process is writing the same file.
+    when another process is writing the same file, InputError when the file must not be replaced.
     """
 
     def __init__(
@@ -178,24 +136,18 @@ class ChunkedWriter:
         chunk_sizes: list[int],
         fingerprint: Fingerprint,
     ):
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-        self.owner = path.with_name(path.name + ".partial.for")
+        self.path = path
+        self.claim = claim(path)
+        self.partial = self.claim.partial
         self.chunk_sizes = chunk_sizes
-        end = 0
-        self.done = 0
+        self.done = end = 0
         with writing(path):
-            known = self.owner.read_text(errors="replace") if self.owner.exists() else ""
-            foreign = why_foreign(known, fingerprint)
-            if not foreign and path.exists() and not self.partial.exists():
+            resumes = self.claim.resume(fingerprint)
+            if resumes and path.exists() and not self.partial.exists():
                 os.replace(path, self.partial)  # complete, but killed before its sidecar was
-            self.file = _opened_alone(path, self.partial)
-            if not foreign:
+            self.file = self.claim.file()
+            if resumes:
                 self.done, end = self._complete_chunks(type)
-            else:
-                if size := os.fstat(self.file.fileno()).st_size:
-                    log.warning("%s: discarded (%d bytes): %s", self.partial, size, foreign)
-                self.file.truncate(0)
-                self.owner.write_text(json.dumps(fingerprint))
             self.file.truncate(end)
 
     def _complete_chunks(self, type: type[msgspec.Struct]) -> tuple[int, int]:
@@ -236,7 +188,13 @@ class ChunkedWriter:
         """
         if self.done != len(self.chunk_sizes):
             raise ValueError(f"{self.path}: {self.done} of {len(self.chunk_sizes)} chunks written")
-        move_into_place(self.partial, self.path)
+        with writing(self.path):
+            self.claim.put_in_place(self.partial)
         sidecar()
-        self.owner.unlink(missing_ok=True)
         self.file.close()
+        self.claim.finish()
+
+    def close(self) -> None:
+        """Stop writing; what is done is kept."""
+        self.file.close()
+        self.claim.release()

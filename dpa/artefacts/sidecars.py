@@ -7,9 +7,7 @@ the same run writes the same sidecar.
 
 import hashlib
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,18 +18,14 @@ import msgspec
 
 import dpa
 from dpa.artefacts.closures import file_key, running_code
-from dpa.artefacts.files import content_hash, files_in, folder_hash, hash_and_lines, write_text
+from dpa.artefacts.files import content_hash, files_in, folder_hash, hash_and_lines
+from dpa.artefacts.outputs import Fingerprint, finish, replace_text, sidecar_path, stage
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
-from dpa.runtime.log import log
 from dpa.runtime.reading import read_json_object
 from dpa.runtime.run_environment import RunEnvironment
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "datasets", "numpy", "snakemake")
-
-
-#: What a sidecar's name adds to its artefact's.
-SIDECAR = ".meta.json"
 
 
 class Counts(TypedDict):
@@ -59,11 +53,6 @@ class Sidecar(TypedDict, total=False):
     scored: int
 
 
-def sidecar_path(artefact: Path) -> Path:
-    """`<artefact>.meta.json`, for files and folders alike."""
-    return artefact.with_name(artefact.name + SIDECAR)
-
-
 def write_sidecar(
     artefact: Path,
     inputs: Iterable[Path | str] = (),
@@ -87,7 +76,7 @@ def write_sidecar(
     run = RunEnvironment.read()
     sidecar = {
         "artefact": artefact.name,
-        "stage": Path(sys.argv[0]).stem,
+        "stage": stage(),
         "sha256": sha256,
         "bytes": _size(content or artefact),
         "code_version": code_version(),
@@ -100,7 +89,9 @@ def write_sidecar(
         **({"counts": row_counts.as_dict()} if row_counts else {}),
         **details,
     }
-    write_text(sidecar_path(artefact), json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
+    replace_text(sidecar_path(artefact), json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
+    if content is None:
+        finish(artefact)
 
 
 def read_sidecar(artefact: Path) -> dict:
@@ -196,9 +187,6 @@ def _stamped_hashes() -> dict[str, Any]:
 
 # --- Partial results -------------------------------------------------------------------------
 
-#: What determines a partial result: a hash for each kind of thing.
-Fingerprint = dict[str, str]
-
 
 def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
     """What a stage's result depends on, so that a part of it is known after a kill.
@@ -213,31 +201,6 @@ def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
         "inputs": _digest([[str(item), known_hash(Path(item))] for item in inputs]),
         "settings": _digest(settings),
     }
-
-
-def why_foreign(known: str, now: Fingerprint) -> str | None:
-    """Why a partial result whose fingerprint was kept as `known` cannot be used; None if it can."""
-    try:
-        before = dict(json.loads(known))
-    except (ValueError, TypeError, RecursionError):
-        before = {}
-    differing = [kind for kind in now if before.get(kind) != now[kind]]
-    return f"it was made with other {' and '.join(differing)}" if differing else None
-
-
-def partial_folder(output: Path, now: Fingerprint) -> Path:
-    """`<output>.partial/`, with what was done of `output` before; emptied, and said so, if that was
-    made otherwise."""
-    folder = output.with_name(output.name + ".partial")
-    owner = folder / "fingerprint"
-    known = owner.read_text(errors="replace") if owner.exists() else ""
-    if reason := why_foreign(known, now):
-        if folder.exists() and any(folder.iterdir()):
-            log.warning("%s: discarded, and started anew: %s", folder, reason)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_text(owner, json.dumps(now))
-    return folder
 
 
 def _digest(values: Any) -> str:

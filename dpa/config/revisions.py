@@ -66,13 +66,13 @@ def write_lock(path: Path, lock: Lock) -> None:
     """Write the lock file, sorted, atomically."""
     import yaml
 
-    from dpa.artefacts.files import write_text
+    from dpa.artefacts.outputs import replace_text
 
     parts = {
         kind: dict(sorted(commits.items()))
         for kind, commits in (("models", lock.models), ("datasets", lock.datasets))
     }
-    write_text(path, HEADER + yaml.safe_dump(parts, sort_keys=False))
+    replace_text(path, HEADER + yaml.safe_dump(parts, sort_keys=False))
 
 
 def complete(lock: Lock, kind: RepositoryKind, repositories: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from dpa.config.experiment import Config
 from dpa.runtime.run_environment import CLONE
 
 #: How the schema is written; the drift test says so.
-COMMAND = "python -m scripts.write_config_schema --output config.schema.json"
+COMMAND = "python -m scripts.write_config_schema --overwrite --output config.schema.json"
 
 Schema = dict[str, Any]
 

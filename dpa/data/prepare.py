@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dpa.artefacts.files import atomic
 from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.outputs import atomic
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.data import DataConfig, describe

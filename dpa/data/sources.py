@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from dpa.artefacts.jsonl import decode_lines
+from dpa.artefacts.outputs import note_read
 from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row, hub_rows
 from dpa.errors import InputError
@@ -41,7 +42,11 @@ def read_placed_rows(source: SourceConfig) -> Iterator[PlacedRow]:
     A place is `file:line` (JSONL, CSV) or `file: row n`. Raises InputError naming the place and the
     remedy when there is no such file or data set, a row does not parse, or there are no rows.
     """
-    rows = _local_rows(Path(source.path)) if source.revision is None else hub_rows(source)
+    if source.revision is None:
+        note_read(Path(source.path))
+        rows = _local_rows(Path(source.path))
+    else:
+        rows = hub_rows(source)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{source.path}: no rows; give a file with data or remove it")

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from dpa.artefacts.files import save_folder, write_text
 from dpa.artefacts.jsonl import decode_lines, read_jsonl, write_jsonl
+from dpa.artefacts.outputs import save_folder, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.data import SourceConfig, describe

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import write_text
 from dpa.config.benchmarks import JudgeConfig
 from dpa.errors import InputError
 from dpa.evaluation.alpacaeval import Output, read_outputs

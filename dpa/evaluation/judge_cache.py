@@ -18,7 +18,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import replace_text
 from dpa.errors import InputError
 from dpa.runtime.log import log
 from dpa.runtime.reading import decode_json, read_json_object
@@ -64,7 +64,7 @@ class JudgeCache:
 
     def put(self, model: str, messages: Messages, response: dict) -> None:
         content = {"model": model, "messages": messages, "response": response}
-        write_text(self.path(model, messages), json.dumps(content, ensure_ascii=False) + "\n")
+        replace_text(self.path(model, messages), json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def is_verdict(response: Any) -> bool:

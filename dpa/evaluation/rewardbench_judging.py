@@ -8,8 +8,9 @@ from typing import Protocol
 import msgspec
 
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines, read_jsonl
+from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import Fingerprint, fingerprint, write_sidecar
+from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef
 from dpa.records import JudgedSample, Prompt, Sample

@@ -18,16 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dpa.artefacts.files import save_folder
 from dpa.artefacts.jsonl import decode_lines, write_jsonl
+from dpa.artefacts.outputs import claimed, save_folder, sidecar_path
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import (
-    fingerprint,
-    partial_folder,
-    read_sidecar,
-    sidecar_path,
-    write_sidecar,
-)
+from dpa.artefacts.sidecars import fingerprint, read_sidecar, write_sidecar
 from dpa.config.sampling import SamplingConfig
 from dpa.directions import Direction
 from dpa.errors import InputError
@@ -256,44 +250,47 @@ def sample_soups(
         samples=samples,
         seed=seed,
     )
-    work = partial_folder(output.with_suffix(""), known)
-    parts = [work / f"{i}.jsonl" for i in range(len(directions))]
-    progress = Progress(len(parts), "soups")
-    for i, (direction, part) in enumerate(zip(directions, parts, strict=True)):
-        if not (part.exists() and sidecar_path(part).exists()):
-            checkpoint = work / "checkpoint"
-            interpolate(experts, soup_weights(direction), checkpoint)
-            sample_file(
-                part,
-                policy=checkpoint,
-                prompts=prompts,
-                steer=always([Steering(i, samples=samples)]),
-                names=[],
-                sampling=sampling,
-                seed=seed,
-                iteration=EVALUATION,
-            )
-            shutil.rmtree(checkpoint)
-        progress.advance(1)
+    with claimed(output) as mine:
+        mine.resume(known)
+        work = mine.folder()
+        parts = [work / f"{i}.jsonl" for i in range(len(directions))]
+        progress = Progress(len(parts), "soups")
+        for i, (direction, part) in enumerate(zip(directions, parts, strict=True)):
+            if not (part.exists() and sidecar_path(part).exists()):
+                checkpoint = work / "checkpoint"
+                interpolate(experts, soup_weights(direction), checkpoint)
+                sample_file(
+                    part,
+                    policy=checkpoint,
+                    prompts=prompts,
+                    steer=always([Steering(i, samples=samples)]),
+                    names=[],
+                    sampling=sampling,
+                    seed=seed,
+                    iteration=EVALUATION,
+                )
+                shutil.rmtree(checkpoint)
+            progress.advance(1)
 
-    def directed() -> Iterator[Sample]:
-        for direction, part in zip(directions, parts, strict=True):
-            for record in decode_lines(part, Sample):
-                yield msgspec.structs.replace(record, direction=direction)
+        def directed() -> Iterator[Sample]:
+            for direction, part in zip(directions, parts, strict=True):
+                for record in decode_lines(part, Sample):
+                    yield msgspec.structs.replace(record, direction=direction)
 
-    responses = write_jsonl(output, directed())
-    sidecars = [read_sidecar(part) for part in parts]
-    write_sidecar(
-        output,
-        [*experts, prompts],
-        _counts_of_prompts(sidecars[0]),  # every soup has the same prompts
-        responses=responses,
-        truncated=sum(part["truncated"] for part in sidecars),
-        response_tokens=sum(part["response_tokens"] for part in sidecars),
-        neutralised=sidecars[0]["neutralised"],
-        soups=len(parts),
-    )
-    shutil.rmtree(work)
+        finished = work / "all.jsonl"
+        responses = write_jsonl(finished, directed())
+        mine.put_in_place(finished)
+        sidecars = [read_sidecar(part) for part in parts]
+        write_sidecar(
+            output,
+            [*experts, prompts],
+            _counts_of_prompts(sidecars[0]),  # every soup has the same prompts
+            responses=responses,
+            truncated=sum(part["truncated"] for part in sidecars),
+            response_tokens=sum(part["response_tokens"] for part in sidecars),
+            neutralised=sidecars[0]["neutralised"],
+            soups=len(parts),
+        )
 
 
 def _counts_of_prompts(sidecar: dict) -> RowCounts:

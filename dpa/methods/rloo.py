@@ -34,7 +34,7 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import RLOOConfig, RLOOTrainer
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import known_hash, write_sidecar
 from dpa.config.sampling import SamplingConfig

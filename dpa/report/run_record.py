@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpa.artefacts.sidecars import code_version, read_sidecar, sidecar_path
+from dpa.artefacts.outputs import sidecar_path
+from dpa.artefacts.sidecars import code_version, read_sidecar
 from dpa.config.base import is_commit
 from dpa.errors import InputError
 from dpa.registry import METHODS

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import hold, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.runtime.log import visible
@@ -144,6 +144,8 @@ def write_tables(
     """Write one table's texts by file name, the first of them its data, each with a sidecar."""
     inputs = list(inputs)
     first = next(iter(texts))
+    for name in texts:
+        hold(folder / name)
     for name, text in texts.items():
         write_text(folder / name, text)
         counted: dict[str, Any] = {} if name == first else {"counted_in": first}

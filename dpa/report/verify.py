@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import decode_lines
-from dpa.artefacts.sidecars import SIDECAR, sidecar_path
+from dpa.artefacts.outputs import SIDECAR, sidecar_path
 from dpa.errors import InputError
 from dpa.records import (
     Annotation,

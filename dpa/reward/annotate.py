@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
+from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts, check_dropped
-from dpa.artefacts.sidecars import Fingerprint
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.objectives import objective_rewards

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from dpa.artefacts.files import atomic
 from dpa.artefacts.jsonl import encode
+from dpa.artefacts.outputs import atomic
 from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row
 from dpa.data.sources import as_prompt, cell, read_placed_rows

@@ -156,7 +156,14 @@ DrawPublishedOption = Annotated[
 
 # --- What is written -------------------------------------------------------------------------
 
-OutputOption = Annotated[Path, typer.Option("--output", help="What is written.")]
+#: Of an output that is no file, behind its option: a folder that is written as a whole, a folder in
+#: which files are written, or a file or a folder.
+FOLDER, FILES_WITHIN, EITHER = "a folder", "files within", "either"
+
+_OUTPUT = typer.Option("--output", help="What is written.")
+OutputOption = Annotated[Path, _OUTPUT]
+OutputFolderOption = Annotated[Path, _OUTPUT, FOLDER]
+OutputFilesOption = Annotated[Path, _OUTPUT, FILES_WITHIN]
 OutputPromptsOption = Annotated[
     Path, typer.Option("--output-prompts", help="Prompts that are written.")
 ]
@@ -167,8 +174,16 @@ OutputScoredOption = Annotated[
     Path, typer.Option("--output-scored", help="Scored samples that are written.")
 ]
 OutputFiguresOption = Annotated[
-    Path, typer.Option("--output-figures", help="Folder of figures that are written.")
+    Path,
+    typer.Option("--output-figures", help="Folder of figures that are written."),
+    FILES_WITHIN,
 ]
 OutputTablesOption = Annotated[
-    Path, typer.Option("--output-tables", help="Folder of tables that are written.")
+    Path,
+    typer.Option("--output-tables", help="Folder of tables that are written."),
+    FILES_WITHIN,
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is there, whoever made it; never what is read."),
 ]

@@ -1,12 +1,12 @@
 """Training that survives a kill: checkpoints while it runs, and resuming from the last one.
 
 While a model is trained, `<output>.partial/` holds `checkpoint-<step>/` (weights, optimiser,
-schedule, random states of every process) and `fingerprint`: hashes of whatever determines the
-result. A rerun with the same fingerprint resumes from the newest complete checkpoint, with the same
-rows in the same order; any other starts anew, and says why. A checkpoint is complete when the main
-process has written its name into `complete`, after every process has written its part: what a kill
-interrupted is discarded. The finished model is kept there too until its sidecar is written; then it
-is moved into place as a whole, and the partial folder removed.
+schedule, random states of every process), and beside it lies a fingerprint: hashes of whatever
+determines the result. A rerun with the same fingerprint resumes from the newest complete
+checkpoint, with the same rows in the same order; any other starts anew, and says why. A checkpoint
+is complete when the main process has written its name into `complete`, after every process has
+written its part: what a kill interrupted is discarded. The finished model is kept there too until
+its sidecar is written; then it is moved into place as a whole, and the partial folder removed.
 
 On SIGTERM (a scheduler preempts the job) training ends after the current step with a checkpoint.
 """
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from dpa.artefacts.files import move_into_place, sync, write_text
-from dpa.artefacts.sidecars import Fingerprint, fingerprint, partial_folder
+from dpa.artefacts.files import sync
+from dpa.artefacts.outputs import Fingerprint, OutputClaim, claim, replace_text
+from dpa.artefacts.sidecars import fingerprint
 from dpa.models import ModelRef
 from dpa.runtime.log import log
 from dpa.training.processes import agree, any_process, is_main_process, process_state
@@ -35,8 +36,11 @@ class Checkpoints:
     def __init__(self, output: Path, fingerprint: Callable[[], Fingerprint]):
         self.output = output
         self.folder = output.with_name(output.name + ".partial")
+        self._claim: OutputClaim | None = None
         if is_main_process():
-            partial_folder(output, fingerprint())
+            self._claim = claim(output)
+            self._claim.resume(fingerprint())
+            self._claim.folder()
             self._discard_incomplete()
         #: The checkpoint to resume from, if any.
         self.last: Path | None = agree(self._newest())
@@ -66,7 +70,7 @@ class Checkpoints:
         if is_main_process():
             sync(self.folder / f"checkpoint-{step}")
             kept = [name for name in self._names() if (self.folder / name).is_dir()]
-            write_text(self._complete, "\n".join([*kept, f"checkpoint-{step}"]))
+            replace_text(self._complete, "\n".join([*kept, f"checkpoint-{step}"]))
 
     @property
     def finished(self) -> Path:
@@ -95,7 +99,7 @@ class Checkpoints:
         save(self.finished)
         if is_main_process():
             sync(self.finished)
-            write_text(self._trained, json.dumps(details))
+            replace_text(self._trained, json.dumps(details))
 
     def finish(self, sidecar: Callable[[Path], None]) -> None:
         """Have the sidecar of the kept model written, move the model into place, and clean up.
@@ -103,11 +107,15 @@ class Checkpoints:
         `sidecar` is given the folder whose content it is about. The sidecar comes first: what is
         killed in between finds the model here, and nothing is trained again.
         """
-        if is_main_process():
+        if self._claim is not None:
             sidecar(self.finished)
-            shutil.rmtree(self.output, ignore_errors=True)
-            move_into_place(self.finished, self.output)
-            shutil.rmtree(self.folder)
+            self._claim.put_in_place(self.finished)
+            self._claim.finish()
+
+    def close(self) -> None:
+        """Stop training; what is done is kept."""
+        if self._claim is not None:
+            self._claim.release()
 
 
 class CheckpointCallback(TrainerCallback):

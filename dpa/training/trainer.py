@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from dpa import models
+from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import Fingerprint, write_sidecar
+from dpa.artefacts.sidecars import write_sidecar
 from dpa.attention import choose_attention
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError, writing
@@ -104,15 +105,19 @@ def run_training(training: Training) -> None:
         require_gpu()
     with writing(output):
         checkpoints = Checkpoints(output, training.fingerprint)
-        trained = checkpoints.trained()
-    if trained is None:
-        _train(training, checkpoints)
-        trained = checkpoints.trained()
-        assert trained is not None
-    else:
-        log.info("%s is trained already, but was not in place", output)
-    with writing(output):
-        checkpoints.finish(lambda folder: training.write_sidecars(folder, trained))
+    try:
+        with writing(output):
+            trained = checkpoints.trained()
+        if trained is None:
+            _train(training, checkpoints)
+            trained = checkpoints.trained()
+            assert trained is not None
+        else:
+            log.info("%s is trained already, but was not in place", output)
+        with writing(output):
+            checkpoints.finish(lambda folder: training.write_sidecars(folder, trained))
+    finally:
+        checkpoints.close()
 
 
 def _train(training: Training, checkpoints: Checkpoints) -> None:

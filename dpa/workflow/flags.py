@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import replace_text
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
 from dpa.models import ModelRef
@@ -37,7 +37,7 @@ def section_file(value: Any) -> str:
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = STAMPS / "sections" / f"{name}.json"
     if not path.exists():
-        write_text(path, text + "\n")
+        replace_text(path, text + "\n")
     return f"@{path.as_posix()}"
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dpa.artefacts.closures import CLONE, Modules, file_key
-from dpa.artefacts.files import content_hash, folder_hash, write_text
+from dpa.artefacts.files import content_hash, folder_hash
+from dpa.artefacts.outputs import replace_text
 from dpa.artefacts.sidecars import HASHES
 from dpa.errors import InputError
 from dpa.runtime.log import log
@@ -85,7 +86,7 @@ class Stamps:
 
 def _write_if_changed(path: Path, text: str) -> None:
     if not path.exists() or path.read_bytes() != text.encode():
-        write_text(path, text)
+        replace_text(path, text)
 
 
 def relative_to_here(path: Path) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dpa.artefacts.files import atomic, write_text
+from dpa.artefacts.outputs import atomic, hold, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.report.tables import csv_text
@@ -80,13 +80,14 @@ def write_figure(
     dpi: int,
 ) -> None:
     """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
-    table = folder / f"{name}.csv"
+    table, text = folder / f"{name}.csv", folder / f"{name}.md"
+    paths = [folder / f"{name}.{kind}" for kind in KINDS]
+    for path in (table, text, *paths):
+        hold(path)
     write_text(table, csv_text(marks))
     rows = RowCounts.all_kept(len(marks))
     write_sidecar(table, inputs, rows)
-    text = folder / f"{name}.md"
     write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")
-    paths = [folder / f"{name}.{kind}" for kind in KINDS]
     save_figure(figure, paths, dpi)
     for path in (text, *paths):
         write_sidecar(path, [table], rows, counted_in=table.name)
@@ -103,5 +104,5 @@ def save_figure(figure: Figure, paths: Sequence[Path], dpi: int) -> None:
     for path in paths:
         metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
         with plt.rc_context(STYLE), atomic(path) as partial:
-            figure.savefig(partial, metadata=metadata, dpi=dpi)
+            figure.savefig(partial, format=path.suffix[1:], metadata=metadata, dpi=dpi)
     plt.close(figure)

@@ -75,6 +75,7 @@ class TestReadAndWrite:
 
     def test_what_a_killed_writer_left_is_not_kept(self, tmp_path):
         (tmp_path / "prompts.jsonl.partial").write_bytes(encode(prompt(7)) * 3)
+        (tmp_path / "prompts.jsonl.partial.for").write_text('{"stage": "select_responses"}')
         write_jsonl(tmp_path / "prompts.jsonl", [prompt(1)])
         assert read_jsonl(tmp_path / "prompts.jsonl", Prompt) == [prompt(1)]
         assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
@@ -195,7 +196,7 @@ class TestChunkedWriter:
         for killed in range(len(whole) + 1):
             path.unlink()
             writer = self.writer(path)
-            writer.file.close()
+            writer.close()
             writer.partial.write_bytes(whole[:killed])
             assert self.complete(path) == sum(end <= killed for end in ends) - 1
             assert path.read_bytes() == whole
@@ -213,7 +214,7 @@ class TestChunkedWriter:
         damaged = writer.partial.read_bytes().splitlines(keepends=True)
         damaged[3] = b'{"prompt_id": 3}\n'
         writer.partial.write_bytes(b"".join(damaged))
-        writer.file.close()
+        writer.close()
         assert self.complete(path) == 1
         assert len(read_jsonl(path, Prompt)) == sum(self.SIZES)
 

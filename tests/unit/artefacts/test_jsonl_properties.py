@@ -103,7 +103,7 @@ def test_resuming_repeats_at_most_the_chunk_in_hand(tmp_path, sizes, killed, gar
     path.unlink(missing_ok=True)
     writer = ChunkedWriter(path, Prompt, sizes, {"code": "f"})
     writer.file.write(whole[:end_of_file] + garbage)
-    writer.file.close()
+    writer.close()
 
     resumed = ChunkedWriter(path, Prompt, sizes, {"code": "f"})
     complete = sum(len(b"".join(map(encode, rows[:end]))) <= end_of_file for end in ends[1:])

@@ -116,6 +116,6 @@ def test_a_part_that_lost_its_sidecar_is_finished_again(soups, tmp_path, monkeyp
         patch.setattr(soup_sampling, "write_jsonl", killed)
         with pytest.raises(KeyboardInterrupt):
             soups("again.jsonl")
-    (work,) = tmp_path.glob("again.partial")
+    (work,) = tmp_path.glob("again.jsonl.partial")
     (work / "1.jsonl.meta.json").unlink()
     assert soups("again.jsonl").read_bytes() == whole

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import write_text
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.load import load_config
 from dpa.errors import InputError

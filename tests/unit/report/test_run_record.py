@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpa.artefacts.files import write_text
+from dpa.artefacts.outputs import write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.report.run_record import kind_of, run_record

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dpa.artefacts.files import content_hash, save_folder, write_text
+from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import write_jsonl
-from dpa.artefacts.sidecars import sidecar_path, write_sidecar
+from dpa.artefacts.outputs import save_folder, sidecar_path, write_text
+from dpa.artefacts.sidecars import write_sidecar
 from dpa.records import Prompt, Sample
 from dpa.report.run_record import run_record
 from dpa.report.verify import artefact_problems, artefacts_of, record_type

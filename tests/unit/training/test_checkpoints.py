@@ -57,7 +57,10 @@ def test_only_the_same_training_goes_on(tmp_path):
         (first.folder / f"checkpoint-{step}").mkdir()
         first.mark(step)
     (first.folder / "checkpoint-12").mkdir()  # not complete
-    assert begin("a").last == first.folder / "checkpoint-10"
+    first.close()
+    again = begin("a")
+    assert again.last == first.folder / "checkpoint-10"
+    again.close()
     assert not (first.folder / "checkpoint-12").exists()
     assert begin("b").last is None
     assert not list(first.folder.glob("checkpoint-*"))
@@ -69,11 +72,15 @@ def test_the_finished_model_replaces_the_partial_folder(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("")
     checkpoints.keep(lambda folder: (folder / "new").write_text(""), {"steps": 2})
-    assert Checkpoints(tmp_path / "model", lambda: {"code": "a"}).trained() == {"steps": 2}
-    assert Checkpoints(tmp_path / "other", lambda: {"code": "a"}).trained() is None
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "model", lambda: {"code": "a"})
+    assert checkpoints.trained() == {"steps": 2}
+    other = Checkpoints(tmp_path / "other", lambda: {"code": "a"})
+    assert other.trained() is None
     told = []
     checkpoints.finish(lambda folder: told.extend(path.name for path in folder.iterdir()))
     assert told == ["new"]
     shutil.rmtree(tmp_path / "other.partial")
+    other.close()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
