@@ -18,7 +18,6 @@ rule train_sft:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=720,
     params:
         base_model=of.base_model_flags,
         demonstrations=repeat("--demonstrations", map(section, cfg.data.sft)),
@@ -28,9 +27,11 @@ rule train_sft:
     message:
         "Training the SFT policy"
     shell:
-        "{resources.launcher} -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
-        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
-        " --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
+            " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
+            " --output {output.policy:q}"
+        )
 
 
 rule compute_conditions:
@@ -81,7 +82,6 @@ rule train_initial_policy:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=720,
     params:
         policy=of.policy_flags,
         annotations=input_flags("annotations"),
@@ -93,10 +93,12 @@ rule train_initial_policy:
     message:
         "Training iteration 0: SteerLM on D2"
     shell:
-        "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
-        " {params.prompts:q} --objective-names {params.objective_names:q}"
-        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
-        " --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
+            " {params.prompts:q} --objective-names {params.objective_names:q}"
+            " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
+            " --output {output.policy:q}"
+        )
 
 
 rule sample_responses:
@@ -185,7 +187,7 @@ rule select_responses:
         "results/{experiment}/benchmarks/select_responses/{loop}/iter{iteration}.tsv"
     priority: CRITICAL
     resources:
-        mem_mb=jobs.memory(2000),
+        **jobs.on_cpu(2000),
         runtime=60,
     params:
         scored=input_flags("scored"),
@@ -226,7 +228,6 @@ rule finetune_policy:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=720,
     params:
         policy=of.policy_flags,
         objectives=section(cfg.objectives),
@@ -237,7 +238,9 @@ rule finetune_policy:
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: fine-tuning from the SFT policy"
     shell:
-        "{resources.launcher} -m scripts.finetune_policy {params.policy:q} --selected {input.selected:q}"
-        " --objectives {params.objectives:q} --directions {params.directions:q}"
-        " --iteration {wildcards.iteration} --schedule {params.schedule:q} --trainer {params.trainer:q}"
-        " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.finetune_policy {params.policy:q} --selected {input.selected:q}"
+            " --objectives {params.objectives:q} --directions {params.directions:q}"
+            " --iteration {wildcards.iteration} --schedule {params.schedule:q} --trainer {params.trainer:q}"
+            " --seed {params.seed} --output {output.policy:q}"
+        )

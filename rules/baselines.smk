@@ -61,7 +61,6 @@ rule train_dpo:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=720,
     params:
         policy=of.policy_flags,
         objectives=section(cfg.objectives),
@@ -72,10 +71,12 @@ rule train_dpo:
     message:
         f"Training DPO on rated pairs, recipe {cfg.dpo.recipe}"
     shell:
-        "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
-        " --objectives {params.objectives:q} --beta {params.beta}"
-        " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
-        " --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
+            " --objectives {params.objectives:q} --beta {params.beta}"
+            " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
+            " --output {output.policy:q}"
+        )
 
 
 rule select_pairs:
@@ -94,7 +95,7 @@ rule select_pairs:
     wildcard_constraints:
         loop=loops_trained_by("train_directional_dpo"),
     resources:
-        mem_mb=jobs.memory(2000),
+        **jobs.on_cpu(2000),
         runtime=60,
     params:
         scored=input_flags("scored"),
@@ -130,7 +131,6 @@ rule train_directional_dpo:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=720,
     params:
         policy=of.sampled_policy_flags,
         objectives=section(cfg.objectives),
@@ -141,10 +141,12 @@ rule train_directional_dpo:
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: DPO under directions"
     shell:
-        "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
-        " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
-        " --beta {params.beta} --schedule {params.schedule:q} --trainer {params.trainer:q}"
-        " --seed {params.seed} --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
+            " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
+            " --beta {params.beta} --schedule {params.schedule:q} --trainer {params.trainer:q}"
+            " --seed {params.seed} --output {output.policy:q}"
+        )
 
 
 rule train_ppo:
@@ -165,7 +167,6 @@ rule train_ppo:
     threads: jobs.training_threads()
     resources:
         **jobs.training(8000),
-        runtime=1440,
     params:
         policy=of.policy_flags,
         model=of.reward_model_flags,
@@ -181,10 +182,12 @@ rule train_ppo:
     message:
         "Training the PPO row at direction {wildcards.direction}"
     shell:
-        "{resources.launcher} -m scripts.train_ppo {params.policy:q} {params.model:q} --prompts {input.d1:q}"
-        " --prompts {input.d2:q} --objectives {params.objectives:q}"
-        " --direction={params.direction:q} --beta {params.beta}"
-        " --responses-per-prompt {params.responses_per_prompt}"
-        " --schedule {params.schedule:q} --trainer {params.trainer:q}"
-        " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --output-history {output.history:q} --output {output.policy:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_ppo {params.policy:q} {params.model:q} --prompts {input.d1:q}"
+            " --prompts {input.d2:q} --objectives {params.objectives:q}"
+            " --direction={params.direction:q} --beta {params.beta}"
+            " --responses-per-prompt {params.responses_per_prompt}"
+            " --schedule {params.schedule:q} --trainer {params.trainer:q}"
+            " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
+            " --output-history {output.history:q} --output {output.policy:q}"
+        )

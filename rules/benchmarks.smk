@@ -63,7 +63,7 @@ use rule measure_scoring as measure_startup with:
     log:
         "results/benchmarks/logs/measure_startup.log",
     resources:
-        mem_mb=jobs.memory(4000),
+        **jobs.on_cpu(4000),
         runtime=60,
     params:
         module="benchmarks.measure_startup",
@@ -81,7 +81,7 @@ use rule measure_scoring as measure_selection with:
     log:
         "results/benchmarks/logs/measure_selection.log",
     resources:
-        mem_mb=jobs.memory(4000),
+        **jobs.on_cpu(4000),
         runtime=60,
     params:
         module="benchmarks.measure_selection",

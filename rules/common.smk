@@ -28,7 +28,8 @@ try:
 except InputError as error:
     sys.exit(f"error: {error}")
 
-layout, jobs = Layout(cfg), Jobs(cfg)
+layout = Layout(cfg)
+jobs = Jobs(cfg, workflow.resource_settings.default_resources or {})
 stamps = Stamps(writing=workflow.is_main_process)
 of = Adapters(layout, stamps)
 RunEnvironment(
@@ -62,6 +63,15 @@ def code(script, *others):
 def clone(path):
     """A file of the clone as an input."""
     return relative_to_here(CLONE / path)
+
+
+def until_saved(command):
+    """A training's shell command, with its log.
+
+    Schedulers send SIGTERM to every process of a job. The training ends with a checkpoint then
+    (docs/training.md); until it has, the shell and tee have to stay, for the job ends with them.
+    """
+    return f'trap : TERM; {command} 2>&1 | (trap "" TERM; exec tee {{log}})'
 
 
 def folder_of(wildcards, output):

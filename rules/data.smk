@@ -34,9 +34,7 @@ rule preflight:
         f"results/{cfg.experiment}/logs/preflight.log",
     localrule: not cfg.compute.gpu
     resources:
-        gpu=int(cfg.compute.gpu),
-        cpus_per_gpu=1,
-        mem_mb=4000,
+        **jobs.on_one_gpu(4000, 16000),
         runtime=15,
         settings=flags.section_file([cfg, RESULTS, layout.trained_stages(), layout.policies()]),
     message:
@@ -66,7 +64,7 @@ if cfg.world is not None:
         benchmark:
             "results/{experiment}/benchmarks/make_quickstart_data.tsv"
         resources:
-            mem_mb=jobs.memory(1000),
+            **jobs.on_cpu(1000),
             runtime=10,
         params:
             folder="results/{experiment}/data/raw",
@@ -97,7 +95,7 @@ rule prepare_data:
     benchmark:
         "results/{experiment}/benchmarks/prepare_data.tsv"
     resources:
-        mem_mb=jobs.memory(8000),
+        **jobs.on_cpu(8000),
         runtime=60,
     params:
         data=section(cfg.data),

@@ -15,7 +15,7 @@ rule pretrain_base_model:
         "results/{experiment}/benchmarks/pretrain_base_model.tsv"
     threads: cfg.threads
     resources:
-        mem_mb=jobs.memory(4000),
+        **jobs.on_cpu(4000),
         runtime=60,
     params:
         documents=repeat("--documents", map(section, cfg.data.pretraining)),
@@ -25,9 +25,11 @@ rule pretrain_base_model:
     message:
         "Making a base model from scratch"
     shell:
-        "python -m scripts.pretrain_base_model {params.documents:q} --ratings {input.ratings:q}"
-        " --scratch {params.scratch:q} --trainer {params.trainer:q} --seed {params.seed}"
-        " --output {output.model:q} 2>&1 | tee {log}"
+        until_saved(
+            "python -m scripts.pretrain_base_model {params.documents:q} --ratings {input.ratings:q}"
+            " --scratch {params.scratch:q} --trainer {params.trainer:q} --seed {params.seed}"
+            " --output {output.model:q}"
+        )
 
 
 rule train_reward_model:
@@ -46,7 +48,6 @@ rule train_reward_model:
     threads: jobs.training_threads(cfg.reward_model.threads)
     resources:
         **jobs.training(8000, cfg.reward_model.threads),
-        runtime=720,
     params:
         base_model=of.base_model_flags,
         attributes=",".join(cfg.reward_model.attributes),
@@ -58,11 +59,13 @@ rule train_reward_model:
     message:
         "Training the reward model on all ratings"
     shell:
-        "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
-        " --attributes {params.attributes:q} --trainer {params.trainer:q}"
-        " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
-        " --token-dropout {params.token_dropout} --seed {params.seed}"
-        " --output {output.model:q} 2>&1 | tee {log}"
+        until_saved(
+            "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
+            " --attributes {params.attributes:q} --trainer {params.trainer:q}"
+            " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
+            " --token-dropout {params.token_dropout} --seed {params.seed}"
+            " --output {output.model:q}"
+        )
 
 
 rule evaluate_reward_model:

@@ -159,7 +159,7 @@ def in_order(dag: Any, needed: set) -> list:
         Job(
             rule=job.rule.name,
             wildcards=dict(job.wildcards_dict),
-            gpus=int(job.resources.get("gpu", 0) or 0) * int(job.resources.get("nodes", 1) or 1),
+            gpus=int(job.resources.get("gpu", 0) or 0),
             cores=job.threads,
             needs=tuple(place[before] for before in graph[job]),
         )

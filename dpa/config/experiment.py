@@ -26,6 +26,7 @@ class ComputeConfig(Section):
     training_processes: Positive
     training_nodes: Positive
     cpus_per_gpu: Positive
+    node_memory_gb: Annotated[float, Field(gt=0)]
     hang_minutes: Annotated[float, Field(ge=0)]
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from dpa.artefacts.jsonl import decode_lines, write_jsonl
 from dpa.records import Annotation, Rating
 from dpa.runtime.run_environment import CLONE
 from tests.support import slurm_cluster as cluster
+from tests.support.long_training import LOG, POLICY, STOPPED, add_long_training, checkpoints
 from tests.support.own_data import TARGET, add_own_data, rated
 from tests.support.snakemake_runs import command, copy_repository, environment, snakemake
 from tests.support.tiny_models import make_chat_tokenizer, make_policy, make_reward_model
@@ -59,7 +60,7 @@ sampling:
 RESULTS = Path("results/mini")
 SAMPLED = [RESULTS / f"dpa/iter1/sampled/{shard}.jsonl" for shard in range(SHARDS)]
 #: What a user types.
-LITERAL = ["--cores", "all", "--profile", "slurm", "--config", "experiment=mini", "--", "dpa"]
+LITERAL = ("--cores", "all", "--profile", "slurm", "--config", "experiment=mini", "--", "dpa")
 SECONDS = 1800
 #: Rows that a filter names, one by one: more bytes than an argument may have.
 KEPT = 20_000
@@ -136,7 +137,11 @@ def pretend_gpus(folder: Path) -> None:
 def edit_profile(folder: Path, **changes) -> None:
     """The profile as a site edits it, with settings for a small cluster without accounting."""
     profile = yaml.safe_load((CLONE / "slurm/config.yaml").read_text())
-    profile["default-resources"]["slurm_partition"] = "gpu"
+    profile["default-resources"] |= {
+        "slurm_partition": "gpu",
+        "cpu_partition": "cpu",
+        "constraint": "a100",
+    }
     profile |= {
         "slurm-status-command": "squeue",
         "slurm-init-seconds-before-status-checks": 5,
@@ -181,13 +186,13 @@ def sampling_jobs() -> dict[int, Job]:
 
 
 class Run:
-    """The literal command in the background."""
+    """A command in the background, the literal one unless it is another."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, arguments: Sequence[str] = LITERAL) -> None:
         self.log = folder / name
         with open(self.log, "w") as file:
             self.process = subprocess.Popen(
-                command(*LITERAL), cwd=folder, env=environment(), stdout=file, stderr=file
+                command(*arguments), cwd=folder, env=environment(), stdout=file, stderr=file
             )
         self.deadline = time.monotonic() + SECONDS
 
@@ -264,7 +269,30 @@ def test_an_iteration_survives_kill_and_preemption(folder):
     assert (again["NumCPUs"], again["Requeue"], again["TimeLimit"]) == ("2", "1", "12:00:00")
     assert again["MinMemoryNode"] == "48000M"
     assert again["TresPerJob"] == "gres:gpu:1"
-    assert not any("TresPerJob" in job for job in submitted if job.rule == "select_responses")
+    for job in submitted:
+        gpu = job.rule != "select_responses"
+        assert ("TresPerJob" in job, job["Partition"]) == (gpu, "gpu" if gpu else "cpu")
+        assert (job["Features"], job["NumNodes"]) == ("a100" if gpu else "(null)", "1")
+
+
+def test_a_training_saves_before_its_time_limit(folder):
+    """SLURM signals the job's step, whose Snakemake waits; the rest of the job is left alone."""
+    add_long_training(folder, "compute: {gpu: true}\n")
+    edit_profile(folder, retries=0)
+    # Checked every 30 seconds, and early: SIGTERM comes one to two minutes after the start.
+    arguments = ("--set-resources", "train_sft:runtime=17", "--config", "experiment=long")
+    run = Run(
+        folder, "long.log", ("--cores", "all", "--profile", "slurm", *arguments, "--", str(POLICY))
+    )
+    while run.running():
+        pass
+    assert run.process.returncode != 0
+    log = (folder / LOG).read_text()
+    found = re.search(STOPPED + r"$", log)
+    assert found, log + run.text()
+    assert f"checkpoint-{found[1]}" in checkpoints(folder)
+    [job] = [job for job in jobs() if job.rule == "train_sft"]
+    assert (job["JobState"], job["TimeLimit"]) == ("FAILED", "00:17:00")
 
 
 @pytest.fixture

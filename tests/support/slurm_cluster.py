@@ -56,8 +56,9 @@ MinJobAge=3600
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
-NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=1000000 Gres=gpu:{gpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=1000000 Gres=gpu:{gpus} Feature=a100
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=cpu Nodes=ALL MaxTime=INFINITE State=UP
 """
 
 
@@ -118,7 +119,8 @@ def start(seconds: float = 60) -> None:
 def stop() -> None:
     """End the jobs and the daemons that `start` started, and remove what it wrote."""
     if (STATE / "slurmctld.pid").exists():
-        call("scancel", "--partition=gpu", check=False)
+        for partition in ("gpu", "cpu"):
+            call("scancel", f"--partition={partition}", check=False)
     for name in ("slurmd", "slurmctld", "munged"):
         _end(STATE / f"{name}.pid")
     for name in ("slurm.conf", "gres.conf"):

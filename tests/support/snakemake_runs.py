@@ -57,7 +57,8 @@ rewardbench: null
 
 #: What starts a training on two processes of one machine.
 TWO_PROCESSES = (
-    "accelerate launch --multi_gpu --num_machines 1 --num_processes 2"
+    "env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=900"
+    " accelerate launch --multi_gpu --num_machines 1 --num_processes 2"
     " --num_cpu_threads_per_process 1 --mixed_precision no --dynamo_backend no"
     " --main_process_port 0"
 )

@@ -242,9 +242,9 @@ def training_commands(clone, compute):
     output = snakemake(
         clone, "-n", "-p", "--config", "experiment=quickstart-comparison", f"compute={compute}"
     ).stdout
-    assert "-m scripts.pretrain_base_model" in output
-    assert "Shell command: python -m scripts.pretrain_base_model" in output  # always one process
-    commands = re.findall(rf"Shell command: (.*) -m scripts\.({TRAINING_SCRIPTS}) ", output)
+    shell = r"Shell command: trap : TERM;"
+    assert f"{shell} python -m scripts.pretrain_base_model" in output  # always one process
+    commands = re.findall(rf"{shell} (.*) -m scripts\.({TRAINING_SCRIPTS}) ", output)
     assert {name for _, name in commands} == set(TRAINING_SCRIPTS.split("|"))
     [reward_model] = {launcher for launcher, name in commands if name == "train_reward_model"}
     [others] = {launcher for launcher, name in commands if name != "train_reward_model"}
@@ -265,7 +265,7 @@ def test_training_is_launched_on_the_configured_processes_and_nodes(clone):
     )
     assert reward_model == nodes
     assert nodes.startswith("srun ")
-    assert "--nodes=3 --ntasks=3 --ntasks-per-node=1 --gpus-per-node=8 accelerate launch" in nodes
+    assert "--nodes=3 --ntasks=3 --ntasks-per-node=1 --cpus-per-task=64 --gpus-per-node=8 " in nodes
     assert "--num_machines 3 --num_processes 24 " in nodes
 
 

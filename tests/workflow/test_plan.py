@@ -46,7 +46,8 @@ def preflight_inputs(folder, *settings):
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
-        "plan={gpu_memory_gb: 200}",
+        "plan={gpu_memory_gb: 200, gpus: 16}",
+        "compute={training_nodes: 2}",
         "dpa={iterations: 3}",
         f"methods={METHODS}",
     ]
@@ -61,6 +62,7 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     jobs.pop("all")
     assert {rule: int(row["jobs"]) for rule, row in rows.items()} == jobs
     assert int(total["jobs"]) == sum(jobs.values())
+    assert rows["finetune_policy"]["devices_per_job"] == "16"  # 8 on each node
     assert float(rows["sample_responses"]["tokens_sampled"]) == pytest.approx(
         jobs["sample_responses"] / 7 * 1000 * 80 * 200, rel=1e-4
     )

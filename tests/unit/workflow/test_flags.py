@@ -137,31 +137,84 @@ def test_a_users_own_files_are_inputs_by_their_stamps(comparison, tmp_path):
 # --- Jobs ------------------------------------------------------------------------------------
 
 
-def test_memory_grows_with_every_attempt():
-    cpu, gpu = (Jobs(load_config({"compute": {"gpu": on}})) for on in (False, True))
+def jobs(site=(), **compute):
+    """Jobs of an experiment, and of a site with such --default-resources."""
+    from snakemake.resources import Resources
+
+    return Jobs(
+        load_config({"compute": compute}),
+        Resources.parser_factory(allow_expressions=True)(list(site)),
+    )
+
+
+def asked_for(resources, attempt=1):
+    """What Snakemake makes of a rule's resources."""
+    from snakemake.resources import Resources
+
+    given = {"input": [], "attempt": attempt, "rulename": "", "async_run": None, "threads": 1}
+    found = {
+        name: resource.evaluate(None, **given).value
+        for name, resource in Resources.from_mapping(resources).items()
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def test_memory_grows_with_every_attempt_up_to_a_nodes():
+    cpu, gpu = jobs(gpu=False), jobs(gpu=True, node_memory_gb=80)
     assert [cpu.memory(4000, 64000)(None, n) for n in (1, 2, 3)] == [4000, 6000, 8000]
-    assert gpu.memory(4000, 64000)(None, 1) == 64000
+    assert [gpu.memory(4000, 64000)(None, n) for n in (1, 2, 3)] == [64000, 80000, 80000]
     assert gpu.memory(4000)(None, 1) == 4000
-    assert (cpu.on_one_gpu(1, 2)["gpu"], gpu.on_one_gpu(1, 2)["gpu"]) == (0, 1)
+    eight = jobs(gpu=True, training_processes=8, node_memory_gb=450)
+    assert asked_for(eight.training(8000))["mem_mb"] == 450_000
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_a_job_on_one_node_says_so(processes):
+    """Or its GPUs could be on several, and no step of the job could start with all of them."""
+    gpu = jobs(gpu=True, training_processes=processes)
+    for found, gpus in ((gpu.on_one_gpu(1, 2), 1), (gpu.training(1), processes)):
+        assert (found["gpu"], found["nodes"], "tasks" in found) == (gpus, 1, False)
+    assert jobs(gpu=False).on_one_gpu(1, 2)["gpu"] == 0
+
+
+def test_jobs_without_a_gpu_have_a_partition_of_their_own():
+    site = ["slurm_partition=big", "cpu_partition=small", "constraint='a100|h100'"]
+    on_gpu = jobs(site, gpu=True)
+    own = {"slurm_partition": "small", "constraint": None}
+    assert asked_for(on_gpu.on_cpu(10)) == {"slurm_partition": "small", "mem_mb": 10}
+    assert on_gpu.on_cpu(10)["constraint"] is None  # over the site's
+    assert not own.keys() & on_gpu.on_one_gpu(1, 2).keys()
+    assert not own.keys() & on_gpu.training(1).keys()
+    on_cpu = jobs(site, gpu=False)
+    for resources in (on_cpu.on_one_gpu(1, 2), on_cpu.training(1)):
+        assert asked_for(resources)["slurm_partition"] == "small"
+    assert not own.keys() & jobs(site[:1], gpu=True).on_cpu(10).keys()
+
+
+def test_slurm_ends_a_training_with_time_to_save_whatever_else_a_site_says():
+    assert asked_for(jobs(gpu=True).training(1))["slurm_extra"] == "--signal=TERM@900"
+    site = jobs(["slurm_extra='--mail-type=FAIL --exclusive'"], gpu=True)
+    assert asked_for(site.training(1))["slurm_extra"] == (
+        "--signal=TERM@900 --mail-type=FAIL --exclusive"
+    )
+    assert "slurm_extra" not in site.on_one_gpu(1, 2)
 
 
 def test_what_starts_a_training():
-    def jobs(**compute):
-        return Jobs(load_config({"compute": compute}))
-
     alone = jobs(gpu=False, training_processes=1, training_nodes=1)
     assert alone.launcher(2) == "env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 python"
     assert jobs(gpu=True, training_processes=1, training_nodes=1).launcher() == "python"
     several = jobs(gpu=True, training_processes=8, training_nodes=1)
-    assert several.launcher().startswith(
-        "python -m scripts.hold_gpus --count 8 accelerate launch --multi_gpu --num_machines 1 "
-    )
+    # Its own patience with processes that have got a SIGTERM is 30 seconds.
+    started = "env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=900 accelerate launch --multi_gpu --num_machines "
+    held = "python -m scripts.hold_gpus --count 8"
+    assert several.launcher().startswith(f"{held} {started}1 ")
     assert "hold_gpus" not in jobs(gpu=False, training_processes=8, training_nodes=1).launcher()
-    assert several.training(1000)["gpu"] == 8
-    assert "nodes" not in several.training(1000)
-    nodes = jobs(gpu=True, training_processes=8, training_nodes=2).training(1000)
+    nodes = jobs(gpu=True, training_processes=8, training_nodes=2, cpus_per_gpu=6).training(1000)
     assert (nodes["gpu"], nodes["nodes"], nodes["tasks"], nodes["mpi"]) == (16, 2, 2, "srun")
     assert nodes["launcher"].startswith("srun ")
+    # A task of srun has one CPU unless it says otherwise.
+    assert f" --cpus-per-task=48 --gpus-per-node=8 {started}2 " in nodes["launcher"]
     assert "--num_processes 16" in nodes["launcher"]
 
 
