@@ -15,6 +15,7 @@ import typer
 from dpa.errors import UNWRITABLE, InputError, out_of_memory, unwritable
 from dpa.runtime.log import VisibleFormatter, log
 from dpa.runtime.options import EITHER, FILES_WITHIN, FOLDER, OverwriteOption
+from dpa.runtime.outer_environment import is_launched, remove_outer_settings, removed_message
 from dpa.runtime.startup import script_starts
 
 
@@ -96,10 +97,12 @@ def _paths(value: Any) -> Iterator[Path]:
 def run_app(app: typer.Typer, *, sklearn: bool = False) -> None:
     """Run the app: log lines on standard error, InputError as one message and exit status 2.
 
-    Of several processes that train together (RANK is accelerate's) the first one logs progress.
-    `sklearn`: whether the script may import scikit-learn.
+    Of several processes that train together (RANK is the launcher's) the first one logs progress.
+    What an outer shell may not decide is removed before anything heavy is imported. `sklearn`:
+    whether the script may import scikit-learn.
     """
     script_starts(sklearn=sklearn)
+    removed = remove_outer_settings(os.environ, launched=is_launched())
     name = Path(sys.argv[0]).stem
     first = os.environ.get("RANK", "0") == "0"
     handler = logging.StreamHandler(sys.stderr)
@@ -113,6 +116,8 @@ def run_app(app: typer.Typer, *, sklearn: bool = False) -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if removed:
+        log.warning(removed_message(removed))
     if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):
         log.info("on %s, GPU %s", platform.node(), gpus)
     try:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from dpa.runtime.log import log
+from dpa.runtime.outer_environment import remove_outer_settings, removed_message
+
 #: The clone: where this code, config.yaml and the experiments lie.
 CLONE = Path(__file__).resolve().parents[2]
 
@@ -37,8 +40,11 @@ class RunEnvironment:
     def announce(self) -> None:
         """Hand it to all jobs that are started from here, which find the clone's code, too.
 
-        PYTHONSAFEPATH keeps a folder `scripts` of the working directory from standing in for ours.
+        They do not get what an outer shell may not decide, which is named once. PYTHONSAFEPATH
+        keeps a folder `scripts` of the working directory from standing in for ours.
         """
+        if removed := remove_outer_settings(os.environ):
+            log.warning(removed_message(removed))
         for name, value in _variables(self).items():
             os.environ[name] = value
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

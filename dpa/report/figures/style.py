@@ -24,6 +24,9 @@ from dpa.artefacts.sidecars import write_sidecar
 from dpa.report.tables import csv_text
 from dpa.runtime.log import visible
 
+# Whatever a user's own matplotlibrc says.
+matplotlib.rcdefaults()
+
 #: Inches: the text width of a printed page.
 WIDTH = 7.2
 KINDS = ("pdf", "svg", "png")
