@@ -75,7 +75,8 @@ if cfg.alpacaeval is not None:
             runtime=720,
         params:
             judge=section(cfg.alpacaeval.judge),
-            difficulty=(
+            # As a function: braces in its path are characters.
+            difficulty=lambda wildcards: (
                 ["--difficulty", cfg.alpacaeval.difficulty] if cfg.alpacaeval.difficulty else []
             ),
         message:

@@ -31,6 +31,7 @@ if cfg.rewardbench is not None:
         input:
             samples="results/{experiment}/rewardbench/sampled/{policy}.jsonl",
             prompts="results/{experiment}/rewardbench/prompts.jsonl",
+            judge=of.made_or_given(cfg.rewardbench.judge, []),
             code=code("judge_rewardbench"),
             preflight=PREFLIGHT,
         output:

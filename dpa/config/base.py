@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 RepositoryKind = Literal["model", "dataset"]
 
@@ -20,6 +20,24 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 Seed = Annotated[int, Field(ge=0)]
+
+
+def check_temperature(value: float) -> float:
+    """A temperature that samples what it says. Raises ValueError for others."""
+    if 0 < value < 0.01 or value > 100:
+        raise ValueError(
+            "give 0 (greedy) or a value between 0.01 and 100; divided by others, logits overflow "
+            "or are all alike"
+        )
+    return value
+
+
+#: Below 0.01 vLLM silently takes 0.01; far below, a division is infinite.
+Temperature = Annotated[float, Field(ge=0), AfterValidator(check_temperature)]
+
+
+#: The name of an output, which stands in lists with commas on command lines, and in file headers.
+OutputName = Annotated[str, Field(pattern=r"^[^\s,{}]+( [^\s,{}]+)*$", max_length=100)]
 
 
 #: A hub model at a commit: code on a branch may be another tomorrow.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from dpa.config.base import ModelConfig, Positive, Section
+from dpa.config.base import ModelConfig, Positive, Section, Temperature
 from dpa.config.data import SourceConfig
 from dpa.config.steering import Grid
 from dpa.registry import JudgedMethod, ReferenceMethod
@@ -35,7 +35,7 @@ class AlpacaEvalConfig(Section):
     prompts: Positive
     methods: Annotated[list[JudgedMethod], Field(min_length=1)]
     directions: Grid
-    temperature: Annotated[float, Field(ge=0)]
+    temperature: Temperature
     judge: JudgeConfig
     difficulty: str | None
 
@@ -70,7 +70,7 @@ class RewardBenchConfig(Section):
     methods: Annotated[list[JudgedMethod], Field(min_length=1)]
     reference: ReferenceMethod
     directions: Grid
-    temperature: Annotated[float, Field(ge=0)]
+    temperature: Temperature
     judge: PreferenceJudgeConfig
 
     @model_validator(mode="after")

@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dpa.config.base import Fraction, ModelConfig, PinnedModel, Positive, Section, Seed
+from dpa.config.base import (
+    Fraction,
+    ModelConfig,
+    OutputName,
+    PinnedModel,
+    Positive,
+    Section,
+    Seed,
+    Temperature,
+)
 from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
 from dpa.config.sampling import SamplingConfig
@@ -19,6 +28,9 @@ from dpa.directions import (
 )
 from dpa.errors import InputError
 from dpa.registry import METHODS, ExpertMethod, MethodName
+
+#: What else lies in results/: the paper's numbers, what benchmarks measured, judges' answers.
+RESERVED = ("published", "benchmarks", "judgements")
 
 
 class ComputeConfig(Section):
@@ -57,7 +69,7 @@ class RewardTrainerConfig(Section):
 
 class RewardModelConfig(ModelConfig):
     engine: Literal["transformers", "vllm"]
-    attributes: Annotated[list[str], Field(min_length=1)]
+    attributes: Annotated[list[OutputName], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
     token_dropout: Fraction
     schedule: ScheduleConfig
@@ -132,7 +144,7 @@ class DirectionalDpoConfig(Section):
 class EvaluationConfig(Section):
     directions: Grid
     responses_per_prompt: Positive
-    temperature: Annotated[float, Field(ge=0)]
+    temperature: Temperature
     gold: Literal["quickstart"] | None
     hypervolume_reference: list[float]
 
@@ -179,6 +191,13 @@ class Config(Section):
     trust_remote_code: list[PinnedModel]
     limits: LimitsConfig
     world: WorldConfig | None
+
+    @field_validator("experiment")
+    @classmethod
+    def _own_folder(cls, value: str) -> str:
+        if value in RESERVED:
+            raise ValueError(f"results/{value} is no experiment's folder; rename the experiment")
+        return value
 
     @field_validator("alpacaeval", "rewardbench", mode="before")
     @classmethod
@@ -266,6 +285,10 @@ class Config(Section):
 
     def _check_data(self) -> None:
         """Prompts come with held-out ones, and with responses that were rated."""
+        made = "results/{experiment}/data/raw/"
+        world, sources = self.world, self.data.validation_prompts
+        if world is not None and all(source.path.startswith(made) for source in sources):
+            check_shown(self.figures.prompts, world.validation_prompts)
         if bool(self.data.train_prompts) != bool(self.data.validation_prompts):
             raise ValueError("data: give both train_prompts and validation_prompts, or neither")
         rated = [ratings.name for ratings in self.data.ratings]
@@ -286,3 +309,12 @@ class Config(Section):
             raise ValueError(
                 "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
             )
+
+
+def check_shown(positions: list[int], prompts: int) -> None:
+    """Raise ValueError when figures are to show prompts that there are not."""
+    if max(positions) >= prompts:
+        raise ValueError(
+            f"figures.prompts: position {max(positions)}, but there are {prompts} validation "
+            f"prompts, 0 to {prompts - 1}"
+        )

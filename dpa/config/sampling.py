@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dpa.config.base import Fraction, Positive, Section
+from dpa.config.base import Fraction, Positive, Section, Temperature
 
 
 class SamplingConfig(Section):
     engine: Literal["vllm", "transformers"]
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "int8_per_token_head"]
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[Temperature, Field(gt=0)]
     max_new_tokens: Positive
     max_prompt_tokens: Positive
     prompts_per_chunk: Positive

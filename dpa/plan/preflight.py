@@ -19,7 +19,7 @@ import msgspec
 from dpa import models
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
-from dpa.config.experiment import Config
+from dpa.config.experiment import Config, check_shown
 from dpa.config.load import hub_repositories
 from dpa.config.revisions import LOCKED
 from dpa.directions import evaluation_directions
@@ -100,6 +100,7 @@ def check_all(
         findings.notes.append(f"disk and GPU memory are not checked: {error}")
     jobs = stage_jobs(config, stages, policies) if config.data.train_prompts else []
     if experiment is not None:
+        findings.run("prompts of figures", shown_prompts, config, experiment)
         need = stored_bytes(experiment, jobs, len(config.seeds))
         findings.run("disk", disk, results, need)
         findings.run("disk of the hub's cache", cache_disk, experiment, results, need)
@@ -155,6 +156,15 @@ def _too_long(what: str, positions: int, config: Config, trained: bool) -> Itera
     for limit, length in asked.items():
         if config.data.train_prompts and length > positions:
             yield f"{what} holds {positions} tokens, fewer than {limit} = {length}: lower it"
+
+
+def shown_prompts(config: Config, experiment: Experiment) -> Iterator[str]:
+    """Whether the prompts that figures show are among the validation prompts."""
+    if config.data.train_prompts and "dpa" in config.methods:
+        try:
+            check_shown(config.figures.prompts, experiment.sizes.validation)
+        except ValueError as error:
+            yield str(error)
 
 
 # --- The hub --------------------------------------------------------------------------------------

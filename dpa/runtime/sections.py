@@ -4,6 +4,7 @@ Rules give whole sections; by hand what differs from config.yaml is enough. conf
 plain mapping: which keys there are is for the section's type to say.
 """
 
+import re
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,32 @@ from dpa.runtime.reading import decode_json, read_document, read_json
 from dpa.runtime.run_environment import CLONE
 
 try:
-    from yaml import CSafeLoader as FastLoader
+    from yaml import CSafeLoader as _FastLoader
 except ImportError:  # a PyYAML without libyaml
-    from yaml import SafeLoader as FastLoader  # type: ignore[assignment]
+    from yaml import SafeLoader as _FastLoader  # type: ignore[assignment]
+
+#: What a plain word is, as YAML 1.2 reads it (its core schema, section 10.3.2). By YAML 1.1,
+#: which is PyYAML's, `no` is false, `1:30` is 90, `010` is 8 and `2024-01-01` a date.
+PLAIN_WORDS = (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+)
+
+
+def _integer(loader: Any, node: Any) -> int:
+    """0x10 is 16, 0o10 is 8, 010 is 10."""
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+class FastLoader(_FastLoader):
+    """A safe YAML loader, by libyaml where PyYAML has it."""
 
 
 #: Most characters of YAML from outside: Python reads 100 KB of it a second. libyaml, which is ten
@@ -97,6 +121,14 @@ def parse_yaml(text: str, place: str) -> Any:
         raise InputError(f"{place}: {error}") from None
     except RecursionError:
         raise InputError(f"{place}: nested too deeply") from None
+
+
+for _loader in (FastLoader, StrictLoader):
+    _loader.yaml_implicit_resolvers = {}
+    for _tag, _words, _first in PLAIN_WORDS:
+        _pattern = re.compile(f"^(?:{_words})$")
+        _loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+    _loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_yaml(path: Path, hint: str = "") -> dict:

@@ -32,7 +32,7 @@ class Adapters:
         """Files as inputs, those that there are: a user's own as stamps of their content."""
         results = self.layout.results
         return [
-            self.stamps.content(path) if flags.is_stamped(path, results) else path
+            path if flags.is_made(path, results) else self.stamps.content(path)
             for path in paths
             if path
         ]
@@ -41,7 +41,7 @@ class Adapters:
         """The local ones of data sources as inputs."""
         return self.files(*flags.local_paths(source for some in lists for source in some))
 
-    def made_or_given(self, given: ModelConfig, made: str) -> Input:
+    def made_or_given(self, given: ModelConfig, made: Input) -> Input:
         """A model as an input: the folder that the pipeline makes, or a local one's stamp."""
         if given.path is None:
             return made

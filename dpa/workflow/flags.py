@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,15 +19,24 @@ from dpa.workflow.stamps import STAMPS
 #: is to `bash -c`, to 128 KiB.
 LONGEST_ARGUMENT = 8192
 
+#: A string of JSON, and a brace in one. Snakemake fills in {experiment}; it would take any other
+#: {word} for a wildcard as well.
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+BRACE = re.compile(r"\{(?!experiment\})|(?<!\{experiment)\}")
+
 Flags = list[str]
 
 
 def section(value: Any) -> str:
     """A section (or a list, or plain values) as the JSON that scripts take, or as `@file` of it.
 
+    Braces of texts are written as JSON's escapes: they are characters, not Snakemake's wildcards.
     A file is named by its content, so that another content is another command.
     """
-    text = json.dumps(_plain(value))
+    text = JSON_STRING.sub(
+        lambda found: BRACE.sub(lambda brace: f"\\u{ord(brace[0]):04x}", found[0]),
+        json.dumps(_plain(value)),
+    )
     return text if len(text) <= LONGEST_ARGUMENT else section_file(value)
 
 
@@ -130,6 +139,6 @@ def world_sizes(layout: Layout) -> Flags:
     return [part for key, n in sizes.items() for part in (f"--{key.replace('_', '-')}", str(n))]
 
 
-def is_stamped(path: str, results: str) -> bool:
-    """Whether a source is a user's own, and not made by a rule of this experiment."""
-    return "{" not in path and not path.startswith(f"{results}/") and Path(path).exists()
+def is_made(path: str, results: str) -> bool:
+    """Whether a source is made by a rule of this experiment, and not a user's own."""
+    return "{experiment}" in path or path.startswith(f"{results}/")

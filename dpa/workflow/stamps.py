@@ -61,9 +61,14 @@ class Stamps:
         return stamp.as_posix()
 
     def content(self, path: str) -> str:
-        """The stamp of a user's own file or folder; the path itself where there is nothing."""
+        """The stamp of a user's own file or folder; the path itself where there is nothing.
+
+        Raises InputError for a path with braces where there is nothing.
+        """
         source = Path(path)
         if not source.exists():
+            if "{" in path:
+                raise InputError(f"{path}: no such file; correct the path in the configuration")
             return path  # Snakemake says that it is missing
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", path).strip("_")[-40:]
         name = f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

@@ -19,9 +19,9 @@ from tests.support.snakemake_runs import (
     snakemake,
 )
 
-#: Names that a shell would run if one were let at them unquoted.
-TRAIN = "a; rm -rf precious; .jsonl"
-VALIDATION = "$(touch pwned) `touch pwned` 'x' \"y\" & | > pwned *.jsonl"
+#: Names that a shell would run if one were let at them unquoted, and that Snakemake would fill in.
+TRAIN = "a; rm -rf precious; {policy} {x,[0-9]+}.jsonl"
+VALIDATION = "$(touch pwned) `touch pwned` 'x' \"y\" {z} {{z}} & | > pwned *.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def ran(tmp_path_factory):
         "sampling": {"engine": "transformers", "max_new_tokens": 50, "max_prompt_tokens": 50},
         "alpacaeval": None,
         "rewardbench": None,
+        "figures": {"prompts": [0]},
         "objectives": [
             {"name": "helpfulness", "outputs": {"own-score": 1.0}},
             {"name": "verbosity", "outputs": {"own-score": -1.0}},

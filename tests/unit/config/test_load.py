@@ -337,6 +337,46 @@ class TestErrors:
         with pytest.raises(InputError, match=r"hs has attributes .*helpsteer-verbosity"):
             experiment(overlay)
 
+    @pytest.mark.parametrize("value", [1e-300, 0.001, 1000.0])
+    @pytest.mark.parametrize("key", ["sampling", "evaluation", "alpacaeval", "rewardbench"])
+    def test_a_temperature_that_samples_garbage(self, experiment, key, value):
+        with pytest.raises(InputError, match=rf"{key}\.temperature: .*between 0\.01 and 100"):
+            experiment({"extends": "quickstart", key: {"temperature": value}})
+        if key != "sampling":
+            assert experiment({"extends": "quickstart", key: {"temperature": 0}})
+
+    @pytest.mark.parametrize("name", ["", " ", "a,b", "a\nb", "a\tb", "{policy}", " a", "a "])
+    def test_an_output_name_that_breaks_lists(self, experiment, name):
+        with pytest.raises(InputError, match=r"reward_model\.attributes\.10: "):
+            experiment({"data": {"train_prompts": [], "validation_prompts": []}}, (name,))
+
+    @pytest.mark.parametrize("name", ["published", "benchmarks", "judgements"])
+    def test_a_name_whose_folder_is_not_the_experiments(self, tmp_path, name):
+        (tmp_path / f"{name}.yaml").write_text("extends: quickstart\n")
+        with pytest.raises(InputError, match=f"results/{name} is no experiment's folder"):
+            load_config({"experiment": str(tmp_path / f"{name}.yaml")})
+
+    def test_prompts_of_figures_that_the_world_has_not(self, experiment):
+        with pytest.raises(InputError, match=r"figures\.prompts: position 5, .* 5 validation"):
+            experiment(
+                {"extends": "quickstart", "figures": {"prompts": [0, 5]},
+                 "world": {"validation_prompts": 5}}
+            )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("seed: 1:30", r"seed: .*'1:30'"),
+            ("seed: 2024-01-02", r"seed: .*'2024-01-02'"),
+            ("seed: 1_000.5", r"seed: .*'1_000.5'"),
+            ("world: no", r"world: .*'no'"),
+        ],
+    )
+    def test_words_that_yaml_once_read_otherwise(self, tmp_path, text, message):
+        (tmp_path / "mine.yaml").write_text(f"extends: quickstart\n{text}\n")
+        with pytest.raises(InputError, match=message):
+            load_config({"experiment": str(tmp_path / "mine.yaml")})
+
     def test_unknown_experiment(self):
         with pytest.raises(InputError, match=r"nope\.yaml: no such file \(known .*quickstart"):
             load_config({"experiment": "nope"})

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from dpa.config.base import Section
 from dpa.config.data import DataConfig
@@ -10,7 +11,8 @@ from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import DirichletConfig, DistributionConfig, ObjectivesConfig
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError
-from dpa.runtime.sections import default_section, names_of, read_section
+from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import FastLoader, default_section, names_of, parse_yaml, read_section
 
 
 def test_without_text_it_is_what_config_yaml_has():
@@ -76,3 +78,33 @@ def test_a_section_without_a_default_is_needed():
 def test_names_come_by_commas():
     assert names_of("a,b") == ["a", "b"]
     assert names_of("") is names_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"), ("Yes", "Yes"), ("on", "on"), ("off", "off"), ("n", "n"),
+        ("true", True), ("False", False), ("~", None), ("", None), ("Null", None),
+        ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("2024-01-02", "2024-01-02"), ("1_000", "1_000"),
+        ("010", 10), ("0o10", 8), ("0x10", 16), ("0b1", "0b1"), ("-3", -3), ("+3", 3), ("=", "="),
+        ("1e-5", 1e-5), ("1.5E3", 1500.0), (".5", 0.5), ("1.", 1.0), ("-.inf", float("-inf")),
+        ("9007199254740993", 9007199254740993), ("'1'", "1"), ("1e5x", "1e5x"),
+    ],
+)  # fmt: skip
+def test_plain_words_are_what_they_look_like(text, value):
+    for found in (parse_yaml(text, "here"), yaml.load(text, FastLoader)):
+        assert (found, type(found)) == (value, type(value))
+
+
+def test_keys_are_words_too():
+    assert parse_yaml("{on: 1, no: 2, 1:30: 3}", "here") == {"on": 1, "no": 2, "1:30": 3}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [CLONE / "config.yaml", *sorted((CLONE / "experiments").glob("*.yaml"))],
+    ids=lambda path: path.name,
+)
+def test_what_is_shipped_reads_the_same_by_old_and_new_rules(path):
+    text = path.read_text()
+    assert parse_yaml(text, "here") == yaml.load(text, FastLoader) == yaml.safe_load(text)

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from snakemake.io import apply_wildcards
 
 from dpa.config.base import ModelConfig
 from dpa.config.load import load_config
 from dpa.config.trainer import ScheduleConfig
+from dpa.errors import InputError
 from dpa.runtime.run_environment import CLONE
 from dpa.runtime.sections import read_section
 from dpa.workflow import flags, hooks
@@ -132,6 +134,22 @@ def test_a_users_own_files_are_inputs_by_their_stamps(comparison, tmp_path):
     stamped, other = adapters.files("mine.jsonl", None, made)
     assert stamped.startswith("results/.stamps/inputs/mine.jsonl-")
     assert other == made
+
+
+def test_braces_of_paths_are_characters(comparison, tmp_path):
+    """But for {experiment}, which is filled in."""
+    path = '{x} {{y}} "{policy}" {experiment} {iteration,[0-9]+}.jsonl'
+    text = flags.section({"path": path, "n": {"a": [{}]}})
+    assert json.loads(text) == {"path": path, "n": {"a": [{}]}}
+    filled = apply_wildcards(text, {"experiment": "mine"})
+    assert json.loads(filled)["path"] == path.replace("{experiment}", "mine")
+    own = "{x}.jsonl"
+    (tmp_path / own).write_text("{}\n")
+    adapters = Adapters(comparison, Stamps())
+    [stamped] = adapters.files(own)
+    assert "{" not in stamped
+    with pytest.raises(InputError, match=r"^\{y\}\.jsonl: no such file"):
+        adapters.files("{y}.jsonl")
 
 
 # --- Jobs ------------------------------------------------------------------------------------
