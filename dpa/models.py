@@ -1,23 +1,43 @@
 """Loading checkpoints and tokenizers: whatever is wrong with one is a message that names it.
 
 A checkpoint is data, not a program: weights are read from safetensors only (a pickle may run
-anything), and its own Python code runs only if the configuration's trust_remote_code lists it. No
-torch is imported here, so that tokenizers can be loaded without it.
+anything), and its own Python code runs only if the configuration's trust_remote_code lists it.
+
+It is checked as a whole, the same for policies, reward models and judges: config.json and tokenizer
+when the tokenizer is loaded (`check_checkpoint`), weights when they are (`load_model`, or
+`check_weights` before an engine that loads them itself). No torch is imported here, so that
+tokenizers can be loaded without it.
 """
 
+import math
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dpa.errors import InputError
+from dpa.errors import InputError, out_of_memory
 from dpa.runtime.run_environment import RunEnvironment
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 #: Kinds of weights that are pickles.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+#: Sizes in a config.json, by the names that all architectures share.
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window",
+)  # fmt: skip
+
+#: Tensors that a checkpoint may have beside its model's, and why they mean nothing: what used to be
+#: saved of position encodings, and the language model's head under a classifier.
+HARMLESS = {
+    "": r"rotary_emb\.inv_freq$|(^|\.)position_ids$|\.attn\.(masked_)?bias$",
+    "ForSequenceClassification": r"^lm_head\.",
+}
 
 REMEDY = (
     "give a complete checkpoint folder (make it again, or copy it again), or a hub id with its "
@@ -54,35 +74,58 @@ AnyModel = ModelRef | Path | str
 
 
 def load_tokenizer(model: AnyModel) -> Any:
-    """A checkpoint's tokenizer. Raises InputError when there is none that can be loaded."""
+    """A checkpoint's tokenizer, once it and config.json are known to fit (`check_checkpoint`).
+
+    Raises InputError when there is none that can be loaded.
+    """
     from transformers import AutoTokenizer
 
-    return _loaded(AutoTokenizer, ModelRef.of(model), "tokenizer")
+    ref = ModelRef.of(model)
+    tokenizer = _loaded(AutoTokenizer, ref, "tokenizer")
+    check_checkpoint(load_checkpoint_config(ref), tokenizer, ref.path)
+    return tokenizer
 
 
 def load_checkpoint_config(model: AnyModel) -> Any:
     """A checkpoint's config.json. Raises InputError when there is none that can be loaded."""
     from transformers import AutoConfig
 
-    return _loaded(AutoConfig, ModelRef.of(model), "configuration")
+    ref = ModelRef.of(model)
+    _refuse_adapter(ref.path)
+    return _loaded(AutoConfig, ref, "configuration")
 
 
 def load_model(kind: Any, model: AnyModel, **options: Any) -> Any:
     """A model by its class (`AutoModelForCausalLM`, ...) with all of its weights.
 
-    Raises InputError when weights are broken or of another shape, and when some are missing:
-    transformers would make them up at random and say so in a warning only.
+    Raises InputError when weights are broken, of another shape, or others than the model's: of what
+    is missing transformers would make numbers up, and what is too much it would leave out (half of
+    the layers, where config.json names fewer), with a warning only.
     """
     ref = ModelRef.of(model)
     refuse_pickles(ref.path)
-    options |= {"use_safetensors": True, "output_loading_info": True}
+    _refuse_adapter(ref.path)
+    options |= {
+        "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True,
+    }  # fmt: skip
     loaded, report = _loaded(kind, ref, "weights", **options)
-    if missing := sorted(report["missing_keys"]):
-        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise InputError(
-            f"{ref.path}: the checkpoint lacks {len(missing)} of the tensors of a "
-            f"{type(loaded).__name__} ({listed}); {REMEDY}"
-        )
+    name = type(loaded).__name__
+    harmless = "|".join(pattern for of, pattern in HARMLESS.items() if name.endswith(of))
+    too_many = [key for key in report["unexpected_keys"] if not re.search(harmless, key)]
+    shapes = [
+        f"{key} is {_shape(stored)}, not {_shape(expected)}"
+        for key, stored, expected in report.get("mismatched_keys", ())
+    ]
+    for what, keys in (
+        (f"lacks {{}} of the tensors of a {name}", report["missing_keys"]),
+        (f"has {{}} tensors that a {name} of its config.json has not", too_many),
+        (f"has {{}} tensors of other shapes than a {name} of its config.json", shapes),
+    ):
+        if listed := sorted(keys):
+            some = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+            raise InputError(
+                f"{ref.path}: the checkpoint {what.format(len(listed))} ({some}); {REMEDY}"
+            )
     return loaded
 
 
@@ -117,6 +160,118 @@ def download(model: AnyModel) -> None:
         ) from None
 
 
+def check_weights(kind: Any, model: AnyModel) -> None:
+    """`load_model`'s checks for an engine that loads weights itself: only their names are read."""
+    load_model(kind, model, device_map="meta")
+
+
+def check_checkpoint(config: Any, tokenizer: Any, path: str) -> None:
+    """Raise InputError unless config.json can be true, and the tokenizer's ids have embeddings.
+
+    Published checkpoints have spare embeddings, and special tokens beyond them that no text has
+    (those of images): every token that texts and templates have must have an embedding.
+    """
+    if getattr(config, "quantization_config", None):
+        raise InputError(
+            f"{path}: a quantised checkpoint, which can neither be trained nor compared with others"
+            "; give the model that it was made from"
+        )
+    text = config.get_text_config(decoder=True)
+    wrong = [f"{name}: {value}" for name, value in _numbers(text) if not _is_sane(name, value)]
+    heads, groups = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
+    if not wrong and groups and heads % groups:
+        wrong = [f"num_attention_heads: {heads} is no multiple of num_key_value_heads: {groups}"]
+    if tokenizer.model_max_length <= 0:
+        wrong.append(f"model_max_length: {tokenizer.model_max_length} (tokenizer_config.json)")
+    if wrong:
+        raise InputError(f"{path}: no model has {'; '.join(wrong)} in its config.json; {REMEDY}")
+    if beyond := {t: i for t, i in _tokens_in_use(tokenizer).items() if i >= text.vocab_size}:
+        token = max(beyond, key=lambda t: beyond[t])
+        raise InputError(
+            f"{path}: its embedding has {text.vocab_size} tokens, and {len(beyond)} of its "
+            f"tokenizer's have ids beyond it ({token!r} has {beyond[token]}); take the tokenizer "
+            "that the model was trained with, or resize the embedding"
+        )
+
+
+def end_tokens(model: AnyModel, tokenizer: Any) -> list[int]:
+    """The tokens that end a policy's responses, by its generation_config.json or config.json.
+
+    Raises InputError when it names none, or one that its tokenizer does not have: no response would
+    ever end.
+    """
+    from transformers import GenerationConfig
+
+    ref = ModelRef.of(model)
+    try:
+        given = GenerationConfig.from_pretrained(
+            ref.path, revision=ref.revision or "main"
+        ).eos_token_id
+    except OSError:  # none: transformers and vLLM then go by config.json
+        given = load_checkpoint_config(ref).get_text_config(decoder=True).eos_token_id
+    ends = [given] if isinstance(given, int) else list(given or ())
+    known = {*tokenizer.get_vocab().values()}
+    if not ends or not known.issuperset(ends):
+        named = f"end tokens {ends}, which are not all in its tokenizer" if ends else "no end token"
+        raise InputError(
+            f"{ref.path}: names {named}, so no response would ever end; set eos_token_id in "
+            "its generation_config.json"
+        )
+    return ends
+
+
+def label_names(config: Any, path: str) -> list[str]:
+    """Names of a classifier's outputs, in order. Raises InputError when they do not tell apart."""
+    names = [config.id2label.get(i) for i in range(config.num_labels)]
+    if None in names or len(set(names)) < len(names):
+        raise InputError(
+            f"{path}: id2label in config.json is {dict(config.id2label)}; each of its "
+            f"{len(names)} outputs needs a number from 0 on and a name of its own"
+        )
+    return names
+
+
+def _numbers(config: Any) -> Iterable[tuple[str, Any]]:
+    """A config.json's sizes, and whatever else is a number in it."""
+    values = {name: getattr(config, name, None) for name in SIZES}
+    values |= {k: v for k, v in config.to_dict().items() if isinstance(v, float)}
+    return (values | (getattr(config, "rope_parameters", None) or {})).items()
+
+
+def _is_sane(name: str, value: Any) -> bool:
+    if name in SIZES:
+        return value is None or value > 0
+    if name in ("rope_theta", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"):
+        return math.isfinite(value) and value > 0
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _tokens_in_use(tokenizer: Any) -> dict[str, int]:
+    """The tokens that texts, or a chat template around them, become."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    named = {tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token}
+    special = {t.content for t in added.values() if t.special and t.content not in named}
+    template = str(tokenizer.chat_template or "")
+    return {
+        token: number
+        for token, number in tokenizer.get_vocab().items()
+        if token not in special or token in template
+    }
+
+
+def _shape(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _refuse_adapter(path: str) -> None:
+    """Raise InputError for a folder of adapters, on whose base transformers would put them."""
+    if (Path(path) / "adapter_config.json").exists():
+        raise InputError(
+            f"{path}: LoRA adapters, not a whole model; merge them into their base (peft's "
+            "merge_and_unload), save that, and give its folder"
+        )
+
+
 def is_trusted(model: AnyModel) -> bool:
     """Whether a model's own code may run: only at a commit that the configuration lists."""
     return str(ModelRef.of(model)) in RunEnvironment.read().trust_remote_code
@@ -146,15 +301,25 @@ def refuse_pickles(path: Path | str) -> None:
 
 
 def _loaded(kind: Any, model: ModelRef, what: str, **options: Any) -> Any:
-    from safetensors import SafetensorError
-
-    path = model.path
-    try:
+    with loading(model.path, f"cannot load the {what}"):
         return kind.from_pretrained(
-            path, revision=model.revision, trust_remote_code=is_trusted(model), **options
+            model.path, revision=model.revision, trust_remote_code=is_trusted(model), **options
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if type(error).__name__ == "OutOfMemoryError":
+
+
+@contextmanager
+def loading(path: str, what: str) -> Iterator[None]:
+    """Turn whatever a library raises while it loads a model into an InputError with its reason.
+
+    A checkpoint that is not what it says makes it raise what it likes: an unknown dtype is an
+    AttributeError, a missing package an ImportError.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if out_of_memory(error) is not None:
             raise
         text = " ".join(str(error).split())[:300] or repr(error)
         if "trust_remote_code" in str(error):
@@ -162,9 +327,11 @@ def _loaded(kind: Any, model: ModelRef, what: str, **options: Any) -> Any:
                 f"{path}: the model brings code of its own, which is not run; read it, and list "
                 f"{path}@<commit> under trust_remote_code in the configuration if you trust it"
             ) from None
+        if isinstance(error, KeyError | AttributeError):  # of which only a name is told
+            text = f"{type(error).__name__} {text}"
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
             text = "no such folder"
-        raise InputError(f"{path}: cannot load the {what}: {text}; {REMEDY}") from None
+        raise InputError(f"{path}: {what}: {text}; {REMEDY}") from None
 
 
 def check_chat_template(tokenizer: Any) -> None:

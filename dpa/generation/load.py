@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from dpa import models
+from dpa.config.base import check_temperature
 from dpa.errors import InputError
 from dpa.generation.engine import Engine, EngineSettings, ignore_tokens
 from dpa.models import AnyModel, ModelRef
@@ -38,14 +39,21 @@ def load_engine(
     itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's.
     `on_tokens` is called with the number of tokens generated, whenever there are some.
 
-    Raises InputError when the engine is not installed, when the policy cannot be loaded or has no
-    end token, or when `max_model_len` is beyond its positions.
+    Raises InputError when the engine is not installed, when the temperature is out of range, when
+    the policy cannot be loaded or has no end token, or when `max_model_len` is beyond its
+    positions.
     """
     ref = ModelRef.of(policy)
+    try:
+        check_temperature(temperature)
+    except ValueError as error:
+        raise InputError(f"temperature {temperature}: {error}") from None
+    tokenizer = load_chat_tokenizer(ref)
+    _check_positions(ref, max_model_len)
     settings = EngineSettings(
         policy=ref,
-        tokenizer=load_chat_tokenizer(ref),
-        end_tokens=_check_policy(ref, max_model_len),
+        tokenizer=tokenizer,
+        end_tokens=models.end_tokens(ref, tokenizer),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,
@@ -63,10 +71,8 @@ def load_engine(
     return VllmEngine(settings)
 
 
-def _check_policy(policy: ModelRef, max_model_len: int) -> list[int]:
-    """The policy's own end tokens, once it is known to have some and to hold the sequences."""
-    from transformers import GenerationConfig
-
+def _check_positions(policy: ModelRef, max_model_len: int) -> None:
+    """Raise InputError unless the policy holds the sequences."""
     config = models.load_checkpoint_config(policy).get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None) or max_model_len
     if max_model_len > positions:
@@ -75,15 +81,3 @@ def _check_policy(policy: ModelRef, max_model_len: int) -> list[int]:
             f"max_new_tokens = {max_model_len}; lower sampling.max_prompt_tokens or "
             "sampling.max_new_tokens"
         )
-    try:
-        ends = GenerationConfig.from_pretrained(
-            policy.path, revision=policy.revision or "main"
-        ).eos_token_id
-    except OSError:  # no generation_config.json: transformers and vLLM then go by config.json
-        ends = config.eos_token_id
-    if ends is None:
-        raise InputError(
-            f"{policy.path}: names no end token, so no response would ever end; set eos_token_id "
-            "in its generation_config.json"
-        )
-    return [ends] if isinstance(ends, int) else list(ends)

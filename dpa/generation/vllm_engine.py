@@ -16,7 +16,13 @@ from typing import Any
 
 from dpa.errors import InputError
 from dpa.generation.engine import Chunk, ChunkResult, Completion, EngineSettings, decode_completion
-from dpa.models import is_trusted, load_checkpoint_config, refuse_pickles
+from dpa.models import (
+    check_weights,
+    is_trusted,
+    load_checkpoint_config,
+    loading,
+    refuse_pickles,
+)
 from dpa.runtime.run_environment import RunEnvironment
 from dpa.runtime.startup import imports_end
 from dpa.seeds import short_seed
@@ -71,6 +77,8 @@ class VllmEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         LLM, self.on_cpu = import_vllm("sampling.engine")
+        from transformers import AutoModelForCausalLM
+
         self.settings, self.tokenizer = settings, settings.tokenizer
         #: Name of a sample inside vLLM -> where its completion belongs.
         self.places: dict[str, tuple[_Job, int, int]] = {}
@@ -78,7 +86,8 @@ class VllmEngine:
         if self.on_cpu:
             _check_heads(settings)
         refuse_pickles(settings.policy.path)
-        try:
+        check_weights(AutoModelForCausalLM, settings.policy)
+        with loading(settings.policy.path, "vLLM refuses it"):
             self.llm = LLM(
                 model=settings.policy.path,
                 revision=settings.policy.revision,
@@ -95,8 +104,6 @@ class VllmEngine:
                 max_num_seqs=MAX_SEQUENCES,
                 **(ON_CPU if self.on_cpu else {}),
             )
-        except ValueError as error:
-            raise InputError(f"{settings.policy.path}: vLLM refuses it: {error}") from None
         self._count_tokens()
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:

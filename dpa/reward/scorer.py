@@ -8,6 +8,7 @@ import numpy as np
 
 from dpa.artefacts.jsonl import check_finite
 from dpa.errors import InputError
+from dpa.models import label_names
 from dpa.reward.inputs import Group, RewardInputs
 from dpa.runtime.ahead import ahead
 from dpa.text.prompts import Conversation
@@ -123,7 +124,7 @@ class Scorer(ABC):
 
 def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:
     """Names of a checkpoint's outputs in order. Raises InputError, see load.load_scorer."""
-    names = [config.id2label[i] for i in range(config.num_labels)]
+    names = label_names(config, path)
     unnamed = names == [f"LABEL_{i}" for i in range(len(names))]
     if not unnamed and (attributes is None or list(attributes) == names):
         return names

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from dpa.errors import InputError
 from dpa.generation.vllm_engine import MAX_SEQUENCES, ON_CPU, close_vllm, import_vllm
-from dpa.models import ModelRef, is_trusted, refuse_pickles
+from dpa.models import ModelRef, check_weights, is_trusted, loading, refuse_pickles
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.scorer import Row, Scorer
 
@@ -28,10 +27,12 @@ class VllmScorer(Scorer):
     ) -> None:
         super().__init__(inputs, names)
         LLM, on_cpu = import_vllm("reward_model.engine")
+        from transformers import AutoModelForSequenceClassification
         from vllm.config import PoolerConfig
 
         refuse_pickles(model.path)
-        try:
+        check_weights(AutoModelForSequenceClassification, model)
+        with loading(model.path, "vLLM refuses it"):
             self.llm = LLM(
                 model=model.path,
                 revision=model.revision,
@@ -50,8 +51,6 @@ class VllmScorer(Scorer):
                 enable_prefix_caching=True,
                 **(ON_CPU if on_cpu else {}),
             )
-        except ValueError as error:
-            raise InputError(f"{model.path}: vLLM refuses it: {error}") from None
 
     def score_stream(self, chunks: Any, groups_of: Any, *, apart: bool = False) -> Any:
         """As the other engine's, but groups are never apart: vLLM makes its own batches."""

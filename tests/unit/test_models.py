@@ -133,7 +133,7 @@ def test_only_a_listed_commit_may_bring_code(monkeypatch, path, revision, truste
     class Kind:
         def from_pretrained(self, path, **options):
             asked.append(options)
-            return object(), {"missing_keys": []}
+            return object(), {"missing_keys": [], "unexpected_keys": []}
 
     monkeypatch.setenv(TRUSTED, f"organisation/name@{COMMIT} another/model@{COMMIT}")
     models.load_model(Kind(), models.ModelRef(path, revision))

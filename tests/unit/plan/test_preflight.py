@@ -45,7 +45,7 @@ def folder(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "model")
     write(tmp_path / "model", "config.json", max_position_embeddings=4096, eos_token_id=2,
           pad_token_id=0, model_type="mistral", hidden_size=8, intermediate_size=8, vocab_size=600,
-          num_hidden_layers=1, num_attention_heads=1)  # fmt: skip
+          num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)  # fmt: skip
     (tmp_path / "model/model.safetensors").write_bytes(b"")
     return tmp_path / "model"
 

@@ -1,7 +1,9 @@
 """The reward model: data, losses, training, and the checkpoint's form."""
 
 import math
+import shutil
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,7 +288,9 @@ def test_model_too_short_for_max_length(make_base, tmp_path):
 
 
 def test_pad_token_differs_from_end_token(make_base, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(make_base("mistral"))
+    base = make_base("mistral")
+    shutil.copy(Path(base) / "config.json", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)
     repaired = load_reward_tokenizer(tmp_path, 64)
