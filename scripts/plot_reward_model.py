@@ -55,7 +55,7 @@ def main(
     title = f"Reward model, experiment {experiment}"
     figure = draw_reward_model(marks, table, title)
     inputs = [predictions, metrics, ranking]
-    caption = reward_model_caption(table, experiment)
+    caption = reward_model_caption(table, marks, experiment)
     write_figure(output_figures, "reward_model", figure, marks, caption, inputs, dpi)
     page = (title, "", [quality_table(table)])
     texts = {

@@ -21,6 +21,7 @@ from matplotlib.colors import to_hex
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
 from dpa.registry import METHODS
+from dpa.report.figures.reward_model import constant_attributes, constant_warning
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published, read_marks
 from dpa.report.tables import plain_text
@@ -77,7 +78,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         title=f"Directional Preference Alignment: {experiment}",
         lead=lead(config),
-        warnings=warnings(config),
+        warnings=[*warnings(config), *dead_outputs(folder / "figures/reward_model.csv")],
         sections=list(sections(found, tabled, len(prompts), bool(comparisons), config)),
         prompts=prompts,
         comparisons=comparisons,
@@ -111,6 +112,14 @@ def warnings(config: dict) -> list[str]:
         "implementation work; its numbers are not those of large language models, and not "
         "comparable with the paper's."
     ]
+
+
+def dead_outputs(marks: Path) -> list[str]:
+    """The same about outputs of the reward model that are constant."""
+    if not marks.exists():
+        return []
+    warning = constant_warning(constant_attributes(pd.read_csv(marks)))
+    return [warning] if warning else []
 
 
 def sections(

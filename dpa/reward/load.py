@@ -11,6 +11,7 @@ from dpa.objectives import check_outputs
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.scorer import Scorer, output_names
 from dpa.runtime.gpus import take_gpu
+from dpa.runtime.log import log
 from dpa.runtime.watchdog import Watchdog
 
 
@@ -71,7 +72,8 @@ def open_scorer(
     model: RewardModel, engine: str, output: Path, *, tokens_per_batch: int
 ) -> Iterator[Scorer]:
     """`load_weights` for a job that writes `output`: on a GPU of its own, under a watchdog, and
-    closed in the end. A model of the hub is downloaded before: that may take an hour."""
+    closed in the end. A model of the hub is downloaded before: that may take an hour. Says which
+    outputs scored all inputs alike."""
     download(model.ref)
     take_gpu()
     with Watchdog(f"scoring {output}") as watchdog:
@@ -79,3 +81,10 @@ def open_scorer(
         scorer.on_batch = watchdog.beat
         with closing(scorer):
             yield scorer
+            if constant := scorer.constant_outputs():
+                log.warning(
+                    "%s: all %d inputs have the same score by %s: nothing can be chosen, ranked or "
+                    "learnt by it; look at the log of the reward model's training, and at whether "
+                    "any ratings teach it",
+                    output, scorer.scored, ", ".join(constant),
+                )  # fmt: skip

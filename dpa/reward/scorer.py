@@ -27,6 +27,9 @@ def named_scores(names: Sequence[str], scores: np.ndarray, place: str) -> dict[s
     return attributes
 
 
+#: As many different inputs have different scores, unless the reward model is dead.
+FEWEST_INPUTS = 5
+
 #: Stored scores have this many decimals.
 SCORE_DECIMALS = 4
 
@@ -55,6 +58,8 @@ class Scorer(ABC):
         self.max_length = inputs.max_length
         #: Inputs scored so far, and how many of them lost their beginning to `max_length`.
         self.scored = self.truncated = 0
+        #: The lowest and the highest score of each output so far.
+        self.lowest, self.highest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
         #: Called whenever there was progress.
         self.on_batch: Callable[[], None] = lambda: None
 
@@ -110,12 +115,21 @@ class Scorer(ABC):
     def _score_chunk(self, chunk: Tokenised) -> list[np.ndarray]:
         groups, rows, places = chunk
         scores = self._score(rows, places).round(SCORE_DECIMALS)
+        self.lowest = np.minimum(self.lowest, scores.min(axis=0, initial=np.inf))
+        self.highest = np.maximum(self.highest, scores.max(axis=0, initial=-np.inf))
         self.scored += len(rows)
         self.truncated += sum(truncated for _, truncated in rows)
         return [
             scores[[places[i, response] for response in responses]]
             for i, (_, responses) in enumerate(groups)
         ]
+
+    def constant_outputs(self) -> list[str]:
+        """The outputs that told none of the inputs so far apart, if there were enough of them."""
+        if self.scored < FEWEST_INPUTS:
+            return []
+        same = self.lowest == self.highest
+        return [name for name, constant in zip(self.names, same, strict=True) if constant]
 
     @abstractmethod
     def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Quality of the reward model: what it predicts against how responses were labelled."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dpa.report.figures.style import QUANTILES, STYLE, WIDTH
 from dpa.report.tables import Table
+from dpa.reward.scorer import FEWEST_INPUTS
 
 #: Labels up to this many distinct values are a scale, with a box for each; more are in deciles.
 SCALE = 12
@@ -67,6 +70,23 @@ def reward_model_marks(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def constant_attributes(marks: pd.DataFrame) -> list[str]:
+    """The attributes that are predicted alike for all responses."""
+    ranges = marks.groupby("attribute", sort=False).agg({"n": "sum", "p5": "min", "p95": "max"})
+    dead = ranges[(ranges["n"] >= FEWEST_INPUTS) & (ranges["p5"] == ranges["p95"])]
+    return [str(name) for name in dead.index]
+
+
+def constant_warning(names: Sequence[str]) -> str:
+    """What to know about such attributes; empty without any."""
+    if not names:
+        return ""
+    return (
+        f"The reward model predicts the same {' and the same '.join(names)} for every held-out "
+        "response: what was selected, ranked or measured by it says nothing."
+    )
+
+
 def draw_reward_model(marks: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
     """A panel per attribute: boxes of the prediction over the label, and the measures."""
     names = list(table["attribute"])
@@ -113,6 +133,8 @@ def _draw_attribute(axes: Axes, rows: pd.DataFrame, measures: dict) -> None:
         for label, column, form in numbers
         if not pd.isna(measures[column])
     )
+    if constant_attributes(rows):
+        text += "\nCONSTANT"
     axes.text(
         0.03, 0.98, text, transform=axes.transAxes, va="top", fontsize=6.5, linespacing=1.25,
         bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
@@ -123,11 +145,12 @@ def _draw_attribute(axes: Axes, rows: pd.DataFrame, measures: dict) -> None:
     axes.tick_params(labelsize=7)
 
 
-def reward_model_caption(table: pd.DataFrame, experiment: str) -> str:
-    return f"""\
+def reward_model_caption(table: pd.DataFrame, marks: pd.DataFrame, experiment: str) -> str:
+    caption = f"""\
 **Reward model (experiment {experiment}).** Predictions for held-out responses against their
 labels, an attribute in each panel ({int(table["n"].sum()):,} labels): boxes are quartiles with
 the median, whiskers the 5th and 95th percentile, the dotted line is where a perfect model would
 be. r is Pearson's correlation, ρ Spearman's, RMSE in points of 0–100, pairs the share of
 differently labelled responses to the same prompt that are put in the labels' order. Labels are
 noisy: no model can agree with them fully."""
+    return f"{caption} {constant_warning(constant_attributes(marks))}".strip()

@@ -213,6 +213,24 @@ def test_reward_model_marks_by_hand():
     assert pick(marks, attribute="many")["n"].tolist() == [10] * 10
 
 
+def test_an_attribute_that_is_always_the_same_is_named():
+    labels = np.linspace(0, 100, 20)
+    pairs = {"dead": [(np.full(20, 41.5), labels)], "alive": [(labels / 2, labels)],
+             "few": [(np.full(3, 41.5), labels[:3])]}  # fmt: skip
+    marks = reward_model.reward_model_marks(pd.DataFrame(prediction_rows(pairs)))
+    assert reward_model.constant_attributes(marks) == ["dead"]
+    caption = reward_model.reward_model_caption(make_quality(), marks, "x")
+    assert "predicts the same dead for every held-out response" in caption
+    alive = pick(marks, attribute="alive")
+    assert "the same" not in reward_model.reward_model_caption(make_quality(), alive, "x").split(
+        "fully.")[1]  # fmt: skip
+    figure = reward_model.draw_reward_model(
+        marks, make_quality().assign(attribute=["dead", "alive"]), "t"
+    )
+    said = ["CONSTANT" in text.get_text() for axes in figure.axes[:2] for text in axes.texts]
+    assert said == [True, False]
+
+
 def make_quality():
     metrics = pd.DataFrame(
         {"attribute": ["a-b", "unrated", "many"], "n": [3, 0, 100], "pearson": [0.6, None, 1],

@@ -16,7 +16,15 @@ from dpa.config.load import load_config
 from dpa.errors import InputError
 from dpa.report.figures import fronts, samples
 from dpa.report.figures.style import save_figure, write_figure
-from dpa.report.page import ASSUMPTIONS, MARKDOWN, assumptions, changes, read_artefacts, render
+from dpa.report.page import (
+    ASSUMPTIONS,
+    MARKDOWN,
+    assumptions,
+    changes,
+    dead_outputs,
+    read_artefacts,
+    render,
+)
 from dpa.report.paper import Fronts, compare_figure4
 from dpa.report.tables import (
     Table,
@@ -290,3 +298,12 @@ def test_csv_gives_back_what_a_policy_wrote(response):
     found = pd.read_csv(io.StringIO(csv_text(table), newline=""))
     assert found["response"].map(plain_text).tolist() == table["response"].tolist()
     assert found["vr"].tolist() == table["vr"].tolist()
+
+
+def test_a_dead_reward_model_is_said_before_anything_else(tmp_path):
+    marks = tmp_path / "marks.csv"
+    rows = {"attribute": ["a", "a", "b", "b"], "n": 9, "p5": [4, 4, 1, 2], "p95": [4, 4, 3, 5]}
+    pd.DataFrame(rows).to_csv(marks, index=False)
+    [warning] = dead_outputs(marks)
+    assert "predicts the same a for every held-out response" in warning
+    assert dead_outputs(tmp_path / "none.csv") == []

@@ -2,16 +2,18 @@
 
 import importlib.util
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from dpa.errors import InputError
 from dpa.models import ModelRef
 from dpa.records import Turn
-from dpa.reward.load import load_scorer
+from dpa.reward.load import load_scorer, open_scorer, read_reward_model
 from dpa.reward.packed import Family, passes
 from dpa.reward.scorer import output_names
 from dpa.reward.transformers_scorer import common_prefix, load_classifier
@@ -273,3 +275,17 @@ class TestVllm:
 def test_missing_vllm_is_explained(checkpoint):
     with pytest.raises(InputError, match=r"install the extra .* or set reward_model.engine"):
         load_scorer(checkpoint("mistral"), "vllm", tokens_per_batch=100)
+
+
+def test_a_dead_output_is_named_when_it_has_scored(tmp_path, caplog):
+    folder = Path(make_reward_model(tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"][1] = 0
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for responses, said in ((WORDS[:4], False), (WORDS[:8], True)):
+        caplog.clear()
+        read = read_reward_model(folder)
+        with open_scorer(read, "transformers", tmp_path / "out", tokens_per_batch=512) as model:
+            list(model.score_groups([("Hi", responses)]))
+        assert ("have the same score by length" in caplog.text) is said
+        assert model.constant_outputs() == (["length"] if said else [])
