@@ -194,7 +194,7 @@ def check_checkpoint(config: Any, tokenizer: Any, path: str) -> None:
         )
 
 
-def end_tokens(model: AnyModel, tokenizer: Any) -> list[int]:
+def read_end_tokens(model: AnyModel, tokenizer: Any) -> list[int]:
     """The tokens that end a policy's responses, by its generation_config.json or config.json.
 
     Raises InputError when it names none, or one that its tokenizer does not have: no response would

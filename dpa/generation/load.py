@@ -53,7 +53,7 @@ def load_engine(
     settings = EngineSettings(
         policy=ref,
         tokenizer=tokenizer,
-        end_tokens=models.end_tokens(ref, tokenizer),
+        end_tokens=models.read_end_tokens(ref, tokenizer),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,

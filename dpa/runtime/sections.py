@@ -68,7 +68,7 @@ class StrictLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep=deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A day that no month has, or a tag (`!!int x`) that does not fit its value.
+            # A tag (`!!int x`) that does not fit its value, or a number of 5,000 digits.
             raise yaml.MarkedYAMLError(
                 problem=f"{node.value!r:.80}: {error}", problem_mark=node.start_mark
             ) from None

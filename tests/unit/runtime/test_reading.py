@@ -106,7 +106,7 @@ def test_a_broken_sidecar_is_named_and_can_be_deleted(tmp_path):
         ("a: &a [*a]", "contains itself"),
         ("[" * 5000, "nested too deeply"),
         ("a: " + "[" * 150 + "]" * 150, "nested more than 100 levels deep"),
-        ("a: 2020-13-45", "month must be in 1..12"),
+        ("a: !!timestamp 2020-13-45", "month must be in 1..12"),
         ("a: !!int x", "invalid literal"),
         ("a: " + "9" * 5000, "Exceeds the limit"),
         ("? [a]\n: b", "unhashable key"),
