@@ -11,6 +11,8 @@ tokenizers can be loaded without it.
 
 import math
 import re
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +85,8 @@ def load_tokenizer(model: AnyModel) -> Any:
     ref = ModelRef.of(model)
     tokenizer = _loaded(AutoTokenizer, ref, "tokenizer")
     check_checkpoint(load_checkpoint_config(ref), tokenizer, ref.path)
+    if tokenizer.chat_template:
+        _check_ends(tokenizer)
     return tokenizer
 
 
@@ -332,6 +336,51 @@ def loading(path: str, what: str) -> Iterator[None]:
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
             text = "no such folder"
         raise InputError(f"{path}: {what}: {text}; {REMEDY}") from None
+
+
+#: Seconds and characters that a chat template may take for a short conversation.
+TEMPLATE_SECONDS = 5.0
+TEMPLATE_CHARACTERS = 1_000_000
+
+
+def _check_ends(tokenizer: Any) -> None:
+    """Raise InputError when the chat template, which is a program, does not come to an end."""
+    for roles in (["user"], ["user", "assistant"], ["system", "user", "assistant", "user"]):
+        turns = [{"role": role, "content": "a"} for role in roles]
+        try:
+            with _at_most(TEMPLATE_SECONDS):
+                size = len(tokenizer.apply_chat_template(turns, tokenize=False))
+            what = f"writes {size:,} characters" if size > TEMPLATE_CHARACTERS else ""
+        except TimeoutError:
+            what = f"takes more than {TEMPLATE_SECONDS:g} seconds"
+        except (MemoryError, OverflowError):
+            what = "takes more memory than there is"
+        except Exception:  # other faults of a template are named where it is needed
+            continue
+        if what:
+            raise InputError(
+                f"{tokenizer.name_or_path}: the chat template {what} for {len(turns)} short turns; "
+                "choose another model, or correct its template"
+            )
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after so long; outside of the main thread without limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def check_chat_template(tokenizer: Any) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -149,3 +150,26 @@ def test_only_a_listed_commit_may_bring_code(monkeypatch, path, revision, truste
 def test_trust_cannot_be_given_wholesale(value):
     with pytest.raises(InputError, match="trust_remote_code"):
         load_config({"trust_remote_code": value})
+
+
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        (LOOPS, "takes more than 0.5 seconds for 1 short"),
+        ("{% if messages|length > 2 %}" + LOOPS + "{% endif %}", "0.5 seconds for 4 short turns"),
+        ("{{ 'a' * 9000000 }}", "writes 9,000,000 characters"),
+        ("{{ 'a' * 10 ** 15 }}", "takes more memory than there is"),
+    ],
+)
+def test_a_template_that_does_not_end_is_refused(
+    template, what, tiny_policy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(models, "TEMPLATE_SECONDS", 0.5)
+    shutil.copytree(tiny_policy, tmp_path / "policy")
+    models.load_tokenizer(tmp_path / "policy")
+    (tmp_path / "policy/chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=rf"policy: the chat template .*{re.escape(what)}"):
+        models.load_tokenizer(tmp_path / "policy")
