@@ -5,7 +5,7 @@ rule plot_pareto_front:
     input:
         rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
         published=clone("results/published/figure4_validation_rewards.csv"),
-        code=code("plot_pareto_front"),
+        code=code("plot_pareto_front", "results/published/figure4_validation_rewards.csv"),
     output:
         multiext(f"{RESULTS}/figures/figure4.", "pdf", "svg", "png", "csv", "md"),
     log:
@@ -38,7 +38,7 @@ rule plot_win_rates:
     input:
         results=f"{RESULTS}/alpacaeval/results.csv",
         published=clone("results/published/figure5_alpacaeval2.csv"),
-        code=code("plot_win_rates"),
+        code=code("plot_win_rates", "results/published/figure5_alpacaeval2.csv"),
     output:
         multiext(f"{RESULTS}/figures/figure5.", "pdf", "svg", "png", "csv", "md"),
     log:
@@ -207,7 +207,7 @@ rule make_table1:
     input:
         rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
         published=clone("results/published/table1_method_properties.csv"),
-        code=code("make_table1"),
+        code=code("make_table1", "results/published/table1_method_properties.csv"),
     output:
         multiext(f"{RESULTS}/tables/table1.", "csv", "md", "tex"),
         multiext(f"{RESULTS}/tables/comparison.", "csv", "md", "tex"),
@@ -237,7 +237,7 @@ rule make_table2:
         win_rates=f"{RESULTS}/rewardbench/win_rates.csv",
         accuracy=f"{RESULTS}/rewardbench/reward_model_accuracy.csv",
         published=clone("results/published/table2_rewardbench_gemma2b.csv"),
-        code=code("make_table2"),
+        code=code("make_table2", "results/published/table2_rewardbench_gemma2b.csv"),
     output:
         multiext(f"{RESULTS}/tables/table2.", "csv", "md", "tex"),
         multiext(f"{RESULTS}/tables/rewardbench_reward_model.", "csv", "md", "tex"),
@@ -273,7 +273,7 @@ rule make_report:
         samples=f"{RESULTS}/tables/samples.csv" if layout.shows_dpa() else [],
         rewards=f"{RESULTS}/evaluation/validation_rewards.csv" if layout.shows_dpa() else [],
         deviations=clone("docs/deviations.md"),
-        code=code("make_report", "dpa/report/templates/report.html.j2"),
+        code=code("make_report", "dpa/report/templates/report.html.j2", "docs/deviations.md"),
     output:
         page=f"{RESULTS}/report.html",
     log:

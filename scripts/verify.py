@@ -5,7 +5,8 @@ Rule: verify. Example:
     python -m scripts.verify --results results/quickstart
 
 Hashes, numbers of records, schemas of records, and whether inputs are those that artefacts were
-made from. Fails when there is a problem.
+made from. Fails when there is a problem. Which artefacts were made by other code than the present
+one is said, too: that is none.
 """
 
 from dpa.runtime.cli import make_app, run_app
@@ -21,7 +22,7 @@ def main(
 ) -> None:
     """Check every artefact of an experiment against its sidecar."""
     from dpa.errors import InputError
-    from dpa.report.verify import artefact_problems, artefacts_of
+    from dpa.report.verify import artefact_problems, artefacts_of, made_by_other_code
 
     total = sum(1 for _ in artefacts_of(results)) if results.is_dir() else 0
     if not total:
@@ -31,6 +32,10 @@ def main(
     for problem in artefact_problems(results, lambda: progress.advance(1)):
         print(visible(str(problem)), flush=True)
         found += 1
+    if others := made_by_other_code(results):
+        listed = "\n".join(f"  {artefact}" for artefact in others)
+        said = f"{len(others)} of {total} artefacts were made by other code than the present"
+        print(visible(f"{said}:\n{listed}"), flush=True)
     if found:
         raise InputError(f"{results}: {found} problems in {total} artefacts; each has a line above")
     print(f"all {total} artefacts are as their sidecars say")

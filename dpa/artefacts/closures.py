@@ -9,7 +9,6 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +131,16 @@ def _name(path: Path) -> str:
     return path.relative_to(CLONE).as_posix() if path.is_relative_to(CLONE) else str(path)
 
 
-@cache
-def running_code() -> str:
+def running_code(known: MutableMapping[str, Any] | None = None) -> str:
     """The hash of the running script's closure; outside of scripts, of the whole library."""
-    modules = Modules()
-    script = CLONE / "scripts" / Path(sys.argv[0]).name
-    if script.suffix == ".py" and script.is_file():
-        return modules.hash(modules.closure(script))
+    modules = Modules(known)
+    if (found := script_code(Path(sys.argv[0]).stem, modules)) is not None:
+        return found
     library = (path for path in sorted((CLONE / "dpa").rglob("*.py")) if path.stat().st_size)
     return modules.hash(path for path in library if not _name(path).startswith(LEFT_OUT))
+
+
+def script_code(name: str, modules: Modules) -> str | None:
+    """The hash of a script's closure; None when there is no such script."""
+    script = CLONE / "scripts" / f"{name}.py"
+    return modules.hash(modules.closure(script)) if script.is_file() else None

@@ -42,6 +42,7 @@ class Sidecar(TypedDict, total=False):
     artefact: str
     stage: str
     sha256: str | None
+    code: str
     code_version: str
     config_hash: str | None
     packages: dict[str, str]
@@ -79,6 +80,7 @@ def write_sidecar(
         "stage": stage(),
         "sha256": sha256,
         "bytes": _size(content or artefact),
+        "code": code_hash(),
         "code_version": code_version(),
         "config_hash": run.config_hash,
         "base_seed": run.base_seed,
@@ -106,6 +108,12 @@ def read_sidecar(artefact: Path) -> dict:
         why = str(error).removeprefix(f"{path}: ")
         raise InputError(f"{path}: {why}; delete it and {artefact}, then rerun") from None
     return found
+
+
+@cache
+def code_hash() -> str:
+    """The running script's closure of code, of which content stamps know the modules."""
+    return running_code(dict(_stamped_hashes()))
 
 
 @cache
@@ -196,7 +204,7 @@ def fingerprint(inputs: Iterable[Path | str], **settings: Any) -> Fingerprint:
     """
     versions = {name: installed(name) for name in (*PACKAGES, "accelerate", "peft")}
     return {
-        "code": running_code(),
+        "code": code_hash(),
         "packages": _digest(versions),
         "inputs": _digest([[str(item), known_hash(Path(item))] for item in inputs]),
         "settings": _digest(settings),

@@ -12,9 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpa.artefacts.closures import Modules, script_code
 from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.outputs import SIDECAR, sidecar_path
+from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
 from dpa.records import (
     Annotation,
@@ -106,6 +108,25 @@ def artefact_problems(
         yield Problem(
             results / name, f"is not there, nor its sidecar, but {RUN_RECORD} lists it; rerun"
         )
+
+
+def made_by_other_code(results: Path) -> list[Path]:
+    """The artefacts of an experiment whose script computes its result otherwise now.
+
+    That is no fault: with `rerun_on_code_change: false` finished work stays, whatever the code is.
+    """
+    modules = Modules()
+    now = cache(lambda stage: script_code(stage, modules))
+    found = []
+    for artefact in artefacts_of(results):
+        try:
+            recorded = read_sidecar(artefact)
+        except InputError:
+            continue  # artefact_problems says it
+        then, code = recorded.get("code"), now(str(recorded.get("stage")))
+        if then is not None and code is not None and then != code:
+            found.append(artefact)
+    return found
 
 
 def _listed(results: Path) -> dict[str, str]:

@@ -250,12 +250,12 @@ class TestPartialResults:
         """Changes one kind of thing, and gives the fingerprint."""
         (tmp_path / "in.jsonl").write_text("in\n")
         settings = {"seed": 0}
-        monkeypatch.setattr(sidecars, "running_code", lambda: "code")
+        monkeypatch.setattr(sidecars, "code_hash", lambda: "code")
 
         def fingerprint(changed: str | None = None) -> sidecars.Fingerprint:
             match changed:
                 case "code":
-                    monkeypatch.setattr(sidecars, "running_code", lambda: "other code")
+                    monkeypatch.setattr(sidecars, "code_hash", lambda: "other code")
                 case "packages":
                     monkeypatch.setattr(sidecars, "installed", lambda package: "0")
                 case "inputs":

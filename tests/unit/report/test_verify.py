@@ -11,11 +11,12 @@ import pytest
 from dpa.artefacts.files import content_hash
 from dpa.artefacts.jsonl import write_jsonl
 from dpa.artefacts.outputs import save_folder, sidecar_path, write_text
-from dpa.artefacts.sidecars import write_sidecar
+from dpa.artefacts.sidecars import code_hash, write_sidecar
 from dpa.records import Prompt, Sample
 from dpa.report.run_record import run_record
-from dpa.report.verify import artefact_problems, artefacts_of, record_type
+from dpa.report.verify import artefact_problems, artefacts_of, made_by_other_code, record_type
 from dpa.runtime.run_environment import CLONE
+from scripts import verify
 
 RESULTS = Path("results/small")
 PROMPTS = RESULTS / "data/prompts/d1.jsonl"
@@ -214,3 +215,24 @@ def test_the_records_of_every_rules_output_are_known():
         place = Path(name.replace("{benchmark}", "rewardbench").replace("{", "").replace("}", ""))
         if place.parts[0] in ("results", "run"):
             assert record_type(place) is not None, name
+
+
+def test_what_other_code_made_is_named_and_is_no_problem(small, monkeypatch, capsys):
+    def sidecar(path: Path, **changed: str) -> None:
+        found = json.loads(sidecar_path(path).read_text())
+        sidecar_path(path).write_text(json.dumps(found | changed))
+
+    monkeypatch.setattr("sys.argv", ["scripts/collect_seeds.py"])
+    code_hash.cache_clear()
+    write_sidecar(TABLE, [SAMPLES])
+    code_hash.cache_clear()
+    # The others were made by no script, or by one that is gone.
+    sidecar(POLICY, stage="no_script")
+    assert made_by_other_code(RESULTS) == []
+    sidecar(TABLE, code="0" * 16)
+    assert made_by_other_code(RESULTS) == [TABLE]
+    assert told() == []
+    verify.main(RESULTS)
+    assert f"1 of 4 artefacts were made by other code than the present:\n  {TABLE}\n" in (
+        capsys.readouterr().out
+    )
