@@ -12,6 +12,7 @@ from benchmarks.lengths import fixed
 from benchmarks.models import BILLION, make_tokenizer
 from dpa.generation.engine import Request
 from dpa.generation.load import load_engine
+from dpa.models import load_model
 from dpa.text.tokenization import prompt_ids
 
 NEW_TOKENS = 8 if is_small() else 256
@@ -71,7 +72,7 @@ def generate_seconds(policy: Path, rows: int) -> float:
     tokenizer = make_tokenizer()
     tokenizer.padding_side = "left"
     dtype = torch.bfloat16 if on_gpu() else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, device_map=device())
+    model = load_model(AutoModelForCausalLM, policy, dtype=dtype, device_map=device())
     texts = prompts(rows)
     each = rows // len(texts)
     chat = [[{"role": "user", "content": text}] for text in texts for _ in range(each)]
