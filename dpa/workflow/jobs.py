@@ -63,11 +63,14 @@ class Jobs:
         the number of processes does not change a model.
         """
         nodes, processes = self.compute.training_nodes, self.compute.training_processes
+        flags = f"--signal=TERM@{SECONDS_TO_SAVE}"
+        if nodes > 1 and self.compute.gpu:
+            flags += f" --gpus-per-node={processes}"  # or they might be spread unevenly
         resources: Resources = {
             **self.on_one_gpu(mb * processes, 64000 * processes),
             "nodes": nodes,
             "runtime": 1440,
-            "slurm_extra": self._from_site("slurm_extra", f"--signal=TERM@{SECONDS_TO_SAVE}"),
+            "slurm_extra": self._from_site("slurm_extra", flags),
             "launcher": self.launcher(threads),
         }
         resources["gpu"] *= nodes * processes

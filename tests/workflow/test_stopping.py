@@ -5,6 +5,7 @@ A real Snakemake runs the rule; every process of it gets the signal, as the proc
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -25,6 +26,7 @@ def clone(tmp_path_factory) -> Path:
 
 def stop(folder: Path, processes: int) -> tuple[int, str]:
     """Run until a checkpoint is there, then send SIGTERM to all; returns status and output."""
+    shutil.rmtree(folder / f"{POLICY}.partial", ignore_errors=True)
     config = ("--config", "experiment=long", f"compute={{training_processes: {processes}}}")
     with open(folder / "snakemake.log", "w") as file:
         run = subprocess.Popen(

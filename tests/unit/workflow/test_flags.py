@@ -230,6 +230,7 @@ def test_what_starts_a_training():
     assert "hold_gpus" not in jobs(gpu=False, training_processes=8, training_nodes=1).launcher()
     nodes = jobs(gpu=True, training_processes=8, training_nodes=2, cpus_per_gpu=6).training(1000)
     assert (nodes["gpu"], nodes["nodes"], nodes["tasks"], nodes["mpi"]) == (16, 2, 2, "srun")
+    assert asked_for(nodes)["slurm_extra"] == "--signal=TERM@900 --gpus-per-node=8"
     assert nodes["launcher"].startswith("srun ")
     # A task of srun has one CPU unless it says otherwise.
     assert f" --cpus-per-task=48 --gpus-per-node=8 {started}2 " in nodes["launcher"]
