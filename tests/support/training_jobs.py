@@ -94,6 +94,18 @@ def finetune(
     finetune_conversations(job, conversations)
 
 
+def finetune_fused(*arguments) -> None:
+    """With the loss that GPUs use."""
+    from dpa.methods.sft import Finetuner
+
+    original = Finetuner.fused_head
+    Finetuner.fused_head = True  # type: ignore[assignment, method-assign]
+    try:
+        finetune(*arguments)
+    finally:
+        Finetuner.fused_head = original  # type: ignore[method-assign]
+
+
 def dpo(start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int) -> None:
     from dpa.methods.dpo import PairTraining
     from dpa.training.trainer import run_training
@@ -128,7 +140,12 @@ def run(name: str, output: str | Path, options: dict) -> Path:
     changes = dict(options.get("trainer", {}))
     if changes.get("lora"):
         changes["lora"] = LoraConfig(**changes["lora"])
-    kind = {"finetune": finetune, "dpo": dpo, "reward_model": reward_model}[name]
+    kind = {
+        "finetune": finetune,
+        "finetune_fused": finetune_fused,
+        "dpo": dpo,
+        "reward_model": reward_model,
+    }[name]
     stage = schedule(**options.get("schedule", {}))
     with struck(*options["signal"]) if "signal" in options else nullcontext():
         kind(options["start"], Path(output), training(**changes), stage, options.get("rows", 19))

@@ -28,7 +28,16 @@ LORA = {"lora": {"rank": 4, "alpha": 8}}
 JOBS = {
     "sft": ("finetune", "mistral", {}, {}),
     "sft-packed": ("finetune", "gemma2", {"packing": True}, {"batch_size": 2, "max_length": 48}),
+    "sft-varlen": (
+        "finetune",
+        "mistral",
+        {"packing": True, "attention": "varlen"},
+        {"batch_size": 2, "max_length": 48},
+    ),
     "sft-fsdp": ("finetune", "gemma2", FSDP | {"gradient_checkpointing": True}, {}),
+    # As on GPUs.
+    "sft-fused": ("finetune_fused", "mistral", {}, {}),
+    "sft-fused-fsdp": ("finetune_fused", "gemma2", FSDP | {"gradient_checkpointing": True}, {}),
     "sft-lora": ("finetune", "mistral", LORA, {}),
     "sft-lora-fsdp": ("finetune", "mistral", FSDP | LORA, {}),
     "dpo": ("dpo", "gemma2", {}, {"learning_rate": 1e-3}),
@@ -146,6 +155,16 @@ def test_two_processes_train_the_model_that_one_does(one, two, bases, name):
     after = load_file(folder / name / "model.safetensors")
     moved = max((after[k] - before[k]).abs().max() for k in after.keys() & before.keys())
     assert moved > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sft", "sft-fsdp"])
+def test_the_loss_of_gpus_trains_the_model_that_ours_does(one, two, name):
+    folder, _ = two
+    fused = name.replace("sft", "sft-fused")
+    for place in (one, folder):
+        assert_same_weights(one / name, place / fused, 1e-5)
+        ours, theirs = read_sidecar(one / name), read_sidecar(place / fused)
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
 
 
 def test_the_log_states_the_batch_once(two):
