@@ -123,8 +123,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """Shut the engine down and free the model."""
-        close_vllm(self.llm)
-        del self.llm
+        close_vllm(self)
 
     def _fill(self, source: Iterator[Chunk], jobs: deque[_Job]) -> None:
         """Hand chunks over until SAMPLES_IN_FLIGHT samples wait or run."""
@@ -221,11 +220,15 @@ def local_caches() -> dict[str, str]:
     return {"VLLM_CACHE_ROOT": str(scratch / "vllm"), "TRITON_CACHE_DIR": str(scratch / "triton")}
 
 
-def close_vllm(llm: Any) -> None:
-    """Free the model and the memory of the device, for the next engine of this process."""
+def close_vllm(owner: Any) -> None:
+    """Free `owner.llm` and the memory of the device, for the next engine of this process.
+
+    That one sizes its cache by what is free: the last reference goes before memory is collected.
+    """
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    llm.llm_engine.engine_core.shutdown()
+    owner.llm.llm_engine.engine_core.shutdown()
+    del owner.llm
     cleanup_dist_env_and_memory()
 
 

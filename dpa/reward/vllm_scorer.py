@@ -62,8 +62,7 @@ class VllmScorer(Scorer):
 
     def close(self) -> None:
         """Free the model."""
-        close_vllm(self.llm)
-        del self.llm
+        close_vllm(self)
 
     def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
         from vllm import TokensPrompt

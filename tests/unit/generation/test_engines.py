@@ -1,5 +1,6 @@
 """The engines: exactness against plain transformers, seeds, batching, ends of responses, errors."""
 
+import gc
 import importlib.util
 import os
 from contextlib import suppress
@@ -344,6 +345,20 @@ class TestVllm:
         scheduler = engine.llm.llm_engine.vllm_config.scheduler_config
         engine.close()
         assert scheduler.max_num_seqs == vllm_engine.MAX_SEQUENCES == 1024
+
+    def test_a_closed_engine_leaves_nothing_of_its_model(self, tiny_policy):
+        """The next engine of the process takes what is free, at once."""
+
+        def layers():
+            gc.unfreeze()  # vLLM hides what it made from the collector
+            return sum(issubclass(type(it), torch.nn.Module) for it in gc.get_objects())
+
+        gc.collect()
+        before = layers()
+        engine = load(tiny_policy, "vllm")
+        assert layers() > before + 10
+        engine.close()
+        assert layers() == before
 
     def test_its_batch_is_full_as_long_as_there_is_work(self, tiny_policy, monkeypatch):
         monkeypatch.setattr("dpa.generation.vllm_engine.SAMPLES_IN_FLIGHT", 24)
