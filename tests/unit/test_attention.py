@@ -97,8 +97,8 @@ def checkpoint(tmp_path_factory):
                 parameter.copy_(0.3 * torch.randn_like(parameter))
         folder = tmp_path_factory.mktemp(family)
         if kind is AutoModelForCausalLM:
-            # No response ends: it is longer than the window.
-            model.generation_config = GenerationConfig(eos_token_id=config.vocab_size - 1)
+            # Hardly a response ends.
+            model.generation_config = GenerationConfig(eos_token_id=len(make_tokenizer()) - 1)
         model.save_pretrained(folder)
         make_tokenizer().save_pretrained(folder)
         return str(folder)
