@@ -13,7 +13,7 @@ import math
 import re
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -281,6 +281,30 @@ def is_trusted(model: AnyModel) -> bool:
     return str(ModelRef.of(model)) in RunEnvironment.read().trust_remote_code
 
 
+def refuse_own_code(config: Mapping[str, Any], model: AnyModel) -> None:
+    """Raise InputError for a checkpoint that needs code of its own, unless that is trusted.
+
+    `config` is its config.json. transformers would take the class that it has for the model's type
+    in the place of the checkpoint's own, and make up the weights in which they differ.
+    """
+    import transformers
+
+    known = dir(transformers)  # without importing any
+    own = [name for name in config.get("architectures") or () if name not in known]
+    if own and config.get("auto_map") and not is_trusted(model):
+        raise _own_code(ModelRef.of(model), f" ({own[0]})")
+
+
+def _own_code(model: ModelRef, name: str = "") -> InputError:
+    """The error for code that is not trusted, with the ways to trust it."""
+    pinned = f"{model.path}@{model.revision or '<commit>'}"
+    return InputError(
+        f"{model.path}: the model brings code of its own{name}, which is not run; read it, and if "
+        f"you trust it, list {pinned} under trust_remote_code in the experiment, or by hand set "
+        f"DPA_TRUST_REMOTE_CODE={pinned} and name the model so"
+    )
+
+
 def model_options(model: AnyModel) -> dict[str, Any]:
     """Arguments of every from_pretrained of a model."""
     revision = ModelRef.of(model).revision
@@ -305,19 +329,20 @@ def refuse_pickles(path: Path | str) -> None:
 
 
 def _loaded(kind: Any, model: ModelRef, what: str, **options: Any) -> Any:
-    with loading(model.path, f"cannot load the {what}"):
+    with loading(model, f"cannot load the {what}"):
         return kind.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=is_trusted(model), **options
         )
 
 
 @contextmanager
-def loading(path: str, what: str) -> Iterator[None]:
+def loading(model: ModelRef, what: str) -> Iterator[None]:
     """Turn whatever a library raises while it loads a model into an InputError with its reason.
 
     A checkpoint that is not what it says makes it raise what it likes: an unknown dtype is an
     AttributeError, a missing package an ImportError.
     """
+    path = model.path
     try:
         yield
     except InputError:
@@ -327,10 +352,7 @@ def loading(path: str, what: str) -> Iterator[None]:
             raise
         text = " ".join(str(error).split())[:300] or repr(error)
         if "trust_remote_code" in str(error):
-            raise InputError(
-                f"{path}: the model brings code of its own, which is not run; read it, and list "
-                f"{path}@<commit> under trust_remote_code in the configuration if you trust it"
-            ) from None
+            raise _own_code(model) from None
         if isinstance(error, KeyError | AttributeError):  # of which only a name is told
             text = f"{type(error).__name__} {text}"
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):

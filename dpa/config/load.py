@@ -86,11 +86,12 @@ def old_keys(values: dict, prefix: str = "") -> Iterator[str]:
 
 def read_locks() -> Lock:
     """The commits of the clone's lock file, and over them those of the working directory's own."""
-    locks = [read_lock(folder / LOCK_FILE) for folder in (CLONE, Path.cwd())]
-    return Lock(
-        models={name: commit for lock in locks for name, commit in lock.models.items()},
-        datasets={name: commit for lock in locks for name, commit in lock.datasets.items()},
-    )
+    lock, own = (read_lock(folder / LOCK_FILE) for folder in (CLONE, Path.cwd()))
+    for kind, repository, commit in own:
+        lock.commits(kind)[repository] = commit
+        lock.unverified.discard((kind, repository))
+    lock.unverified |= own.unverified
+    return lock
 
 
 def with_revisions(config: Config, lock: Lock) -> Config:

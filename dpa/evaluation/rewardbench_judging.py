@@ -12,7 +12,7 @@ from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.errors import InputError
-from dpa.models import AnyModel, ModelRef
+from dpa.models import AnyModel, ModelRef, download
 from dpa.records import JudgedSample, Prompt, Sample
 from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
@@ -104,6 +104,7 @@ def open_judge(model: AnyModel | None, output: Path) -> Iterator[ResponseJudge]:
     if model is None:
         yield GoldJudge()
         return
+    download(model)
     take_gpu()
     from dpa.evaluation.preference_judge import PreferenceJudge
 

@@ -87,7 +87,7 @@ class VllmEngine:
             _check_heads(settings)
         refuse_pickles(settings.policy.path)
         check_weights(AutoModelForCausalLM, settings.policy)
-        with loading(settings.policy.path, "vLLM refuses it"):
+        with loading(settings.policy, "vLLM refuses it"):
             self.llm = LLM(
                 model=settings.policy.path,
                 revision=settings.policy.revision,

@@ -20,8 +20,8 @@ from dpa import models
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config, check_shown
-from dpa.config.load import hub_repositories
-from dpa.config.revisions import LOCKED
+from dpa.config.load import hub_repositories, read_locks
+from dpa.config.revisions import LOCK_FILE, LOCKED
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.models import ModelRef, download
@@ -82,9 +82,11 @@ def check_all(
         reached[key] = f"files of {key}" in findings.passed
     for source in hub_data_sets(config):
         findings.run(f"data set {source.path}", data_set_files, source)
+    findings.notes.extend(unverified_commits(config, findings.passed))
     for key, model in given_models(config):
         if not reached[key]:
             continue  # said above; one line for one cause
+        findings.run(f"code of {key}", own_code, key, model)
         policy = key in METHODS and METHODS[key].may_be_given
         if policy or (key == "base_model" and config.sft.path is None):
             findings.run(f"template of {key}", template, key, model, config)
@@ -190,6 +192,31 @@ def hub_data_sets(config: Config) -> list[SourceConfig]:
         and (not key.startswith("data.sft") or s in demonstrations)
     }
     return list(used.values())
+
+
+def unverified_commits(config: Config, passed: Sequence[str]) -> Iterator[str]:
+    """Commits of the lock that neither its author, nor the hub or its cache now, has confirmed."""
+    lock = read_locks()
+    unverified = {(name, commit) for kind, name, commit in lock if (kind, name) in lock.unverified}
+    used: list[tuple[str, ModelConfig | SourceConfig]] = [
+        *((f"files of {key}", model) for key, model in given_models(config)),
+        *((f"data set {source.path}", source) for source in hub_data_sets(config)),
+    ]
+    for check, item in used:
+        if check not in passed and (item.path, item.revision) in unverified:
+            yield (
+                f"{item.path}: its commit in {LOCK_FILE} has not been compared with the hub. Where "
+                "the hub is, `python -m scripts.lock_revisions --check` does it; if it has no such "
+                "commit, delete the entry and lock the revisions anew"
+            )
+
+
+def own_code(key: str, model: ModelConfig) -> Iterator[str]:
+    """Whether a model needs code of its own that may not run."""
+    try:
+        models.refuse_own_code(read_config(model), ModelRef(str(model.path), model.revision))
+    except InputError as error:
+        yield f"{key}: {error}"
 
 
 def model_files(key: str, model: ModelConfig) -> Iterator[str]:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpa.config.steering import ObjectiveConfig
-from dpa.models import AnyModel, ModelRef, download, load_checkpoint_config, load_tokenizer
+from dpa.models import (
+    AnyModel,
+    ModelRef,
+    download,
+    load_checkpoint_config,
+    load_tokenizer,
+    refuse_own_code,
+)
 from dpa.objectives import check_outputs
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.scorer import Scorer, output_names
@@ -32,11 +39,12 @@ def read_reward_model(
     """All of a reward model but its weights.
 
     `attributes` names the outputs, in order: of a checkpoint that does not name them itself, or to
-    be checked. Raises InputError when names are missing or differ, or when one of the `objectives`
-    uses an output that is not there.
+    be checked. Raises InputError when names are missing or differ, when one of the `objectives`
+    uses an output that is not there, and for a model with code of its own that is not trusted.
     """
     ref = ModelRef.of(reward_model)
     config = load_checkpoint_config(ref)
+    refuse_own_code(config.to_dict(), ref)
     names = output_names(config, attributes, ref.path)
     check_outputs(objectives, names, ref.path)
     return RewardModel(ref, names, RewardInputs(load_tokenizer(ref), config))

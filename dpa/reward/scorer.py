@@ -146,7 +146,8 @@ def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> li
         return list(attributes)
     if unnamed and attributes is None:
         raise InputError(
-            f"{path}: the checkpoint does not name its {len(names)} outputs; pass names"
+            f"{path}: the checkpoint does not name its {len(names)} outputs; name them, in order: "
+            "--attributes A,B,... (reward_model.attributes in an experiment)"
         )
     found = f"{len(names)} unnamed outputs" if unnamed else f"the outputs {names}"
     raise InputError(f"{path}: the reward model has {found}, expected {list(attributes or ())}")

@@ -32,7 +32,7 @@ class VllmScorer(Scorer):
 
         refuse_pickles(model.path)
         check_weights(AutoModelForSequenceClassification, model)
-        with loading(model.path, "vLLM refuses it"):
+        with loading(model, "vLLM refuses it"):
             self.llm = LLM(
                 model=model.path,
                 revision=model.revision,

@@ -10,7 +10,7 @@ import typer
 
 from dpa.runtime.run_environment import CLONE
 from tests.support.rule_commands import of, planned_commands
-from tests.support.snakemake_runs import copy_repository
+from tests.support.snakemake_runs import copy_repository, unlock
 
 SCRIPTS = sorted(p.stem for p in (CLONE / "scripts").glob("[a-z]*.py"))
 
@@ -73,6 +73,7 @@ PLANS = {
 @pytest.mark.slow
 def test_every_command_of_a_rule_is_one_of_its_script(tmp_path, experiment):
     folder = copy_repository(tmp_path)
+    unlock(folder)  # or lock_revisions would have nothing to ask for
     planned = planned_commands(folder, *PLANS[experiment], "--config", f"experiment={experiment}")
     assert {"sample_responses", "make_report"} <= {command.script for command in planned}
     if experiment == "mistral-7b":

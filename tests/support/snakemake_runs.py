@@ -131,6 +131,11 @@ def copy_repository(folder: Path) -> Path:
     return folder
 
 
+def unlock(folder: Path) -> None:
+    """Take all commits out of a clone's revisions.lock.yaml."""
+    (folder / "revisions.lock.yaml").write_text("")
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", *arguments]
 

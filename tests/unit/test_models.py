@@ -117,6 +117,31 @@ def test_a_models_own_code_is_not_run(with_code, tmp_path, monkeypatch):
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_class_that_transformers_lacks_is_not_replaced_by_its_own(tmp_path, monkeypatch):
+    """As the published reward model has one: its type is Mistral's, its head is not."""
+    from dpa.reward.load import load_scorer
+
+    folder = tmp_path / "model"
+    make_reward_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    native = config["architectures"]
+    auto_map = {"AutoModelForSequenceClassification": "own.MistralForAttributePrediction"}
+    own = {"architectures": ["MistralForAttributePrediction"], "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    message = r"of its own \(MistralForAttributePrediction\), .* DPA_TRUST_REMOTE_CODE=.*@<commit>"
+    with pytest.raises(InputError, match=message):
+        load_scorer(folder, tokens_per_batch=64)
+    ref = models.ModelRef("organisation/name", COMMIT)
+    with pytest.raises(InputError, match=f"list organisation/name@{COMMIT} under trust_remote_co"):
+        models.refuse_own_code(own, ref)
+    monkeypatch.setenv(TRUSTED, f"organisation/name@{COMMIT}")
+    models.refuse_own_code(own, ref)
+    # Code that came before transformers had the class is not needed any more.
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+    assert native == ["MistralForSequenceClassification"]
+    assert load_scorer(folder, tokens_per_batch=64).names
+
+
 @pytest.mark.parametrize(
     ("path", "revision", "trusted"),
     [

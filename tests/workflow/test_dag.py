@@ -19,6 +19,7 @@ from tests.support.snakemake_runs import (
     jobs_in,
     planned_jobs,
     snakemake,
+    unlock,
 )
 
 EXPERIMENTS = sorted(path.relative_to(CLONE) for path in CLONE.glob("experiments/**/*.yaml"))
@@ -168,7 +169,9 @@ def test_every_experiment_plans(clone, experiment):
 
 
 @pytest.mark.slow
-def test_a_run_with_unlocked_revisions_is_refused_before_its_first_job(clone):
+def test_a_run_with_unlocked_revisions_is_refused_before_its_first_job(tmp_path):
+    clone = copy_repository(tmp_path)
+    unlock(clone)
     result = snakemake(clone, "--cores", "1", "--config", "experiment=mistral-7b", check=False)
     assert result.returncode != 0
     refusal = result.stdout.splitlines()[-1]
@@ -183,6 +186,7 @@ def test_lock_revisions_asks_the_hub_once_and_opens_the_experiment(tmp_path, mon
     """Every repository of the experiment, from a hub on loopback, into the tracked file."""
     (tmp_path / "clone").mkdir()
     folder = copy_repository(tmp_path / "clone")
+    unlock(folder)
     config = load_config({"experiment": "gemma-2b-harmless"})
     named = {(f"{found.kind}s", str(found.path)): None for _, found in hub_repositories(config)}
     with hub_server(named) as hub:

@@ -29,7 +29,7 @@ from tests.support.hub_files import (
     write_ultrafeedback,
 )
 from tests.support.hub_server import commit_of, hub_server
-from tests.support.snakemake_runs import MINI, copy_repository, snakemake
+from tests.support.snakemake_runs import MINI, copy_repository, snakemake, unlock
 
 pytestmark = pytest.mark.slow
 
@@ -148,6 +148,7 @@ def test_from_hub_repositories_to_a_figure(tmp_path, repositories, monkeypatch):
     clone = tmp_path / "clone"
     clone.mkdir()
     copy_repository(clone)
+    unlock(clone)
     quickstart = yaml.safe_load((CLONE / "experiments/quickstart.yaml").read_text())
     experiment = merge(merge(quickstart, yaml.safe_load(MINI)), OVERLAY)
     (clone / "experiments/from-hub.yaml").write_text(yaml.safe_dump(experiment))

@@ -28,7 +28,8 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_runs(clone, tmp_path, m
     assert result.returncode != 0
     for line in ("base_model: HuggingFaceTB/SmolLM2-360M is not complete",
                  "sft: HuggingFaceTB/SmolLM2-360M-Instruct is not complete",
-                 "nvidia/HelpSteer at main is not in the cache",
+                 "nvidia/HelpSteer at 3ca5d59c1bc1080af195b4254e7407db60b6f450 is not in the cache",
+                 "note: nvidia/HelpSteer: its commit in revisions.lock.yaml has not been compared",
                  "HF_HUB_OFFLINE forbids to ask the hub",
                  "no GPU is visible"):  # fmt: skip
         assert line in result.stdout

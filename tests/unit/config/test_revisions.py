@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from dpa.config.base import ModelConfig, is_commit
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config
-from dpa.config.load import floating, hub_repositories, load_config, with_revisions
+from dpa.config.load import floating, hub_repositories, load_config, read_locks, with_revisions
 from dpa.config.revisions import LOCK_FILE, LOCKED, Lock, read_lock, write_lock
 from dpa.errors import InputError
 from dpa.runtime.run_environment import CLONE
@@ -23,11 +24,51 @@ class TestLock:
     def test_round_trip(self, tmp_path):
         path = tmp_path / "lock.yaml"
         assert read_lock(path) == Lock()
-        lock = Lock(models={"org/b": B, "org/a": A}, datasets={"org/a": C})
+        lock = Lock(
+            models={"org/b": B, "org/a": A},
+            datasets={"org/a": C},
+            unverified={("model", "org/a")},
+        )
         write_lock(path, lock)
         assert read_lock(path) == lock
         assert path.read_text().index("org/a") < path.read_text().index("org/b")
         assert path.read_text().startswith("# Commits of the hub repositories")
+
+    def test_a_commit_that_nobody_has_verified_is_marked_by_a_field(self, tmp_path):
+        path = tmp_path / "lock.yaml"
+        write_lock(path, Lock(models={"org/a": A}, unverified={("model", "org/a")}))
+        assert yaml.safe_load(path.read_text())["models"] == {
+            "org/a": {"commit": A, "verified": False}
+        }
+
+    @pytest.mark.parametrize("experiment", HUB)
+    def test_the_shipped_file_opens_the_experiments(self, experiment):
+        assert floating(load_config({"experiment": experiment})) is None
+
+    def test_a_folders_own_commit_is_not_the_clones(self, tmp_path, monkeypatch):
+        name = "nvidia/HelpSteer"
+        assert ("dataset", name) in read_locks().unverified
+        write_lock(tmp_path / LOCK_FILE, Lock(datasets={name: A}))
+        monkeypatch.chdir(tmp_path)
+        assert read_locks().datasets[name] == A
+        assert ("dataset", name) not in read_locks().unverified
+
+    def test_the_published_reward_model_has_one_entry(self):
+        """As docs/real-data.md and the experiment's comment have it."""
+        name = "RLHFlow/RewardModel-Mistral-7B-for-DPA-v1"
+        pinned = f"{name}@{read_locks().models[name]}"
+        config = load_config(
+            {
+                "experiment": "mistral-7b",
+                "reward_model": {"path": name, "revision": LOCKED},
+                "trust_remote_code": [pinned],
+            }
+        )
+        assert floating(config) is None
+        for path in ("docs/real-data.md", "experiments/mistral-7b.yaml"):
+            text = (CLONE / path).read_text()
+            assert pinned in text
+            assert "Haoxiang-Wang/" not in text
 
     def test_the_shipped_file_is_what_would_be_written(self, tmp_path):
         write_lock(tmp_path / "lock.yaml", read_lock(CLONE / LOCK_FILE))
@@ -37,7 +78,7 @@ class TestLock:
         ("content", "message"),
         [
             ("models: {org/a: main}", "lock.yaml: org/a: 'main' is not a commit of 40 hex"),
-            ("models: {org/a: 1234567}", "lock.yaml: Expected `str`, got `int`"),
+            ("models: {org/a: 1234567}", "lock.yaml: Expected `str.*`, got `int`"),
             ("modles: {}", "lock.yaml: .*unknown field `modles`"),
             ("models: [", "lock.yaml: .*line 1, column"),
         ],
@@ -54,10 +95,17 @@ class TestLock:
         assert is_commit(revision) is commit
 
 
+def unlocked_config(experiment: str, **overrides) -> Config:
+    """An experiment as if nothing had been locked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpa.config.load.read_locks", Lock)
+        return load_config({"experiment": experiment, **overrides})
+
+
 class TestConfiguration:
     def locked(self, experiment: str, **overrides) -> tuple[Config, Lock]:
         """The experiment, and a lock with every repository that it names."""
-        config = load_config({"experiment": experiment, **overrides})
+        config = unlocked_config(experiment, **overrides)
         lock = Lock()
         for _, found in hub_repositories(config):
             lock.commits(found.kind)[str(found.path)] = commit_of(str(found.path))
@@ -77,7 +125,7 @@ class TestConfiguration:
     def test_what_the_lock_lacks_is_named(self):
         _, lock = self.locked("mistral-7b")
         del lock.models["mistralai/Mistral-7B-v0.1"]
-        half = with_revisions(load_config({"experiment": "mistral-7b"}), lock)
+        half = with_revisions(unlocked_config("mistral-7b"), lock)
         assert half.base_model.revision == LOCKED
         assert floating(half) == f"not in {LOCK_FILE}: mistralai/Mistral-7B-v0.1"
 
@@ -148,10 +196,36 @@ class TestScript:
         assert f"dataset org/data: locked at {commit_of('org/data')}" in result.stderr
         assert f"model org/model: already locked at {B}" in result.stderr
 
+    def test_check_compares_with_the_hub(self, hub, tmp_path):
+        path, real = tmp_path / "lock.yaml", commit_of("org/model")
+        lock = Lock(
+            models={"org/model": real},
+            datasets={"org/data": commit_of("org/data")},
+            unverified={("model", "org/model")},
+        )
+        write_lock(path, lock)
+        offline = self.run(hub, tmp_path, "--check", HF_HUB_OFFLINE="1")
+        assert offline.returncode == 0, offline.stderr
+        assert f"not verified: model org/model at {real}: the hub does not answer" in offline.stderr
+        assert read_lock(path) == lock
+        done = self.run(hub, tmp_path, "--check")
+        assert done.returncode == 0, done.stderr
+        assert read_lock(path).unverified == set()
+        lock.models |= {"org/model": B, "org/gone": A}
+        lock.unverified.add(("model", "org/gone"))
+        write_lock(path, lock)
+        wrong = self.run(hub, tmp_path, "--check")
+        assert wrong.returncode == 2
+        assert "lock.yaml: 2 are wrong:" in wrong.stderr
+        assert f"model org/model at {B}: the hub does not have it" in wrong.stderr
+        assert f"model org/gone at {A}: the hub does not have it" in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+        assert read_lock(path).unverified == {("model", "org/model"), ("model", "org/gone")}
+
     @pytest.mark.parametrize(
         ("arguments", "environment", "message"),
         [
-            (("--hub-model", "org/none"), {}, "model org/none: the hub does not answer: "),
+            (("--hub-model", "org/none"), {}, "model org/none: the hub does not have it: "),
             (("--hub-model", "a/b/c"), {}, "model a/b/c: not a hub id: "),
             (("--hub-model", "org/model"), {"HF_HUB_OFFLINE": "1"}, "the hub does not answer: "),
             (

@@ -170,6 +170,23 @@ def test_pickles_are_no_weights(tmp_path, folder, monkeypatch):
         assert not problems or "org/pickled: the hub has its weights as pickles only" in found[0]
 
 
+def test_a_model_with_code_of_its_own(tmp_path, folder):
+    own = {"AutoModelForSequenceClassification": "own.MistralForAttributePrediction"}
+    write(folder, "config.json", architectures=["MistralForAttributePrediction"], auto_map=own)
+    found = check_all(config_of(tmp_path), tmp_path / "results", [], [])
+    (line,) = (line for line in found.failures if "code of its own" in line)
+    assert line.startswith("sft: ")
+    assert "trust_remote_code" in line
+
+
+def test_locked_commits_that_could_not_be_verified_are_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = check_all(load_config({"experiment": "single-gpu"}), tmp_path, [], [], with_gpus=False)
+    (note,) = (n for n in found.notes if n.startswith("HuggingFaceTB/SmolLM2-360M: "))
+    assert "has not been compared with the hub" in note
+    assert "--check" in note
+
+
 def test_one_cause_is_one_line(tmp_path, folder):
     (folder / "config.json").unlink()
     (folder / "tokenizer.json").unlink()
