@@ -154,7 +154,7 @@ def download(model: AnyModel) -> None:
         snapshot_download(
             ref.path,
             revision=ref.revision,
-            allow_patterns=list(LOADED_FILES),
+            allow_patterns=[*LOADED_FILES, *(["*.py"] if is_trusted(ref) else [])],
             ignore_patterns=list(OTHER_FORMATS),
         )
     except (ConnectionFailed, OSError, ValueError) as error:

@@ -27,8 +27,10 @@ def main(
     from dpa.config.revisions import LOCKED
     from dpa.errors import InputError
     from dpa.plan.preflight import fetch, given_models, hub_data_sets
+    from dpa.runtime.run_environment import RunEnvironment
 
     config = load_config({"experiment": experiment})
+    RunEnvironment(trust_remote_code=tuple(config.trust_remote_code)).announce()
     models = [model for _, model in given_models(config)]
     wanted: list[ModelConfig | SourceConfig] = [*models, *hub_data_sets(config)]
     if open_ones := [item.path for item in wanted if item.revision == LOCKED]:

@@ -16,7 +16,7 @@ from dpa.errors import InputError
 from dpa.runtime.sections import read_value
 
 #: The parts of the lock file.
-KINDS: tuple[RepositoryKind, ...] = ("model", "dataset")
+REPOSITORY_KINDS: tuple[RepositoryKind, ...] = ("model", "dataset")
 
 
 #: The lock file, in the repository's root.
@@ -57,7 +57,7 @@ class Lock(msgspec.Struct):
 
     def __iter__(self) -> Iterator[tuple[RepositoryKind, str, str]]:
         """(kind, repository, commit), sorted."""
-        for kind in KINDS:
+        for kind in REPOSITORY_KINDS:
             for repository, commit in sorted(self.commits(kind).items()):
                 yield kind, repository, commit
 
@@ -84,7 +84,7 @@ def read_lock(path: Path) -> Lock:
     except (InputError, msgspec.ValidationError) as error:
         reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise InputError(f"{path}: {reason}; repair it or lock the revisions anew") from None
-    for kind, entries in zip(KINDS, (file.models, file.datasets), strict=True):
+    for kind, entries in zip(REPOSITORY_KINDS, (file.models, file.datasets), strict=True):
         for repository, entry in entries.items():
             commit = entry if isinstance(entry, str) else entry.commit
             if not is_commit(commit):

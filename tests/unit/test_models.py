@@ -171,6 +171,15 @@ def test_only_a_listed_commit_may_bring_code(monkeypatch, path, revision, truste
     assert asked[1]["trust_remote_code"] is False
 
 
+def test_code_is_downloaded_where_it_may_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda _, **o: asked.append(o))
+    for listed in ("organisation/other", "organisation/name"):
+        monkeypatch.setenv(TRUSTED, f"{listed}@{COMMIT}")
+        models.download(f"organisation/name@{COMMIT}")
+    assert ["*.py" in options["allow_patterns"] for options in asked] == [False, True]
+
+
 @pytest.mark.parametrize("value", [True, "true", ["organisation/name"], [f"*@{COMMIT}"]])
 def test_trust_cannot_be_given_wholesale(value):
     with pytest.raises(InputError, match="trust_remote_code"):
