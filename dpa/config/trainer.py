@@ -40,7 +40,7 @@ class TrainerConfig(Section):
 
     per_device_batch_size: Positive
     bf16: bool
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
     packing: bool
     attention: str
     sharding: Literal["none", "fsdp"]

@@ -15,6 +15,7 @@ from dpa.errors import InputError
 from dpa.text.control_tokens import chat_controls
 from dpa.text.tokenization import answer_ids
 from dpa.training.batches import EMPTY_PAIR_LOSS, MeanOverRows
+from dpa.training.memory import PAIRS
 from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
@@ -117,7 +118,9 @@ class PairTraining(Training):
         # In fp32 like the trained policy; with LoRA the reference is the policy without adapters.
         adapters = lora_config(job.trainer)
         arguments = DPOConfig(
-            **trainer_arguments(job, folder), beta=self.beta, max_length=job.schedule.max_length
+            **trainer_arguments(job, folder, PAIRS),
+            beta=self.beta,
+            max_length=job.schedule.max_length,
         )
         return PairTrainer(
             model=load_policy(job.start, job.trainer),

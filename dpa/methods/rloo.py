@@ -49,6 +49,7 @@ from dpa.runtime.log import log
 from dpa.text.control_tokens import chat_controls
 from dpa.text.prompts import messages
 from dpa.text.tokenization import prompt_ids
+from dpa.training.memory import POLICY_GRADIENT
 from dpa.training.trainer import (
     ProgressCallback,
     Training,
@@ -166,7 +167,7 @@ class PolicyGradient(Training):
             model=model,
             reward_funcs=reward,
             args=RLOOConfig(
-                **trainer_arguments(job, folder) | {"logging_steps": 1},
+                **trainer_arguments(job, folder, POLICY_GRADIENT) | {"logging_steps": 1},
                 beta=self.beta,
                 num_generations=self.responses_per_prompt,
                 max_completion_length=sampling.max_new_tokens,

@@ -11,6 +11,7 @@ from dpa.config.load import merge, read_yaml
 from dpa.config.trainer import ScratchConfig
 from dpa.errors import InputError
 from dpa.runtime.reading import read_json_object
+from dpa.training.memory import Shape, shape_of_config
 
 FILE = Path(__file__).with_name("assumptions.yaml")
 
@@ -73,10 +74,6 @@ class EngineLimits(Section):
     seconds_per_sequence: SecondsRange
 
 
-class MemoryOverhead(Section):
-    overhead_gb: Annotated[float, Field(ge=0)]
-
-
 class Seconds(Section):
     start_gpu: Amount
     start_cpu: Amount
@@ -114,59 +111,11 @@ class WorldTokens(Section):
     document: Amount
 
 
-class Shape(Section):
-    """A decoder-only transformer with gated feed-forward layers and no biases.
-
-    >>> Shape(vocabulary=10, hidden=4, intermediate=6, layers=2, heads=2, kv_heads=1, head_dim=2,
-    ...       tied=True, positions=8).parameters
-    300
-    """
-
-    vocabulary: Annotated[int, Field(gt=0)]
-    hidden: Annotated[int, Field(gt=0)]
-    intermediate: Annotated[int, Field(gt=0)]
-    layers: Annotated[int, Field(gt=0)]
-    heads: Annotated[int, Field(gt=0)]
-    kv_heads: Annotated[int, Field(gt=0)]
-    head_dim: Annotated[int, Field(gt=0)]
-    tied: bool
-    positions: Annotated[int, Field(gt=0)]
-
-    @property
-    def layer_matrices(self) -> int:
-        """Weights of a layer: queries and output, keys and values, three feed-forward matrices."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
-
-    @property
-    def parameters(self) -> int:
-        """All weights: embeddings (and the output layer unless tied), layers, norms."""
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.layers * (self.layer_matrices + 2 * self.hidden) + self.hidden
-
-    def adapters(self, rank: int) -> int:
-        """Weights of low-rank adapters on all matrices of the layers."""
-        q, k = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = 2 * (self.hidden + q) + 2 * (self.hidden + k)
-        return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
-
-    @property
-    def multiplied(self) -> int:
-        """Weights that a token is multiplied with: looking up its embedding costs no arithmetic."""
-        return self.layers * self.layer_matrices + self.vocabulary * self.hidden
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of keys and values that a token leaves in a 16-bit cache."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
-
-
 class Assumptions(Section):
     devices: dict[str, Device]
     utilisation: Utilisation
     measured: Measured
     engine: EngineLimits
-    memory: MemoryOverhead
     seconds: Seconds
     tokens: Tokens
     bytes: Bytes
@@ -247,23 +196,7 @@ def _scratch_shape(scratch: ScratchConfig) -> Shape:
 def shape_from_config(path: Path) -> Shape:
     """The shape in a config.json of the Llama, Mistral, Gemma or Qwen kind."""
     try:
-        config = read_json_object(path)
-        config = config.get("text_config") or config
-        heads = config["num_attention_heads"]
-        return Shape(
-            vocabulary=config["vocab_size"],
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            # Not written where it is the class's default, which is true for Gemma alone.
-            tied=config.get(
-                "tie_word_embeddings", config.get("model_type", "").startswith("gemma")
-            ),
-            positions=config["max_position_embeddings"],
-        )
+        return shape_of_config(read_json_object(path))
     except (
         InputError,
         ArithmeticError,

@@ -23,9 +23,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpa.plan.assumptions import Assumptions, Device, Shape
+from dpa.plan.assumptions import Assumptions, Device
+from dpa.plan.fit import STAGES, recomputed
 from dpa.plan.memory import cached_sequences
 from dpa.plan.work import Experiment, Job, Work
+from dpa.training.memory import Shape
 
 #: The ends of ranges, as places in them: the least that is reached of a peak, and the most.
 SLOW, FAST = 0, 1
@@ -65,11 +67,14 @@ class CostModel:
             return JobCost(busy, job.gpus if self.gpu else 1, work)
         devices = job.gpus if self.gpu else job.cores
         start = seconds.start_gpu if self.gpu else seconds.start_cpu
-        return JobCost(start + self.busy_seconds(work, devices), devices, work)
+        recompute = job.rule in STAGES and recomputed(self.experiment, job.rule)
+        return JobCost(start + self.busy_seconds(work, devices, recompute), devices, work)
 
-    def busy_seconds(self, work: Work, devices: int) -> float:
-        """Without start-up."""
-        training = work.trained / self.training_rate(self._trained(work)) if work.trained else 0
+    def busy_seconds(self, work: Work, devices: int, recompute: bool = False) -> float:
+        """Without start-up. `recompute`: whether training recomputes activations."""
+        training = 0.0
+        if work.trained:
+            training = work.trained / self.training_rate(self._trained(work), recompute)
         referring = self._arithmetic(work.referred * 2 * self.experiment.policy.multiplied,
                                      self._share("scoring"))  # fmt: skip
         sampling = 0.0
@@ -83,9 +88,9 @@ class CostModel:
     def _trained(self, work: Work) -> Shape:
         return self.experiment.reward if work.of_reward_model else self.experiment.policy
 
-    def training_rate(self, shape: Shape) -> float:
+    def training_rate(self, shape: Shape, recompute: bool) -> float:
         """Tokens per second and device, of forward and backward pass."""
-        factor = 8 if self.experiment.config.trainer.gradient_checkpointing else 6
+        factor = 8 if recompute else 6
         rate = self._peak(self._share("training")) / (factor * shape.multiplied)
         return self._known("training", rate)
 

@@ -5,9 +5,18 @@ from typing import NamedTuple
 
 from dpa.config.experiment import Config
 from dpa.config.trainer import ScheduleConfig
-from dpa.plan.assumptions import Shape
-from dpa.plan.memory import Memory, sampling_memory, scoring_memory, training_memory
+from dpa.plan.memory import sampling_memory, scoring_memory
 from dpa.plan.work import Experiment
+from dpa.training.memory import (
+    FINETUNING,
+    PAIRS,
+    POLICY_GRADIENT,
+    Held,
+    Memory,
+    Shape,
+    recomputes,
+    stage_memory,
+)
 
 
 class Need(NamedTuple):
@@ -40,49 +49,46 @@ def training_processes(config: Config) -> int:
     return config.compute.training_processes * config.compute.training_nodes
 
 
-def training_shards(config: Config, rule: str) -> int:
-    """Processes among which a model's states are split. Policy gradients are not sharded."""
-    sharded = config.trainer.sharding == "fsdp" and rule != "train_ppo"
-    return training_processes(config) if sharded else 1
+class TrainingRule(NamedTuple):
+    """A rule that trains: what model, how, and what it has on the GPU besides."""
+
+    shape: Callable[[Experiment], Shape]
+    schedule: Callable[[Config], ScheduleConfig]
+    held: Held = FINETUNING
 
 
-def _training(
-    shape: Callable[[Experiment], Shape],
-    schedule: Callable[[Config], ScheduleConfig],
-    *,
-    rows: int = 1,
-    references: int = 0,
-    rewarded: bool = False,
-) -> Callable[[Experiment, str], list[Need]]:
-    def need(experiment: Experiment, rule: str) -> list[Need]:
-        config = experiment.config
-        stage, shards = schedule(config), training_shards(config, rule)
-        trainer = config.reward_trainer if rule == "train_reward_model" else config.trainer
-        most = max(1, stage.batch_size // training_processes(config))
-        per_device = min(trainer.per_device_batch_size, most)
-        trained = shape(experiment).adapters(trainer.lora.rank) if trainer.lora else None
-        memory = training_memory(
-            shape(experiment),
-            experiment.assumptions,
-            tokens=per_device * rows * stage.max_length,
-            shards=shards,
-            recompute=trainer.gradient_checkpointing,
-            trained=trained,
-            references=references,
-            reward=experiment.reward if rewarded else None,
+def recomputed(experiment: Experiment, rule: str) -> bool:
+    """Whether a rule that trains recomputes activations, on GPUs of the plan's memory."""
+    kept = _trained(experiment, rule, recompute=False)
+    config = experiment.config
+    return recomputes(config.trainer.gradient_checkpointing, kept, config.plan.gpu_memory_gb)
+
+
+def _trained(experiment: Experiment, rule: str, recompute: bool) -> Memory:
+    config, stage = experiment.config, STAGES[rule]
+    return stage_memory(
+        stage.shape(experiment),
+        config.reward_trainer if rule == "train_reward_model" else config.trainer,
+        stage.schedule(config),
+        stage.held,
+        processes=training_processes(config),
+        recompute=recompute,
+        reward=experiment.reward,
+    )
+
+
+def _training(experiment: Experiment, rule: str) -> list[Need]:
+    memory = _trained(experiment, rule, recomputed(experiment, rule))
+    if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2:
+        remedy = "lower trainer.per_device_batch_size or the stage's max_length"
+    elif not STAGES[rule].held.sharded:
+        remedy = "policy gradients are not sharded: set trainer.lora, or leave ppo out"
+    else:
+        remedy = (
+            "set trainer.sharding to fsdp, raise compute.training_processes, set trainer.lora, or "
+            "train on larger GPUs"
         )
-        if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2:
-            remedy = "lower trainer.per_device_batch_size or the stage's max_length"
-        elif rule == "train_ppo":
-            remedy = "policy gradients are not sharded: set trainer.lora, or leave ppo out"
-        else:
-            remedy = (
-                "set trainer.sharding to fsdp, raise compute.training_processes, set "
-                "trainer.lora, or train on larger GPUs"
-            )
-        return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
-
-    return need
+    return [Need(rule, memory, experiment.config.plan.gpu_memory_gb, remedy)]
 
 
 def _sampling(experiment: Experiment, rule: str) -> list[Need]:
@@ -90,20 +96,18 @@ def _sampling(experiment: Experiment, rule: str) -> list[Need]:
     limit = experiment.config.plan.gpu_memory_gb
     longest = sampling.max_prompt_tokens + sampling.max_new_tokens
     if sampling.engine == "vllm":
-        memory = sampling_memory(experiment.policy, experiment.assumptions, longest=longest)
+        memory = sampling_memory(experiment.policy, longest=longest)
         limit *= experiment.assumptions.engine.memory_share
     else:
         rows = sampling.rows_per_batch
-        memory = scoring_memory(experiment.policy, experiment.assumptions, tokens=longest * rows)
+        memory = scoring_memory(experiment.policy, tokens=longest * rows)
     remedy = "lower sampling.max_prompt_tokens, max_new_tokens or rows_per_batch"
     return [Need(rule, memory, limit, remedy)]
 
 
 def _scoring(experiment: Experiment, rule: str) -> list[Need]:
     config = experiment.config
-    memory = scoring_memory(
-        experiment.reward, experiment.assumptions, tokens=config.reward_model.tokens_per_batch
-    )
+    memory = scoring_memory(experiment.reward, tokens=config.reward_model.tokens_per_batch)
     remedy = "lower reward_model.tokens_per_batch"
     return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
 
@@ -121,21 +125,20 @@ def _reward(experiment: Experiment) -> Shape:
     return experiment.reward
 
 
+#: Rules that train.
+STAGES = {
+    "pretrain_base_model": TrainingRule(_reward, lambda c: c.base_model.scratch.schedule),
+    "train_reward_model": TrainingRule(_reward, lambda c: c.reward_model.schedule),
+    "train_sft": TrainingRule(_policy, lambda c: c.sft.schedule),
+    "train_initial_policy": TrainingRule(_policy, lambda c: c.steerlm.schedule),
+    "train_steerlm": TrainingRule(_policy, lambda c: c.steerlm.schedule),
+    "finetune_policy": TrainingRule(_policy, lambda c: c.dpa.schedule),
+    "train_dpo": TrainingRule(_policy, lambda c: c.dpo.recipes[c.dpo.recipe].schedule, PAIRS),
+    "train_directional_dpo": TrainingRule(_policy, lambda c: c.directional_dpo.schedule, PAIRS),
+    "train_ppo": TrainingRule(_policy, lambda c: c.ppo.schedule, POLICY_GRADIENT),
+}
 NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
-    "pretrain_base_model": _training(_reward, lambda c: c.base_model.scratch.schedule),
-    "train_reward_model": _training(_reward, lambda c: c.reward_model.schedule),
-    "train_sft": _training(_policy, lambda c: c.sft.schedule),
-    "train_initial_policy": _training(_policy, lambda c: c.steerlm.schedule),
-    "train_steerlm": _training(_policy, lambda c: c.steerlm.schedule),
-    "finetune_policy": _training(_policy, lambda c: c.dpa.schedule),
-    # A pair is two rows.
-    "train_dpo": _training(
-        _policy, lambda c: c.dpo.recipes[c.dpo.recipe].schedule, rows=2, references=1
-    ),
-    "train_directional_dpo": _training(
-        _policy, lambda c: c.directional_dpo.schedule, rows=2, references=1
-    ),
-    "train_ppo": _training(_policy, lambda c: c.ppo.schedule, references=1, rewarded=True),
+    **dict.fromkeys(STAGES, _training),
     "sample_responses": _sampling,
     "score_responses": _scoring,
     "annotate_responses": _scoring,

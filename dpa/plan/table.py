@@ -274,7 +274,7 @@ def paper_note(plan: Plan, experiment: Experiment) -> str | None:
     assumptions, sizes = experiment.assumptions, experiment.sizes
     tokens, card = plan.one_iteration, assumptions.devices["a6000"]
     rates = [
-        CostModel(experiment, card, True, end).training_rate(experiment.policy)
+        CostModel(experiment, card, True, end).training_rate(experiment.policy, True)
         for end in (FAST, SLOW)
     ]
     hours = [tokens / rate / 3600 for rate in rates]

@@ -15,8 +15,9 @@ from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config
 from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
-from dpa.plan.assumptions import Assumptions, DataSet, Shape, Tokens, WorldTokens, shape_of
+from dpa.plan.assumptions import Assumptions, DataSet, Tokens, WorldTokens, shape_of
 from dpa.registry import METHODS, parse_policy
+from dpa.training.memory import Shape
 from dpa.workflow.layout import Layout
 
 

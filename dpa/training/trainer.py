@@ -25,6 +25,14 @@ from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.gpus import require_gpu
 from dpa.runtime.log import Progress, log
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
+from dpa.training.memory import (
+    FINETUNING,
+    GIB,
+    Held,
+    recomputes,
+    shape_of_config,
+    stage_memory,
+)
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
@@ -157,7 +165,9 @@ def _train(training: Training, checkpoints: Checkpoints) -> None:
     process_state().wait_for_everyone()
 
 
-def trainer_arguments(job: TrainingJob, output_dir: Path) -> dict[str, Any]:
+def trainer_arguments(
+    job: TrainingJob, output_dir: Path, held: Held = FINETUNING
+) -> dict[str, Any]:
     """Arguments that every Trainer of the pipeline gets.
 
     Gradient accumulation is derived so that the global batch is the schedule's batch_size on any
@@ -189,6 +199,7 @@ def trainer_arguments(job: TrainingJob, output_dir: Path) -> dict[str, Any]:
     sharded = shards(config)
     if sharded:
         log.info("weights, gradients and optimiser sharded over %d processes", processes)
+    recompute = recomputes_here(job, held)
     return {
         "output_dir": str(output_dir),
         "seed": job.seed % 2**32,
@@ -205,11 +216,9 @@ def trainer_arguments(job: TrainingJob, output_dir: Path) -> dict[str, Any]:
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
         # A sharded model recomputes activations inside its shards.
-        "gradient_checkpointing": config.gradient_checkpointing and not sharded,
+        "gradient_checkpointing": recompute and not sharded,
         "fsdp": sharded,
-        "fsdp_config": SHARDING | {"activation_checkpointing": config.gradient_checkpointing}
-        if sharded
-        else None,
+        "fsdp_config": SHARDING | {"activation_checkpointing": recompute} if sharded else None,
         # Or each process would accumulate the gradient of the whole model.
         "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}},
         "ddp_find_unused_parameters": False,
@@ -222,6 +231,41 @@ def trainer_arguments(job: TrainingJob, output_dir: Path) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def recomputes_here(job: TrainingJob, held: Held) -> bool:
+    """Whether this training recomputes activations; `auto`: where its GPU has no room for them.
+
+    By the GPU's whole memory, not by what happens to be free: as plan_run says. A CPU has room.
+    """
+    setting = job.trainer.gradient_checkpointing
+    if setting != "auto":
+        return setting
+    if not torch.cuda.is_available():
+        return False
+    given = isinstance(job.start, ModelRef)
+    config = models.load_checkpoint_config(job.start) if given else job.start.config
+    try:
+        shape = shape_of_config(config.to_dict())
+    except (KeyError, TypeError, ArithmeticError, ValueError):
+        return True  # of another kind than the arithmetic knows
+    _, memory = torch.cuda.mem_get_info()
+    kept = stage_memory(
+        shape,
+        job.trainer,
+        job.schedule,
+        held,
+        processes=process_state().num_processes,
+        recompute=False,
+    )
+    recompute = recomputes(setting, kept, memory / GIB)
+    log.info(
+        "%s activations: kept, all would take %s of %.0f GiB",
+        "recomputes" if recompute else "keeps",
+        kept,
+        memory / GIB,
+    )
+    return recompute
 
 
 def shards(config: TrainerConfig) -> bool:

@@ -1,12 +1,17 @@
 """What is common to all trainings: batches, schedules, and the end of one that diverges."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from dpa.errors import InputError
 from dpa.models import ModelRef
+from dpa.training import trainer
 from dpa.training.batches import LengthGroups
+from dpa.training.memory import FINETUNING
 from dpa.training.trainer import ProgressCallback, TrainingJob, trainer_arguments
 from tests.support.training_jobs import schedule, training
 
@@ -53,3 +58,24 @@ def test_length_groups_are_batches_of_like_lengths_in_random_order():
 def test_a_schedule_is_strict():
     with pytest.raises(ValidationError, match="learning_rate"):
         schedule(learning_rate=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpu_gb", "expected"),
+    [
+        ("auto", 3.1, True),  # 3 GiB are what CUDA itself takes
+        ("auto", 80, False),
+        ("auto", None, False),
+        (True, 80, True),
+        (False, 3.1, False),
+    ],
+)
+def test_activations_are_recomputed_where_the_gpu_has_no_room(
+    tiny_policy, tmp_path, monkeypatch, setting, gpu_gb, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu_gb is not None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, int((gpu_gb or 0) * 2**30)))
+    monkeypatch.setattr(trainer, "process_state", lambda: SimpleNamespace(num_processes=1))
+    settings = training(gradient_checkpointing=setting)
+    job = TrainingJob(ModelRef(str(tiny_policy)), tmp_path / "policy", settings, schedule(), 0)
+    assert trainer.recomputes_here(job, FINETUNING) is expected
