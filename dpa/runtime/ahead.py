@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[T], most: int = 2) -> Iterator[T]:
+def ahead(items: Iterable[Item], most: int = 2) -> Iterator[Item]:
     """The items in order, each made in a thread while earlier ones are used; at most `most` wait.
 
     An error comes in the place of the item that failed.
