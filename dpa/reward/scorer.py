@@ -35,17 +35,17 @@ SCORE_DECIMALS = 4
 
 
 #: An input's token ids, and whether their beginning was truncated.
-Row = tuple[list[int], bool]
+InputRow = tuple[list[int], bool]
 
 #: Whatever groups are made of.
-Chunk = TypeVar("Chunk")
+AnyChunk = TypeVar("AnyChunk")
 
 
 class Tokenised(NamedTuple):
     """Groups, their different inputs, and where the one of (group, response) is among these."""
 
     groups: Sequence[Group]
-    rows: list[Row]
+    rows: list[InputRow]
     places: dict[tuple[int, str], int]
 
 
@@ -68,18 +68,18 @@ class Scorer(ABC):
 
     def score_stream(
         self,
-        chunks: Iterable[Chunk],
-        groups_of: Callable[[Chunk], Sequence[Group]],
+        chunks: Iterable[AnyChunk],
+        groups_of: Callable[[AnyChunk], Sequence[Group]],
         *,
         apart: bool = False,
-    ) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
+    ) -> Iterator[tuple[AnyChunk, list[np.ndarray]]]:
         """Each chunk with what score_chunk gives for its groups.
 
         What comes next is read and tokenised in a thread meanwhile. With `apart` the scores of a
         group depend on nothing but the group.
         """
 
-        def tokenised() -> Iterator[tuple[Chunk, list[Tokenised]]]:
+        def tokenised() -> Iterator[tuple[AnyChunk, list[Tokenised]]]:
             for chunk in chunks:
                 groups = groups_of(chunk)
                 parts = [[group] for group in groups] if apart else [groups]
@@ -132,7 +132,7 @@ class Scorer(ABC):
         return [name for name, constant in zip(self.names, same, strict=True) if constant]
 
     @abstractmethod
-    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
+    def _score(self, rows: list[InputRow], places: dict[tuple[int, str], int]) -> np.ndarray:
         """(rows, outputs) scores; `places` maps (group, response) to its row."""
 
 

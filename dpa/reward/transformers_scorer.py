@@ -21,7 +21,7 @@ from dpa.attention import choose_attention, fits_kernel, needs_no_mask
 from dpa.models import ModelRef, load_checkpoint_config, load_model
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.packed import BLOCK_TOKENS, NAME, Family, last_hidden_states, passes
-from dpa.reward.scorer import Row, Scorer
+from dpa.reward.scorer import InputRow, Scorer
 from dpa.runtime.log import log
 
 
@@ -45,7 +45,7 @@ class TransformersScorer(Scorer):
         self.kernel = model.device.type == "cuda" and half and fits_kernel(model.config)
         self.most_tokens = min(tokens_per_batch, useful_tokens(model))
 
-    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
+    def _score(self, rows: list[InputRow], places: dict[tuple[int, str], int]) -> np.ndarray:
         families = list(self._families(rows, places))
         while True:
             try:
@@ -80,7 +80,9 @@ class TransformersScorer(Scorer):
                 self.on_batch()
         return scores
 
-    def _families(self, tokens: list[Row], places: dict[tuple[int, str], int]) -> Iterator[Family]:
+    def _families(
+        self, tokens: list[InputRow], places: dict[tuple[int, str], int]
+    ) -> Iterator[Family]:
         """Inputs grouped by prompt with their common beginning.
 
         Inputs that were truncated, or share nothing, are families of their own.

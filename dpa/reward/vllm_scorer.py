@@ -7,7 +7,7 @@ import numpy as np
 from dpa.generation.vllm_engine import MAX_SEQUENCES, ON_CPU, close_vllm, import_vllm
 from dpa.models import ModelRef, check_weights, is_trusted, loading, refuse_pickles
 from dpa.reward.inputs import RewardInputs
-from dpa.reward.scorer import Row, Scorer
+from dpa.reward.scorer import InputRow, Scorer
 
 
 class VllmScorer(Scorer):
@@ -64,7 +64,7 @@ class VllmScorer(Scorer):
         """Free the model."""
         close_vllm(self)
 
-    def _score(self, rows: list[Row], places: dict[tuple[int, str], int]) -> np.ndarray:
+    def _score(self, rows: list[InputRow], places: dict[tuple[int, str], int]) -> np.ndarray:
         from vllm import TokensPrompt
 
         prompts = [TokensPrompt(prompt_token_ids=ids) for ids, _ in rows]

@@ -12,7 +12,7 @@ T = TypeVar("T")
 Made = TypeVar("Made")
 
 #: Items of a block.
-BLOCK = 1000
+ITEMS_PER_BLOCK = 1000
 
 
 def in_shares(
@@ -44,7 +44,7 @@ def in_shares(
 
 
 def blocks(items: Iterable[T]) -> Iterator[list[T]]:
-    """The items in lists of BLOCK."""
+    """The items in lists of ITEMS_PER_BLOCK."""
     source = iter(items)
-    while block := list(islice(source, BLOCK)):
+    while block := list(islice(source, ITEMS_PER_BLOCK)):
         yield block

@@ -22,7 +22,7 @@ from dpa.training.trainer import TrainingJob
 from tests.support.tiny_models import WORDS
 
 #: Of the few rows here, too, each process is to make some.
-shares.BLOCK = 4
+shares.ITEMS_PER_BLOCK = 4
 
 
 def training(**changes) -> TrainerConfig:

@@ -44,7 +44,7 @@ class Processes:
 @pytest.fixture(params=[1, 2, 3])
 def processes(request, monkeypatch):
     found = Processes(request.param)
-    monkeypatch.setattr(shares, "BLOCK", 3)
+    monkeypatch.setattr(shares, "ITEMS_PER_BLOCK", 3)
     monkeypatch.setattr(shares, "process_state", found.state)
     monkeypatch.setattr(shares, "gather", found.gather)
     return found
