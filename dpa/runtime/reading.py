@@ -5,6 +5,7 @@ be out of a small archive. Whatever is beyond a bound is an InputError that name
 """
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ MAX_LINE = 256 << 20
 MAX_DOCUMENT = 64 << 20
 #: Most bytes of raw data in one JSON list, which has no lines.
 MAX_LIST = 2 << 30
+
+#: Half of a character that JSON writes as two.
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 SPECIAL_FILES = (
     (stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISCHR, "device"),
@@ -82,11 +86,15 @@ def read_json(path: Path) -> Any:
 def decode_json(content: bytes | str, place: str) -> Any:
     """A JSON value from text; `place` is what an InputError names."""
     try:
-        return json.loads(content)
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        found = json.loads(text)
+        if HALF.search(text):
+            json.dumps(found, ensure_ascii=False).encode()  # json.loads lets half a character pass
     except RecursionError:
         raise InputError(f"{place}: nested too deeply") from None
     except ValueError as error:  # also not UTF-8, and whole numbers of thousands of digits
         raise InputError(f"{place}: {error}") from None
+    return found
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
