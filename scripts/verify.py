@@ -9,6 +9,8 @@ made from. Fails when there is a problem. Which artefacts were made by other cod
 one is said, too: that is none.
 """
 
+from itertools import chain
+
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import Progress, visible
 from dpa.runtime.options import ResultsOption
@@ -22,6 +24,7 @@ def main(
 ) -> None:
     """Check every artefact of an experiment against its sidecar."""
     from dpa.errors import InputError
+    from dpa.report.run_record import count_problems
     from dpa.report.verify import artefact_problems, artefacts_of, made_by_other_code
 
     total = sum(1 for _ in artefacts_of(results)) if results.is_dir() else 0
@@ -29,7 +32,10 @@ def main(
         raise InputError(f"{results}: no artefacts; run the experiment first")
     progress = Progress(total, "artefacts")
     found = 0
-    for problem in artefact_problems(results, lambda: progress.advance(1)):
+    problems = chain(
+        artefact_problems(results, lambda: progress.advance(1)), count_problems(results)
+    )
+    for problem in problems:
         print(visible(str(problem)), flush=True)
         found += 1
     if others := made_by_other_code(results):

@@ -15,7 +15,8 @@ from dpa.artefacts.sidecars import code_version, read_sidecar
 from dpa.config.base import is_commit
 from dpa.errors import InputError
 from dpa.registry import METHODS
-from dpa.report.verify import RUN_RECORD, artefacts_of
+from dpa.report.verify import RUN_RECORD, Problem, artefacts_of
+from dpa.runtime.reading import read_json_object
 
 #: Whole numbers of sidecars that are sums themselves.
 SUMS = (
@@ -104,6 +105,25 @@ def run_record(
         "total": total.as_dict(),
         "artefacts": artefacts,
     }
+
+
+def count_problems(results: Path) -> Iterator[Problem]:
+    """Where provenance.json sums other counts than the sidecars of the same artefacts say."""
+    record = results / RUN_RECORD
+    try:
+        recorded: Any = read_json_object(record).get("stages")
+        now = run_record(results, "", "", [])["stages"]
+    except InputError:
+        return  # there is none, or it or a sidecar is broken: artefact_problems says so
+    for stage, kinds in now.items():
+        for kind, facts in kinds.items():
+            try:
+                before = recorded[stage][kind]
+                if before["artefacts"] == facts["artefacts"] and before != facts:
+                    told = f"says {before} of {kind} ({stage}), the sidecars say {facts}; rerun"
+                    yield Problem(record, told)
+            except (KeyError, TypeError):
+                continue  # made since, or no record of ours
 
 
 def differences(run: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:

@@ -4,13 +4,16 @@ The whole folder is walked, so that nothing is trusted because a rule says it sh
 file is hashed once, however many sidecars name it as an input. No torch here.
 """
 
-import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from dpa.artefacts.closures import Modules, script_code
 from dpa.artefacts.files import content_hash
@@ -30,6 +33,7 @@ from dpa.records import (
     ScoredSample,
     Selected,
 )
+from dpa.runtime.reading import MAX_LIST, decode_json, read_document, read_json_object
 
 #: What the lines of a JSONL file are, by its path below a run's folder; the first that fits.
 RECORDS: tuple[tuple[str, Any], ...] = (
@@ -132,9 +136,22 @@ def made_by_other_code(results: Path) -> list[Path]:
 def _listed(results: Path) -> dict[str, str]:
     """Artefacts and their hashes by the experiment's record, if it has one that can be read."""
     try:
-        return dict(json.loads((results / RUN_RECORD).read_bytes())["artefacts"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json_object(results / RUN_RECORD).get("artefacts")
+        return msgspec.convert(found, dict[str, str])
+    except (InputError, msgspec.ValidationError):
         return {}
+
+
+@cache
+def _tracked(folder: Path) -> frozenset[str]:
+    """Names of the files in a folder that git tracks: a user's own, whatever lies beside them."""
+    try:
+        found = subprocess.run(
+            ["git", "ls-files", "-z", "."], cwd=folder, capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return frozenset()
+    return frozenset(os.fsdecode(found.stdout).split("\0"))
 
 
 def _wrong_with(
@@ -142,17 +159,20 @@ def _wrong_with(
 ) -> Iterator[str]:
     sidecar = sidecar_path(artefact)
     again = f"delete it and {sidecar.name}, then rerun"
+    if artefact.name in _tracked(artefact.parent.resolve()):
+        again = "git tracks it: restore it with git, or move it out of the run's folder"
     if not sidecar.exists():
-        yield f"has no sidecar {sidecar.name}; delete it, then rerun"
+        remedy = again if again.startswith("git") else "delete it, then rerun"
+        yield f"has no sidecar {sidecar.name}; {remedy}"
         return
     try:
-        recorded_facts = json.loads(sidecar.read_bytes())
-        recorded, inputs = recorded_facts["sha256"], dict(recorded_facts["inputs"])
-        row_counts = recorded_facts.get("counts")
+        recorded_facts = read_sidecar(artefact)
+        recorded, inputs = recorded_facts["sha256"], recorded_facts["inputs"]
+        row_counts: Any = recorded_facts.get("counts")
         lost = row_counts and row_counts["read"] - row_counts["kept"] - sum(
             row_counts["dropped"].values()
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError) as error:
         yield f"its sidecar cannot be read ({error!r}); {again}"
         return
     if not artefact.exists():
@@ -165,8 +185,8 @@ def _wrong_with(
         yield from _wrong_records(artefact, recorded_facts, again)
     elif artefact.suffix == ".json" and artefact.is_file():
         try:
-            json.loads(artefact.read_bytes())
-        except ValueError as error:
+            decode_json(read_document(artefact, MAX_LIST), "it")
+        except InputError as error:
             yield f"is no JSON ({error}); {again}"
     if lost:
         yield (

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,14 @@ from dpa.artefacts.jsonl import write_jsonl
 from dpa.artefacts.outputs import save_folder, sidecar_path, write_text
 from dpa.artefacts.sidecars import code_hash, write_sidecar
 from dpa.records import Prompt, Sample
-from dpa.report.run_record import run_record
-from dpa.report.verify import artefact_problems, artefacts_of, made_by_other_code, record_type
+from dpa.report.run_record import count_problems, run_record
+from dpa.report.verify import (
+    RUN_RECORD,
+    artefact_problems,
+    artefacts_of,
+    made_by_other_code,
+    record_type,
+)
 from dpa.runtime.run_environment import CLONE
 from scripts import verify
 
@@ -236,3 +243,44 @@ def test_what_other_code_made_is_named_and_is_no_problem(small, monkeypatch, cap
     assert f"1 of 4 artefacts were made by other code than the present:\n  {TABLE}\n" in (
         capsys.readouterr().out
     )
+
+
+def test_what_git_tracks_is_not_to_be_deleted(small):
+    for command in (["init", "-q"], ["add", str(TABLE), f"{TABLE}.meta.json"]):
+        subprocess.run(["git", *command], check=True, cwd=small)
+    flip(TABLE)
+    [problem] = told()
+    assert "is not what was written" in problem
+    assert problem.endswith(
+        "git tracks it: restore it with git, or move it out of the run's folder"
+    )
+    sidecar_path(TABLE).unlink()
+    [problem] = told()
+    assert "delete" not in problem
+
+
+def test_sidecars_and_the_record_count_alike(small):
+    write_text(RESULTS / RUN_RECORD, json.dumps(run_record(RESULTS, "e", "0", [0])))
+    write_sidecar(RESULTS / RUN_RECORD)
+    assert list(count_problems(RESULTS)) == []
+    change_sidecar(PROMPTS, counts={"read": 5, "kept": 3, "dropped": {"x": 2}})
+    assert told() == []
+    [problem] = count_problems(RESULTS)
+    assert "data/prompts/d1.jsonl" in str(problem)
+    assert "'read': 5" in str(problem)
+
+
+def test_a_sidecar_without_its_artefact_is_not_counted(small):
+    before = run_record(RESULTS, "e", "0", [0])
+    TABLE.unlink()
+    after = run_record(RESULTS, "e", "0", [0])
+    assert before["artefacts"].keys() - after["artefacts"].keys() == {"tables/table1.csv"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"[1]", b"[" * 50_000, b'{"inputs": 3, "sha256": "a"}']
+)
+def test_a_sidecar_of_any_content_is_named(small, content):
+    sidecar_path(SAMPLES).write_bytes(content)
+    [problem] = told()
+    assert "0.jsonl: its sidecar cannot be read" in problem
