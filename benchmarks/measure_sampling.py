@@ -87,7 +87,7 @@ def main(
             except InputError as error:
                 print(f"skipped: {error}", flush=True)
                 continue
-            chunks = planned(engine.tokenizer, prompts, size)
+            chunks = planned(engine.chat, prompts, size)
             found = compare_stage(engine, engine_name, path, prompts, chunks, size, repeats, folder)
             rows.append(found)
             if engine_name == "transformers":
@@ -177,12 +177,12 @@ def steer(size: Size) -> Any:
     return dpa.generation.sample.always([dpa.generation.sample.Steering(-1, samples=size.samples)])
 
 
-def planned(tokenizer: Any, prompts: Path, size: Size) -> list[Chunk]:
+def planned(chat: Any, prompts: Path, size: Size) -> list[Chunk]:
     """The requests that the stage makes of the prompt file: one chunk."""
     chunk: Chunk = []
     for prompt in read_prompts(prompts):
         [steering] = steer(size)(prompt.prompt_id)
-        chunk.append(dpa.generation.sample.request_for(prompt, steering, tokenizer, ["a"], 0, 1))
+        chunk.append(dpa.generation.sample.request_for(prompt, steering, chat, ["a"], 0, 1))
     return [chunk]
 
 
@@ -252,7 +252,7 @@ class Lent:
     """A started engine that whoever uses it cannot close."""
 
     def __init__(self, engine: Any) -> None:
-        self.tokenizer, self.generate = engine.tokenizer, engine.generate
+        self.chat, self.generate = engine.chat, engine.generate
 
     def close(self) -> None:
         pass
@@ -291,7 +291,7 @@ def raw_vllm(engine: Any, chunks: list[Chunk]) -> list[str]:
 def text_of(engine: Any, output: Any) -> str:
     ids = list(output.token_ids)
     kept = ids[: len(ids) - (output.finish_reason == "stop")]
-    return engine.tokenizer.decode(kept, skip_special_tokens=True)
+    return engine.chat.decode(kept)
 
 
 def raw_transformers(engine: Any, chunks: list[Chunk]) -> list[str]:
@@ -348,7 +348,7 @@ def generate(
 ) -> list[list[int]]:
     """Tokens of every sample by model.generate, `rows` at a time, as they come in the file."""
     prompts = [r.prompt_ids for chunk in chunks for r in chunk for _ in r.seeds]
-    pad = engine.tokenizer.pad_token_id
+    pad = engine.chat.tokenizer.pad_token_id
     ends = set(engine.settings.end_tokens)
     found: list[list[int]] = []
     for start in range(0, len(prompts), size.rows):
@@ -377,7 +377,7 @@ def check_greedy(policy: Path, engine: Any, chunks: list[Chunk], size: Size) -> 
     some = [[Request(r.prompt_ids, r.seeds[:1]) for r in chunks[0][:4]]]
     greedy = load("transformers", policy, size, temperature=0.0, max_new_tokens=24)
     expected = [
-        engine.tokenizer.decode([t for t in ids if t not in engine.settings.end_tokens])
+        engine.chat.tokenizer.decode([t for t in ids if t not in engine.settings.end_tokens])
         for ids in generate(engine, some, size, do_sample=False, limit=24)
     ]
     found = raw_transformers(greedy, some)

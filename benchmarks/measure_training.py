@@ -29,6 +29,7 @@ from benchmarks.models import llama_config, make_tokenizer, single_thread
 from dpa.artefacts.row_counts import RowCounts
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.methods.sft import Finetuning, tokenise_conversations
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.trainer import TrainingJob, run_training, trainer_arguments
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -119,7 +120,9 @@ def tokenised(count: int, length: int) -> list[dict[str, np.ndarray]]:
         for prompt, texts in found
         for text in texts
     ]
-    return tokenise_conversations(make_tokenizer(), turns[:count], length, RowCounts())
+    return tokenise_conversations(
+        ChatTokenizer(make_tokenizer()), turns[:count], length, RowCounts()
+    )
 
 
 def useful_share(rows: list[dict[str, np.ndarray]]) -> tuple[float, int]:
@@ -178,7 +181,7 @@ def trainings(
         return TrainingJob(model(), folder / name, config, schedule, seed=0)
 
     def ours() -> float:
-        run_training(Finetuning(job("ours"), tokenizer, rows, RowCounts()))
+        run_training(Finetuning(job("ours"), ChatTokenizer(tokenizer), rows, RowCounts()))
         return json.loads((folder / "ours.meta.json").read_text())["train_loss"]
 
     def bare(packing: bool) -> float:

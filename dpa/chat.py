@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from dpa.artefacts.sidecars import read_sidecar, sidecar_path
+from dpa.config.chat import ModelsConfig
 from dpa.config.steering import ObjectiveConfig
 from dpa.directions import Direction
 from dpa.errors import InputError
@@ -15,8 +16,8 @@ from dpa.reward.load import load_scorer
 from dpa.reward.scorer import Scorer
 from dpa.runtime.gpus import claim_gpus
 from dpa.runtime.log import visible
+from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import direction_system_prompt, messages
-from dpa.text.tokenization import prompt_ids
 
 #: Room for the prompt, in tokens, within what the model holds.
 MAX_PROMPT_TOKENS = 128
@@ -36,6 +37,12 @@ def policy_objectives(policy: Path) -> list[ObjectiveConfig]:
         raise InputError(
             f"{sidecar_path(policy)}: objectives: {reason}; make the policy again"
         ) from None
+
+
+def _trained_with(policy: Path) -> ModelsConfig | None:
+    """How a policy's conversations became tokens, from its sidecar."""
+    found = read_sidecar(policy).get("models")
+    return None if found is None else ModelsConfig.model_validate(found)
 
 
 def find_reward_model(policy: Path) -> Path | None:
@@ -64,6 +71,7 @@ class Chat:
             max_new_tokens=max_new_tokens,
             max_model_len=MAX_PROMPT_TOKENS + max_new_tokens,
             rows_per_batch=1,
+            models=_trained_with(policy),
         )
         self.judge = _load_judge(reward_model or find_reward_model(policy))
         self.seed = seed
@@ -72,7 +80,10 @@ class Chat:
         """The policy's answer, and below it direction, length and rewards."""
         names = [objective.name for objective in self.objectives]
         system = direction_system_prompt(names, direction)
-        ids = prompt_ids(self.engine.tokenizer, messages(prompt, system))
+        try:
+            ids = self.engine.chat.prompt_ids(messages(prompt, system))
+        except ConversationError as error:
+            raise InputError(f"the prompt is {error}: {error.detail}") from None
         if len(ids) > MAX_PROMPT_TOKENS:
             raise InputError(f"the prompt has {len(ids)} tokens; at most {MAX_PROMPT_TOKENS}")
         [[[completion]]] = self.engine.generate([[Request(ids, [self.seed])]])

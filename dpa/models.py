@@ -11,12 +11,9 @@ tokenizers can be loaded without it.
 
 import math
 import re
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +82,6 @@ def load_tokenizer(model: AnyModel) -> Any:
     ref = ModelRef.of(model)
     tokenizer = _loaded(AutoTokenizer, ref, "tokenizer")
     check_checkpoint(load_checkpoint_config(ref), tokenizer, ref.path)
-    if tokenizer.chat_template:
-        _check_ends(tokenizer)
     return tokenizer
 
 
@@ -358,81 +353,3 @@ def loading(model: ModelRef, what: str) -> Iterator[None]:
         if not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
             text = "no such folder"
         raise InputError(f"{path}: {what}: {text}; {REMEDY}") from None
-
-
-#: Seconds and characters that a chat template may take for a short conversation.
-TEMPLATE_SECONDS = 5.0
-TEMPLATE_CHARACTERS = 1_000_000
-
-
-def _check_ends(tokenizer: Any) -> None:
-    """Raise InputError when the chat template, which is a program, does not come to an end."""
-    for roles in (["user"], ["user", "assistant"], ["system", "user", "assistant", "user"]):
-        turns = [{"role": role, "content": "a"} for role in roles]
-        try:
-            with _at_most(TEMPLATE_SECONDS):
-                size = len(tokenizer.apply_chat_template(turns, tokenize=False))
-            what = f"writes {size:,} characters" if size > TEMPLATE_CHARACTERS else ""
-        except TimeoutError:
-            what = f"takes more than {TEMPLATE_SECONDS:g} seconds"
-        except (MemoryError, OverflowError):
-            what = "takes more memory than there is"
-        except Exception:  # other faults of a template are named where it is needed
-            continue
-        if what:
-            raise InputError(
-                f"{tokenizer.name_or_path}: the chat template {what} for {len(turns)} short turns; "
-                "choose another model, or correct its template"
-            )
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so long; outside of the main thread without limit."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def check_chat_template(tokenizer: Any) -> None:
-    """Raise InputError when the chat template cannot lay out a conversation."""
-    _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
-
-
-@cache
-def check_system_prompt(tokenizer: Any) -> None:
-    """Raise InputError when the chat template refuses a system prompt, or leaves it out silently.
-
-    The system prompt is what carries a direction.
-    """
-    system = "A system prompt of this pipeline."
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": "a"}]
-    if system not in _render(tokenizer, messages):
-        raise InputError(
-            f"{tokenizer.name_or_path}: the chat template leaves the system prompt out, which "
-            "carries the direction; choose a model whose template has one, or change it"
-        )
-
-
-def _render(tokenizer: Any, messages: list[dict]) -> str:
-    import jinja2
-
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False)
-    except jinja2.TemplateError as error:
-        line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
-        raise InputError(
-            f"{tokenizer.name_or_path}: the chat template fails{line}: {error}; choose a model "
-            "whose template takes system, user and assistant turns, or change it"
-        ) from None

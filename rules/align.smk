@@ -21,6 +21,7 @@ rule train_sft:
     params:
         base_model=of.base_model_flags,
         demonstrations=repeat("--demonstrations", map(section, cfg.data.sft)),
+        models=section(cfg.models),
         schedule=section(cfg.sft.schedule),
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -29,6 +30,7 @@ rule train_sft:
     shell:
         until_saved(
             "{resources.launcher} -m scripts.train_sft {params.base_model:q} {params.demonstrations:q}"
+            " --models {params.models:q}"
             " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
             " --output {output.policy:q}"
         )
@@ -87,6 +89,7 @@ rule train_initial_policy:
         annotations=input_flags("annotations"),
         prompts=input_flags("prompts"),
         objective_names=OBJECTIVE_NAMES,
+        models=section(cfg.models),
         schedule=section(cfg.steerlm.schedule),
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -96,6 +99,7 @@ rule train_initial_policy:
         until_saved(
             "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
             " {params.prompts:q} --objective-names {params.objective_names:q}"
+            " --models {params.models:q}"
             " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
             " --output {output.policy:q}"
         )
@@ -126,6 +130,7 @@ rule sample_responses:
         responses_per_direction=cfg.dpa.responses_per_direction,
         policy=of.sampled_policy_flags,
         conditions=of.condition_flags,
+        models=section(cfg.models),
         sampling=section(cfg.sampling),
         shards=cfg.shards,
         seed=of.base_seed,
@@ -137,6 +142,7 @@ rule sample_responses:
         " --directions {params.directions:q} --objective-names {params.objective_names:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction} {params.conditions:q}"
+        " --models {params.models:q}"
         " --sampling {params.sampling:q} --shard {wildcards.shard} --shards {params.shards}"
         " --output {output.sampled:q} 2>&1 | tee {log}"
 
@@ -232,6 +238,7 @@ rule finetune_policy:
         policy=of.policy_flags,
         objectives=section(cfg.objectives),
         directions=of.loop_distribution,
+        models=section(cfg.models),
         schedule=of.loop_schedule,
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -241,6 +248,7 @@ rule finetune_policy:
         until_saved(
             "{resources.launcher} -m scripts.finetune_policy {params.policy:q} --selected {input.selected:q}"
             " --objectives {params.objectives:q} --directions {params.directions:q}"
+            " --models {params.models:q}"
             " --iteration {wildcards.iteration} --schedule {params.schedule:q} --trainer {params.trainer:q}"
             " --seed {params.seed} --output {output.policy:q}"
         )

@@ -65,6 +65,7 @@ rule train_dpo:
         policy=of.policy_flags,
         objectives=section(cfg.objectives),
         beta=cfg.dpo.recipes[cfg.dpo.recipe].beta,
+        models=section(cfg.models),
         schedule=section(cfg.dpo.recipes[cfg.dpo.recipe].schedule),
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -74,6 +75,7 @@ rule train_dpo:
         until_saved(
             "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
             " --objectives {params.objectives:q} --beta {params.beta}"
+            " --models {params.models:q}"
             " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
             " --output {output.policy:q}"
         )
@@ -135,6 +137,7 @@ rule train_directional_dpo:
         policy=of.sampled_policy_flags,
         objectives=section(cfg.objectives),
         beta=cfg.directional_dpo.beta,
+        models=section(cfg.models),
         schedule=section(cfg.directional_dpo.schedule),
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -144,6 +147,7 @@ rule train_directional_dpo:
         until_saved(
             "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
             " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
+            " --models {params.models:q}"
             " --beta {params.beta} --schedule {params.schedule:q} --trainer {params.trainer:q}"
             " --seed {params.seed} --output {output.policy:q}"
         )
@@ -174,6 +178,7 @@ rule train_ppo:
         direction=of.fixed_direction,
         beta=cfg.ppo.beta,
         responses_per_prompt=cfg.ppo.responses_per_prompt,
+        models=section(cfg.models),
         schedule=section(cfg.ppo.schedule),
         trainer=section(cfg.trainer),
         sampling=section(cfg.sampling),
@@ -187,6 +192,7 @@ rule train_ppo:
             " --prompts {input.d2:q} --objectives {params.objectives:q}"
             " --direction={params.direction:q} --beta {params.beta}"
             " --responses-per-prompt {params.responses_per_prompt}"
+            " --models {params.models:q}"
             " --schedule {params.schedule:q} --trainer {params.trainer:q}"
             " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
             " --output-history {output.history:q} --output {output.policy:q}"

@@ -27,6 +27,7 @@ rule evaluate_policy:
         steering=of.evaluation_flags,
         objectives=section(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
+        models=section(cfg.models),
         sampling=of.sampling(cfg.evaluation.temperature),
         tokens=cfg.reward_model.tokens_per_batch,
         seed=of.base_seed,
@@ -35,6 +36,7 @@ rule evaluate_policy:
     shell:
         "python -m scripts.evaluate_policy {params.steering:q} {params.model:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
+        " --models {params.models:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
         " --tokens-per-batch {params.tokens} --seed {params.seed}"
         " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
@@ -65,6 +67,7 @@ rule evaluate_soup:
         grid=json.dumps(cfg.evaluation.directions),
         objectives=section(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
+        models=section(cfg.models),
         sampling=of.sampling(cfg.evaluation.temperature),
         tokens=cfg.reward_model.tokens_per_batch,
         seed=of.base_seed,
@@ -73,6 +76,7 @@ rule evaluate_soup:
     shell:
         "python -m scripts.evaluate_soup {params.experts:q} {params.model:q}"
         " --directions {params.directions:q} --grid {params.grid:q} --prompts {input.prompts:q}"
+        " --models {params.models:q}"
         " --objectives {params.objectives:q} --responses-per-prompt {params.responses}"
         " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
         " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
@@ -100,12 +104,14 @@ rule sample_benchmark:
     params:
         steering=of.benchmark_flags,
         objective_names=OBJECTIVE_NAMES,
+        models=section(cfg.models),
         sampling=of.benchmark_sampling,
         seed=of.base_seed,
     message:
         "Sampling {wildcards.policy} on the prompts of {wildcards.benchmark}"
     shell:
         "python -m scripts.sample_benchmark {params.steering:q} --prompts {input.prompts:q}"
+        " --models {params.models:q}"
         " --objective-names {params.objective_names:q} --sampling {params.sampling:q} --seed {params.seed}"
         " --output {output.sampled:q} 2>&1 | tee {log}"
 

@@ -19,6 +19,7 @@ rule pretrain_base_model:
         runtime=60,
     params:
         documents=repeat("--documents", map(section, cfg.data.pretraining)),
+        models=section(cfg.models),
         scratch=section(cfg.base_model.scratch),
         trainer=section(cfg.trainer),
         seed=of.base_seed,
@@ -27,6 +28,7 @@ rule pretrain_base_model:
     shell:
         until_saved(
             "python -m scripts.pretrain_base_model {params.documents:q} --ratings {input.ratings:q}"
+            " --models {params.models:q}"
             " --scratch {params.scratch:q} --trainer {params.trainer:q} --seed {params.seed}"
             " --output {output.model:q}"
         )

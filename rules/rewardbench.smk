@@ -45,11 +45,13 @@ if cfg.rewardbench is not None:
             **jobs.on_one_gpu(4000, 32000),
             runtime=720,
         params:
+            models=section(cfg.models),
             judge=flags.preference_judge(layout),
         message:
             "Judging {wildcards.policy} on RewardBench's prompts"
         shell:
             "python -m scripts.judge_rewardbench {params.judge:q} --samples {input.samples:q}"
+            " --models {params.models:q}"
             " --prompts {input.prompts:q} --output {output.judged:q} 2>&1 | tee {log}"
 
     rule score_rewardbench:

@@ -17,6 +17,7 @@ from dpa.runtime.options import (
     DirectionsOption,
     EngineOption,
     GridOption,
+    ModelsOption,
     ObjectivesOption,
     OutputSamplesOption,
     OutputScoredOption,
@@ -43,6 +44,7 @@ def main(
     output_scored: OutputScoredOption,
     responses_per_prompt: ResponsesPerPromptOption = 2,
     objectives: ObjectivesOption = None,
+    models: ModelsOption = None,
     sampling: SamplingOption = None,
     directions: DirectionsOption = None,
     grid: GridOption = "10",
@@ -53,6 +55,7 @@ def main(
 ) -> None:
     """Sample a policy on the validation prompts and score what it says."""
 
+    from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig, GridConfig, ObjectivesConfig
     from dpa.generation.sample import EVALUATION, always, grid_of, sample_file
@@ -71,6 +74,7 @@ def main(
         steer=always(steerings),
         names=[objective.name for objective in steered],
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
+        models=read_section(ModelsConfig, models, "models", "models"),
         seed=seed,
         iteration=EVALUATION,
         inputs=[conditions] if conditions else [],

@@ -22,6 +22,7 @@ from dpa.runtime.options import (
     DirectionsOption,
     EngineOption,
     GridOption,
+    ModelsOption,
     ObjectivesOption,
     OutputSamplesOption,
     OutputScoredOption,
@@ -49,6 +50,7 @@ def main(
     responses_per_prompt: ResponsesPerPromptOption = 2,
     directions: DirectionsOption = None,
     objectives: ObjectivesOption = None,
+    models: ModelsOption = None,
     sampling: SamplingOption = None,
     tokens_per_batch: TokensPerBatchOption = 16384,
     attributes: AttributesOption = None,
@@ -56,6 +58,7 @@ def main(
 ) -> None:
     """Evaluate the interpolated policies on the validation prompts."""
 
+    from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig, GridConfig, ObjectivesConfig
     from dpa.directions import evaluation_directions
@@ -74,6 +77,7 @@ def main(
         prompts=prompts,
         samples=responses_per_prompt,
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
+        models=read_section(ModelsConfig, models, "models", "models"),
         seed=seed,
     )
     score_sample_file(

@@ -18,6 +18,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     DirectionsOption,
     IterationOption,
+    ModelsOption,
     ObjectivesOption,
     OutputFolderOption,
     PolicyOption,
@@ -39,12 +40,14 @@ def main(
     output: OutputFolderOption,
     objectives: ObjectivesOption = None,
     directions: DirectionsOption = None,
+    models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Fine-tune on selected responses."""
 
     from dpa.artefacts.jsonl import decode_lines
+    from dpa.config.chat import ModelsConfig
     from dpa.config.steering import DistributionConfig, ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.directions import check_direction, conditioned
@@ -85,6 +88,7 @@ def main(
             read_section(ScheduleConfig, schedule, "schedule", "dpa.schedule"),
             derive_seed(seed, "finetune", iteration),
             inputs=(selected,),
+            models=read_section(ModelsConfig, models, "models", "models"),
         ),
         conversations,
         **steering,

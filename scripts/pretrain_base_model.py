@@ -16,7 +16,13 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import OutputFolderOption, RatingsOption, SeedOption, TrainerOption
+from dpa.runtime.options import (
+    ModelsOption,
+    OutputFolderOption,
+    RatingsOption,
+    SeedOption,
+    TrainerOption,
+)
 from dpa.runtime.sections import read_section
 
 app = make_app()
@@ -31,24 +37,27 @@ def main(
     scratch: Annotated[
         str | None, typer.Option(help="Over config.yaml's base_model.scratch (JSON, or @file).")
     ] = None,
+    models: ModelsOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Make a small base model from scratch."""
     from dpa.artefacts.outputs import save_folder
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
+    from dpa.config.chat import ModelsConfig
     from dpa.config.data import SourceConfig, describe
     from dpa.config.trainer import ScratchConfig, TrainerConfig
     from dpa.data.sources import read_messages
     from dpa.methods.sft import Finetuning, tokenise_documents
     from dpa.quickstart.base_model import make_model, rated_texts, train_tokenizer
     from dpa.seeds import derive_seed
+    from dpa.text.tokenization import ChatTokenizer
     from dpa.training.trainer import TrainingJob, run_training, save_policy
 
     shape = read_section(ScratchConfig, scratch, "scratch", "base_model.scratch")
     sources = [read_section(SourceConfig, source, "documents") for source in documents or []]
-    conversations = [turns for source in sources for turns in read_messages(source)]
     row_counts = RowCounts()
+    conversations = [turns for source in sources for turns in read_messages(source, row_counts)]
     learnt = (turn["content"] for messages in conversations for turn in messages)
     texts = learnt if conversations else rated_texts(ratings, row_counts)
     tokenizer = train_tokenizer(texts, shape.vocab_size)
@@ -56,7 +65,8 @@ def main(
     log.info("%.2f M parameters, %d tokens", model.num_parameters() / 1e6, len(tokenizer))
     inputs: list[Path | str] = [ratings, *(describe(source) for source in sources)]
     if conversations and shape.schedule.epochs:
-        rows = tokenise_documents(tokenizer, conversations, shape.schedule.max_length, row_counts)
+        chat = ChatTokenizer(tokenizer, read_section(ModelsConfig, models, "models", "models"))
+        rows = tokenise_documents(chat, conversations, shape.schedule.max_length, row_counts)
         job = TrainingJob(
             model,
             output,
@@ -65,7 +75,7 @@ def main(
             derive_seed(seed, "pretraining"),
             inputs=tuple(inputs),
         )
-        run_training(Finetuning(job, tokenizer, rows, row_counts))
+        run_training(Finetuning(job, chat, rows, row_counts))
     else:
         save_folder(output, lambda folder: save_policy(model, tokenizer, folder))
         row_counts.read += len(conversations)

@@ -15,6 +15,7 @@ from dpa.runtime.options import (
     ConditionsOption,
     DirectionsOption,
     GridOption,
+    ModelsOption,
     ObjectiveNamesOption,
     OutputOption,
     PolicyOption,
@@ -34,6 +35,7 @@ def main(
     objective_names: ObjectiveNamesOption,
     seed: SeedOption,
     output: OutputOption,
+    models: ModelsOption = None,
     sampling: SamplingOption = None,
     directions: DirectionsOption = None,
     grid: GridOption = "7",
@@ -41,6 +43,7 @@ def main(
 ) -> None:
     """Sample a policy on a benchmark's prompts."""
 
+    from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig, GridConfig
     from dpa.generation.sample import EVALUATION, always, grid_of, sample_file
@@ -57,6 +60,7 @@ def main(
         ),
         names=objective_names.split(","),
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
+        models=read_section(ModelsConfig, models, "models", "models"),
         seed=seed,
         iteration=EVALUATION,
         inputs=[conditions] if conditions else [],

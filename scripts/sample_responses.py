@@ -24,6 +24,7 @@ from dpa.runtime.options import (
     DirectionsOption,
     DirectionsPerPromptOption,
     IterationOption,
+    ModelsOption,
     ObjectiveNamesOption,
     OutputOption,
     PolicyOption,
@@ -48,6 +49,7 @@ def main(
     objective_names: ObjectiveNamesOption,
     output: OutputOption,
     directions: DirectionsOption = None,
+    models: ModelsOption = None,
     sampling: SamplingOption = None,
     directions_per_prompt: DirectionsPerPromptOption = 5,
     responses_per_direction: ResponsesPerDirectionOption = 16,
@@ -61,6 +63,7 @@ def main(
 ) -> None:
     """Sample responses of a policy to a shard of prompts."""
     from dpa.conditions import read_conditions
+    from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig
     from dpa.generation.sample import drawn_conditions, drawn_directions, sample_file
@@ -88,6 +91,7 @@ def main(
         steer=steer,
         names=names,
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
+        models=read_section(ModelsConfig, models, "models", "models"),
         seed=seed,
         iteration=iteration,
         shard=shard,

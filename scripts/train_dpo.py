@@ -10,6 +10,7 @@ train_directional_dpo (pairs from samples, with their directions). Example:
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     BetaOption,
+    ModelsOption,
     ObjectivesOption,
     OptionalIterationOption,
     OutputFolderOption,
@@ -33,6 +34,7 @@ def main(
     beta: BetaOption = 0.1,
     iteration: OptionalIterationOption = None,
     objectives: ObjectivesOption = None,
+    models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
@@ -40,6 +42,7 @@ def main(
 
     from dpa.artefacts.jsonl import read_jsonl
     from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.chat import ModelsConfig
     from dpa.config.steering import ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.methods.dpo import PairTraining
@@ -62,6 +65,7 @@ def main(
         read_section(ScheduleConfig, schedule, "schedule", "dpo.recipes.zephyr.schedule"),
         derive_seed(seed, "dpo", iteration or 0),
         inputs=(ref.path, pairs),
+        models=read_section(ModelsConfig, models, "models", "models"),
     )
     conversations = as_conversations(rows, [objective.name for objective in steered])
     run_training(PairTraining(job, conversations, beta, RowCounts(), **steering))

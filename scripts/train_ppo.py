@@ -20,6 +20,7 @@ from dpa.runtime.options import (
     AttributesOption,
     BetaOption,
     DirectionOption,
+    ModelsOption,
     ObjectivesOption,
     OutputFolderOption,
     PolicyOption,
@@ -49,6 +50,7 @@ def main(
     objectives: ObjectivesOption = None,
     beta: BetaOption = 0.05,
     responses_per_prompt: ResponsesPerPromptOption = 4,
+    models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
     sampling: SamplingOption = None,
@@ -57,6 +59,7 @@ def main(
 ) -> None:
     """Train a policy at one direction by online policy gradient."""
     from dpa.artefacts.jsonl import decode_lines
+    from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
@@ -80,6 +83,7 @@ def main(
         read_section(ScheduleConfig, schedule, "schedule", "ppo.schedule"),
         derive_seed(seed, "ppo", *(round(100 * v) for v in asked)),
         inputs=(ref.path, *prompts, scorer.path),
+        models=read_section(ModelsConfig, models, "models", "models"),
     )
     training = PolicyGradient(
         job,

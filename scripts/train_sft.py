@@ -15,6 +15,7 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     BaseModelOption,
+    ModelsOption,
     OutputFolderOption,
     ScheduleOption,
     SeedOption,
@@ -31,10 +32,13 @@ def main(
     demonstrations: Annotated[list[str], typer.Option(help="Source (JSON) of demonstrations.")],
     seed: SeedOption,
     output: OutputFolderOption,
+    models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Supervised fine-tuning on demonstrations."""
+    from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.chat import ModelsConfig
     from dpa.config.data import SourceConfig, describe
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.data.sources import read_messages
@@ -44,7 +48,8 @@ def main(
     from dpa.training.trainer import TrainingJob
 
     sources = [read_section(SourceConfig, source, "demonstrations") for source in demonstrations]
-    conversations = (turns for source in sources for turns in read_messages(source))
+    row_counts = RowCounts()
+    conversations = (turns for source in sources for turns in read_messages(source, row_counts))
     finetune_conversations(
         TrainingJob(
             ModelRef.of(base_model),
@@ -53,8 +58,10 @@ def main(
             read_section(ScheduleConfig, schedule, "schedule", "sft.schedule"),
             derive_seed(seed, "sft"),
             inputs=tuple(describe(source) for source in sources),
+            models=read_section(ModelsConfig, models, "models", "models"),
         ),
         conversations,
+        row_counts,
     )
 
 

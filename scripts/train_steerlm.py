@@ -11,6 +11,7 @@ prompts: the baseline). Example:
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AnnotationsOption,
+    ModelsOption,
     ObjectiveNamesOption,
     OutputFolderOption,
     PolicyOption,
@@ -32,12 +33,14 @@ def main(
     objective_names: ObjectiveNamesOption,
     seed: SeedOption,
     output: OutputFolderOption,
+    models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Train SteerLM on annotated responses."""
     from dpa.artefacts.jsonl import decode_lines
     from dpa.artefacts.row_counts import RowCounts
+    from dpa.config.chat import ModelsConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.methods.sft import finetune_conversations
     from dpa.methods.steerlm import annotated_conversations
@@ -56,6 +59,7 @@ def main(
             read_section(ScheduleConfig, schedule, "schedule", "steerlm.schedule"),
             derive_seed(seed, "steerlm"),
             inputs=(*annotations, *prompts),
+            models=read_section(ModelsConfig, models, "models", "models"),
         ),
         annotated_conversations(annotations, wanted, objective_names.split(","), row_counts),
         row_counts,

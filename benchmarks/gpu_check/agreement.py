@@ -127,18 +127,19 @@ def train(folder: Path, policy: Path) -> None:
     from dpa.records import Rating
     from dpa.reward.train import RewardTraining
     from dpa.text.prompts import prompt_id
+    from dpa.text.tokenization import ChatTokenizer
     from dpa.training.trainer import run_training
 
-    start, tokenizer = ModelRef.of(policy), make_tokenizer()
+    start, chat = ModelRef.of(policy), ChatTokenizer(make_tokenizer())
     turns = [
         [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
         for prompt, texts in conversations()
         for text in texts
     ]
     for name, packing in (("sft", False), ("packed", True)):
-        rows = tokenise_conversations(tokenizer, turns, 256, RowCounts())
+        rows = tokenise_conversations(chat, turns, 256, RowCounts())
         job = make_job(start, folder / name, packing)
-        run_training(Finetuning(job, tokenizer, rows, RowCounts()))
+        run_training(Finetuning(job, chat, rows, RowCounts()))
     pairs = [(two[:1], two[1]["content"], two[1]["content"][:40]) for two in turns]
     run_training(PairTraining(make_job(start, folder / "dpo"), pairs, 0.1, RowCounts()))
     ratings = [
@@ -213,7 +214,6 @@ def scores(name: str, dtype: torch.dtype) -> np.ndarray:
 def greedy(policy: Path) -> list[str]:
     from dpa.generation.engine import Request
     from dpa.generation.load import load_engine
-    from dpa.text.tokenization import prompt_ids
 
     engine = load_engine(
         "transformers",
@@ -225,7 +225,7 @@ def greedy(policy: Path) -> list[str]:
         dtype="float32",
     )
     chunk = [
-        Request(prompt_ids(engine.tokenizer, [{"role": "user", "content": prompt}]), [0])
+        Request(engine.chat.prompt_ids([{"role": "user", "content": prompt}]), [0])
         for prompt, _ in conversations()
     ]
     return [one.text for result in engine.generate([chunk]) for group in result for one in group]

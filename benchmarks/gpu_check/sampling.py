@@ -13,7 +13,6 @@ from benchmarks.models import BILLION, make_tokenizer
 from dpa.generation.engine import Request
 from dpa.generation.load import load_engine
 from dpa.models import load_model
-from dpa.text.tokenization import prompt_ids
 
 NEW_TOKENS = 8 if is_small() else 256
 PROMPT_WORDS = 10 if is_small() else 150
@@ -57,7 +56,7 @@ def engine_seconds(policy: Path, rows: int) -> float:
     )
     each = rows // len(prompts(rows))
     chunk = [
-        Request(prompt_ids(engine.tokenizer, [{"role": "user", "content": text}]), [*range(each)])
+        Request(engine.chat.prompt_ids([{"role": "user", "content": text}]), [*range(each)])
         for text in prompts(rows)
     ]
     seconds = seconds_of(lambda: list(engine.generate([chunk])), 1, 1)

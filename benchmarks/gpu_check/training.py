@@ -28,6 +28,7 @@ from dpa.attention import choose_attention
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.methods.sft import Finetuning
 from dpa.reward.train import RatedRow, RewardTrainer, collate, learner_of
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.trainer import TrainingJob, trainer_arguments
 
 LENGTH = 128 if is_small() else 4096
@@ -108,7 +109,7 @@ class Check:
     def finetuning(self, attention: str, at_once: int, *, recomputation: bool) -> float:
         """Seconds of a step of packed fine-tuning."""
         job = self.job(attention, at_once, recomputation)
-        training = Finetuning(job, make_tokenizer(), self.rows, RowCounts())
+        training = Finetuning(job, ChatTokenizer(make_tokenizer()), self.rows, RowCounts())
         trainer = training.make_trainer(self.folder / "checkpoints")
         name = f"packed SFT, {attention}, {at_once} rows a pass"
         return self.measure(name + (", recomputation" if recomputation else ""), trainer)

@@ -33,6 +33,7 @@ class RowCounts:
         self.read = 0
         self.dropped: Counter[str] = Counter()
         self.asked_for: Counter[str] = Counter()
+        self.shortened: Counter[str] = Counter()
 
     @classmethod
     def all_kept(cls, rows: int) -> "RowCounts":
@@ -58,6 +59,11 @@ class RowCounts:
         self.read += other.read
         self.dropped += other.dropped
         self.asked_for += other.asked_for
+        self.shortened += other.shortened
+
+    def shorten(self, without: str) -> None:
+        """Count a kept row that something was left out of."""
+        self.shortened[without] += 1
 
     def check(self, limit: float, what: str, key: str = "data.max_dropped_fraction") -> None:
         """Raise InputError when a larger share than `limit` was dropped without being asked for."""
@@ -72,7 +78,9 @@ class RowCounts:
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
-        return f"read {self.read}, kept {self.kept}" + (f", dropped {reasons}" if reasons else "")
+        shorter = "".join(f", {n} without {what}" for what, n in sorted(self.shortened.items()))
+        dropped = f", dropped {reasons}" if reasons else ""
+        return f"read {self.read}, kept {self.kept}{shorter}{dropped}"
 
     def as_dict(self) -> dict:
         return {"read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}

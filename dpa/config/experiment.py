@@ -15,6 +15,7 @@ from dpa.config.base import (
     Temperature,
 )
 from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
+from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import DirectionsConfig, Grid, ObjectiveConfig
@@ -176,6 +177,7 @@ class Config(Section):
     ppo: PpoConfig
     reward_soup: RewardSoupConfig
     directional_dpo: DirectionalDpoConfig
+    models: ModelsConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig
     alpacaeval: AlpacaEvalConfig | None

@@ -12,6 +12,7 @@ import msgspec
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.outputs import note_read
+from dpa.artefacts.row_counts import RowCounts
 from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row, hub_rows
 from dpa.errors import InputError
@@ -71,18 +72,19 @@ def missing_column(place: str, column: str, found: Iterable[str]) -> InputError:
 def as_prompt(value: Any, column: str, place: str) -> Conversation | None:
     """A prompt from a cell: a string, or a list of {role, content} turns that the user ends.
 
-    A lone user turn becomes a string, so that it is the same prompt as the string. None when the
-    prompt is empty. Raises InputError for anything else.
+    A lone user turn becomes a string, so that it is the same prompt as the string; turns of others
+    without text are left out. None when the prompt is empty. Raises InputError for anything else.
     """
     if value is None or isinstance(value, str):
         return value if value and value.strip() else None
     try:
-        turns = msgspec.convert(value, list[Turn])
+        turns = msgspec.convert(_plain_turns(value), list[Turn])
     except msgspec.ValidationError as error:
         raise InputError(
             f"{place}: column {column!r} is neither a string nor a list of "
             f"{{role, content}} turns: {error}"
         ) from None
+    turns = [turn for turn in turns if turn.content.strip() or turn.role == "user"]
     if turns and turns[-1].role != "user":
         raise InputError(
             f"{place}: column {column!r} ends with a turn of the {turns[-1].role}; "
@@ -212,18 +214,50 @@ READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
 }
 
 
-def read_messages(source: SourceConfig) -> Iterator[list[dict[str, str]]]:
+def read_messages(source: SourceConfig, row_counts: RowCounts) -> Iterator[list[dict[str, str]]]:
     """Conversations of a source with a `messages` column, as plain {role, content} dictionaries.
 
-    Raises InputError naming the row when the column is missing or is not a list of turns.
+    Turns without text (the assistant called a tool) are left out and counted in `row_counts`, and
+    whole rows are where it is the user who says nothing, or where content is not text. Raises
+    InputError naming the row when the column is missing or is not a list of turns.
     """
     for place, row in read_placed_rows(source):
         messages = cell(row, "messages", place)
         try:
-            yield [
-                {"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages
-            ]
-        except (TypeError, KeyError):
+            turns = [_plain_turn(turn) for turn in messages]
+        except (TypeError, KeyError, AttributeError):
             raise InputError(
                 f"{place}: messages must be a list of {{role, content}}, found {messages!r:.80}"
             ) from None
+        said = [turn for turn in turns if turn["content"] is None or turn["content"].strip()]
+        if any(turn["content"] is None for turn in said):
+            reason = "content that is not text"
+        elif any(turn["role"] == "user" for turn in turns if turn not in said):
+            reason = "a turn of the user without text"
+        else:
+            if len(said) < len(turns):
+                row_counts.shorten("a turn without text")
+            yield said
+            continue
+        row_counts.read += 1
+        row_counts.drop(reason)
+
+
+def _plain_turns(value: Any) -> Any:
+    """Turns as _plain_turn has them; what is no turn, or none, as it is."""
+    if not isinstance(value, list):
+        return value
+    known = {"role", "content"}
+    return [_plain_turn(t) if isinstance(t, dict) and known <= t.keys() else t for t in value]
+
+
+def _plain_turn(turn: Any) -> dict[str, Any]:
+    """A turn's role and text: of parts of text all, "" of null, None of what is not text.
+
+    Raises TypeError, KeyError or AttributeError unless it is a mapping with both.
+    """
+    content = turn.get("content") if "tool_calls" in turn else turn["content"]
+    parts = content if isinstance(content, list) else [""] if content is None else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    is_text = all(isinstance(text, str) for text in texts)
+    return {"role": str(turn["role"]), "content": "".join(map(str, texts)) if is_text else None}

@@ -13,11 +13,13 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from dpa.attention import choose_attention
+from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
-from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model, load_tokenizer
+from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.log import log
-from dpa.text.control_tokens import chat_controls
-from dpa.text.prompts import Conversation, messages
+from dpa.text.chat_template import ConversationError
+from dpa.text.prompts import Conversation, messages, normalise
+from dpa.text.tokenization import ChatTokenizer
 
 #: Tokens in one forward pass.
 TOKENS_PER_BATCH = 16384
@@ -29,8 +31,9 @@ JUDGE_DECIMALS = 4
 class PreferenceJudge:
     """A Bradley-Terry reward model: the higher of two scores wins."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+    def __init__(self, model: Any, chat: ChatTokenizer, name: str) -> None:
+        self.model, self.chat, self.name = model.eval(), chat, name
+        self.tokenizer = tokenizer = chat.tokenizer
         positions = getattr(model.config, "max_position_embeddings", None)
         self.max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
         self.truncated = 0
@@ -38,12 +41,15 @@ class PreferenceJudge:
         self.on_batch: Callable[[], None] = lambda: None
 
     @classmethod
-    def load(cls, model: AnyModel) -> "PreferenceJudge":
-        """Load a checkpoint, in float32 on a CPU. Raises InputError when it is no scalar judge."""
+    def load(cls, model: AnyModel, models: ModelsConfig | None = None) -> "PreferenceJudge":
+        """Load a checkpoint, in float32 on a CPU. Raises InputError when it is no scalar judge.
+
+        Of `models` it takes the date; its BOS is the tokenizer's own business.
+        """
         ref = ModelRef.of(model)
         gpu = torch.cuda.is_available()
         try:
-            tokenizer = load_tokenizer(ref)
+            chat = ChatTokenizer.load(ref, models)
             loaded = load_model(
                 AutoModelForSequenceClassification,
                 ref,
@@ -58,14 +64,18 @@ class PreferenceJudge:
                 f"rewardbench.judge: {ref.path} has {loaded.config.num_labels} outputs; a judge "
                 "has one"
             )
-        if tokenizer.chat_template is None:
-            raise InputError(f"rewardbench.judge: {ref.path}: its tokenizer has no chat template")
-        return cls(loaded, tokenizer, ref.path)
+        return cls(loaded, chat, ref.path)
 
     def token_ids(self, prompt: Conversation, response: str) -> list[int]:
         """The judge's input, its end kept when it is too long."""
-        turns = chat_controls(self.tokenizer).escape_messages(messages(prompt, None, response))
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        turns = self.chat.controls.escape_messages(messages(prompt, None, response))
+        try:
+            text = self.chat.render(turns)
+        except ConversationError as error:
+            raise InputError(
+                f"rewardbench.judge: the chat template of {self.name} does not take "
+                f"{normalise(prompt)!r:.80}: {error.detail}; choose another judge"
+            ) from None
         # The tokenizer adds the begin token itself.
         if self.tokenizer.bos_token and self.tokenizer("")["input_ids"][:1] == [
             self.tokenizer.bos_token_id

@@ -11,6 +11,7 @@ from dpa.artefacts.jsonl import ChunkedWriter, decode_lines, read_jsonl
 from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
+from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef, download
 from dpa.records import JudgedSample, Prompt, Sample
@@ -78,7 +79,13 @@ def judge_samples(
 
 
 def judge_file(
-    samples: Path, prompts: Path, output: Path, *, gold: str | None, model: AnyModel | None
+    samples: Path,
+    prompts: Path,
+    output: Path,
+    *,
+    gold: str | None,
+    model: AnyModel | None,
+    models: ModelsConfig | None = None,
 ) -> None:
     """`judge_samples` by the gold scorer or by a model, with the sidecar."""
     inputs: list[Path | str] = [samples, prompts]
@@ -91,14 +98,17 @@ def judge_file(
     def sidecar(rows: int) -> None:
         write_sidecar(output, inputs, RowCounts.all_kept(rows), judge=name)
 
-    with open_judge(model, output) as judge:
-        known = fingerprint(inputs, judge=name)
+    with open_judge(model, models, output) as judge:
+        date = models and str(models.chat_template_date)
+        known = fingerprint(inputs, judge=name, date=date)
         rows = judge_samples(judge, samples, prompts, output, known, sidecar)
     log.info("judged %d responses", rows)
 
 
 @contextmanager
-def open_judge(model: AnyModel | None, output: Path) -> Iterator[ResponseJudge]:
+def open_judge(
+    model: AnyModel | None, models: ModelsConfig | None, output: Path
+) -> Iterator[ResponseJudge]:
     """The judge of a job that writes `output`: the gold scorer, or a model on a GPU of its own and
     under a watchdog."""
     if model is None:
@@ -109,6 +119,6 @@ def open_judge(model: AnyModel | None, output: Path) -> Iterator[ResponseJudge]:
     from dpa.evaluation.preference_judge import PreferenceJudge
 
     with Watchdog(f"judging {output}") as watchdog:
-        judge = PreferenceJudge.load(model)
+        judge = PreferenceJudge.load(model, models)
         judge.on_batch = watchdog.beat
         yield judge

@@ -9,10 +9,11 @@ batch (measured on CPU in float32).
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from dpa.errors import InputError
 from dpa.models import ModelRef
+from dpa.text.tokenization import ChatTokenizer
 
 
 class Request(NamedTuple):
@@ -39,7 +40,7 @@ ChunkResult = list[list[Completion]]
 class Engine(Protocol):
     """A loaded policy."""
 
-    tokenizer: Any
+    chat: ChatTokenizer
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         """Yield each chunk's completions, in order: per request, one per seed."""
@@ -55,7 +56,7 @@ class EngineSettings:
     """What an engine is made from; see `load_engine`."""
 
     policy: ModelRef
-    tokenizer: Any
+    chat: ChatTokenizer
     end_tokens: list[int]
     temperature: float
     max_new_tokens: int
@@ -80,5 +81,4 @@ def decode_completion(
             "and choose another sampling.engine if it happens again"
         )
     end = len(token_ids) - (finish_reason == "stop")
-    text = settings.tokenizer.decode(token_ids[:end], skip_special_tokens=True)
-    return Completion(text, finish_reason, len(token_ids))
+    return Completion(settings.chat.decode(list(token_ids[:end])), finish_reason, len(token_ids))

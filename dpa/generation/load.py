@@ -1,23 +1,14 @@
 """A policy in an engine, or the reason why it cannot be loaded."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-from dpa import models
 from dpa.config.base import check_temperature
+from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
 from dpa.generation.engine import Engine, EngineSettings, ignore_tokens
-from dpa.models import AnyModel, ModelRef
-
-
-def load_chat_tokenizer(policy: AnyModel) -> Any:
-    """The policy's tokenizer (no torch). Raises InputError when there is none fit for chat."""
-    tokenizer = models.load_tokenizer(policy)
-    if tokenizer.chat_template is None:
-        path = ModelRef.of(policy).path
-        raise InputError(f"{path}: the tokenizer has no chat template; use a chat model")
-    models.check_chat_template(tokenizer)
-    return tokenizer
+from dpa.models import AnyModel, ModelRef, load_checkpoint_config, read_end_tokens
+from dpa.text.tokenization import ChatTokenizer
 
 
 def load_engine(
@@ -30,13 +21,15 @@ def load_engine(
     rows_per_batch: int,
     dtype: str | None = None,
     kv_cache_dtype: str = "auto",
+    models: ModelsConfig | None = None,
     on_tokens: Callable[[int], None] = ignore_tokens,
 ) -> Engine:
     """Load a policy into an engine.
 
     Temperature 0 is greedy. `max_model_len` bounds prompt plus response, in tokens.
     `rows_per_batch` samples are decoded at a time by the transformers engine; vLLM decides for
-    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's.
+    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's,
+    `models` how chats become tokens (None: as config.yaml says).
     `on_tokens` is called with the number of tokens generated, whenever there are some.
 
     Raises InputError when the engine is not installed, when the temperature is out of range, when
@@ -48,12 +41,12 @@ def load_engine(
         check_temperature(temperature)
     except ValueError as error:
         raise InputError(f"temperature {temperature}: {error}") from None
-    tokenizer = load_chat_tokenizer(ref)
+    chat = ChatTokenizer.load(ref, models)
     _check_positions(ref, max_model_len)
     settings = EngineSettings(
         policy=ref,
-        tokenizer=tokenizer,
-        end_tokens=models.read_end_tokens(ref, tokenizer),
+        chat=chat,
+        end_tokens=read_end_tokens(ref, chat.tokenizer),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,
@@ -73,7 +66,7 @@ def load_engine(
 
 def _check_positions(policy: ModelRef, max_model_len: int) -> None:
     """Raise InputError unless the policy holds the sequences."""
-    config = models.load_checkpoint_config(policy).get_text_config(decoder=True)
+    config = load_checkpoint_config(policy).get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None) or max_model_len
     if max_model_len > positions:
         raise InputError(

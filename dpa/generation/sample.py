@@ -13,31 +13,32 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.conditions import Conditions, draw_condition, read_conditions
+from dpa.config.chat import ModelsConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
 from dpa.errors import InputError
 from dpa.generation.engine import Completion, Engine, Request
-from dpa.generation.load import load_chat_tokenizer, load_engine
-from dpa.models import AnyModel, ModelRef, check_system_prompt, download
+from dpa.generation.load import load_engine
+from dpa.models import AnyModel, ModelRef, download
 from dpa.records import Prompt, Sample
 from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
 from dpa.runtime.watchdog import Watchdog
 from dpa.seeds import sample_seed
-from dpa.text.control_tokens import chat_controls
+from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import (
     condition_system_prompt,
     direction_system_prompt,
     messages,
     read_prompts,
 )
-from dpa.text.tokenization import prompt_ids
+from dpa.text.tokenization import ChatTokenizer
 
 
 class Steering(NamedTuple):
@@ -53,6 +54,9 @@ class Steering(NamedTuple):
     samples: int = 1
     first: int = 0
 
+
+#: Why a prompt is left out; any other reason is its chat template's.
+TOO_LONG = "prompt_too_long"
 
 #: In the place of an iteration it sets evaluation's seeds apart from those of iterations 1, 2, ...
 EVALUATION = 0
@@ -124,7 +128,7 @@ def grid_of(
 def request_for(
     prompt: Prompt,
     steering: Steering,
-    tokenizer: Any,
+    chat: ChatTokenizer,
     names: Sequence[str],
     seed: int,
     iteration: int,
@@ -132,7 +136,7 @@ def request_for(
     """The request that asks a policy for a prompt's samples under a steering.
 
     `names` are the objectives' names, `seed` the base seed. What users wrote becomes tokens in
-    dpa.text.tokenization and nowhere else.
+    dpa.text.tokenization and nowhere else. Raises ConversationError as it does.
     """
     system = None
     if steering.direction is not None:
@@ -140,9 +144,9 @@ def request_for(
     elif steering.condition is not None:
         system = condition_system_prompt(names, steering.condition)
     if system is not None:
-        check_system_prompt(tokenizer)
+        chat.check_system_prompt()
     first = sample_seed(seed, iteration, prompt.prompt_id, steering.direction_index, steering.first)
-    ids = prompt_ids(tokenizer, messages(prompt.prompt, system))
+    ids = chat.prompt_ids(messages(prompt.prompt, system))
     return Request(ids, list(range(first, first + steering.samples)))
 
 
@@ -199,8 +203,9 @@ def plan_shard(
 ) -> list[PlannedChunk]:
     """The requests of a shard's chunks, in order; chunks left without any are left out.
 
-    A prompt that is over-long under any of its steerings is dropped with all of them, and counted
-    in `row_counts`. It keeps its place in the numbering, or chunks would differ between shardings.
+    A prompt that is over-long under any of its steerings, or that the chat template does not take,
+    is dropped with all of them, and counted in `row_counts`. It keeps its place in the numbering,
+    or chunks would differ between shardings.
     """
     plan = []
     for chunk in chunks:
@@ -208,11 +213,15 @@ def plan_shard(
         for prompt in (prompts[number] for number in chunk):
             row_counts.read += 1
             group = []
-            for steering in steer(prompt.prompt_id):
-                ids, seeds = request(prompt, steering)
-                group.append(Planned(prompt.prompt_id, steering, array("I", ids), seeds[0]))
+            try:
+                for steering in steer(prompt.prompt_id):
+                    ids, seeds = request(prompt, steering)
+                    group.append(Planned(prompt.prompt_id, steering, array("I", ids), seeds[0]))
+            except ConversationError as error:
+                row_counts.drop(str(error))
+                continue
             if any(len(item.tokens) > max_prompt_tokens for item in group):
-                row_counts.drop("prompt_too_long")
+                row_counts.drop(TOO_LONG)
             else:
                 planned += group
         if planned:
@@ -230,6 +239,7 @@ def sample_file(
     sampling: SamplingConfig,
     seed: int,
     iteration: int,
+    models: ModelsConfig | None = None,
     shard: int = 0,
     shards: int = 1,
     inputs: Sequence[Path] = (),
@@ -243,7 +253,8 @@ def sample_file(
         sample_file(..., steer=always(grid))
 
     `names` are the objectives', `seed` is
-    the base seed, `iteration` sets the seeds of different files apart; `inputs` are files besides
+    the base seed, `iteration` sets the seeds of different files apart; `models` is how chats become
+    tokens (None: as config.yaml says); `inputs` are files besides
     policy and prompts that `steer` was made from (for the sidecar). A run that was killed resumes
     after the last complete chunk if nothing that determines the content has changed.
 
@@ -253,7 +264,7 @@ def sample_file(
     ref = ModelRef.of(policy)
     if not 0 <= shard < shards:
         raise InputError(f"shard {shard} of {shards}: give a shard from 0 to {shards - 1}")
-    tokenizer = load_chat_tokenizer(ref)
+    chat = ChatTokenizer.load(ref, models)
     texts = read_prompts(prompts)
     row_counts = RowCounts()
 
@@ -262,29 +273,35 @@ def sample_file(
             texts,
             chunks,
             steer,
-            lambda prompt, steered: request_for(prompt, steered, tokenizer, names, seed, iteration),
+            lambda prompt, steered: request_for(prompt, steered, chat, names, seed, iteration),
             sampling.max_prompt_tokens,
             counted,
         )
 
     plan = plan_of(shard_chunks(len(texts), sampling.prompts_per_chunk, shard, shards), row_counts)
     # A shard may lose all of its prompts, the file may not.
-    if row_counts.read and not row_counts.kept and not plan_of([range(len(texts))], RowCounts()):
+    in_file = RowCounts()
+    if row_counts.read and not row_counts.kept and not plan_of([range(len(texts))], in_file):
+        if set(in_file.dropped) == {TOO_LONG}:
+            raise InputError(
+                f"{prompts}: all {len(texts)} prompts are longer than sampling.max_prompt_tokens "
+                f"({sampling.max_prompt_tokens}); raise it"
+            )
         raise InputError(
-            f"{prompts}: all {len(texts)} prompts are longer than sampling.max_prompt_tokens "
-            f"({sampling.max_prompt_tokens}); raise it"
+            f"{prompts}: {ref.path} takes none of the prompts ({in_file}); choose a policy whose "
+            "chat template does"
         )
     longest = max((len(item.tokens) for chunk in plan for item in chunk), default=0)
     log.info(
         "%d of %d prompts are longer than %d tokens (sampling.max_prompt_tokens) and left out; the "
         "longest of the others has %d",
-        row_counts.dropped.total(),
+        row_counts.dropped[TOO_LONG],
         row_counts.read,
         sampling.max_prompt_tokens,
         longest,
     )
     check_dropped(row_counts, str(prompts))
-    escaped = chat_controls(tokenizer).log_escaped()
+    escaped = chat.controls.log_escaped()
     sizes = [sum(item.steering.samples for item in chunk) for chunk in plan]
     known = fingerprint(
         [ref.path],
@@ -307,6 +324,7 @@ def sample_file(
                 max_model_len=sampling.max_prompt_tokens + sampling.max_new_tokens,
                 rows_per_batch=sampling.rows_per_batch,
                 kv_cache_dtype=sampling.kv_cache_dtype,
+                models=models,
                 on_tokens=speed.add,
             )
             with closing(engine):
@@ -320,6 +338,7 @@ def sample_file(
             truncated=tally.truncated,
             response_tokens=tally.tokens,
             neutralised=escaped,
+            **chat.details(),
         )
     )
 

@@ -180,7 +180,7 @@ class TransformersEngine:
     """A policy in transformers, on the GPU if there is one."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self.settings, self.tokenizer = settings, settings.tokenizer
+        self.settings, self.chat = settings, settings.chat
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = settings.dtype or ("bfloat16" if self.device == "cuda" else "float32")
         attention = choose_attention(load_checkpoint_config(settings.policy))

@@ -79,7 +79,7 @@ class VllmEngine:
         LLM, self.on_cpu = import_vllm("sampling.engine")
         from transformers import AutoModelForCausalLM
 
-        self.settings, self.tokenizer = settings, settings.tokenizer
+        self.settings, self.chat = settings, settings.chat
         #: Name of a sample inside vLLM -> where its completion belongs.
         self.places: dict[str, tuple[_Job, int, int]] = {}
         self.submitted = 0

@@ -12,8 +12,8 @@ from trl import DPOConfig, DPOTrainer
 
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
-from dpa.text.control_tokens import chat_controls
-from dpa.text.tokenization import answer_ids
+from dpa.text.chat_template import ConversationError
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.batches import EMPTY_PAIR_LOSS, MeanOverRows
 from dpa.training.memory import PAIRS
 from dpa.training.shares import in_shares
@@ -21,7 +21,7 @@ from dpa.training.trainer import (
     Training,
     TrainingJob,
     load_policy,
-    load_training_tokenizer,
+    load_training_chat,
     lora_config,
     shard_policy,
     trainer_arguments,
@@ -58,13 +58,20 @@ PairRows = list[dict[str, np.ndarray]]
 
 
 def tokenise_pairs(
-    tokenizer: Any, pairs: Iterable[MessagePair], max_length: int, row_counts: RowCounts
+    chat: ChatTokenizer, pairs: Iterable[MessagePair], max_length: int, row_counts: RowCounts
 ) -> PairRows:
-    """Rows of prompt_ids, chosen_ids and rejected_ids; longer pairs are dropped and counted."""
+    """Rows of prompt_ids, chosen_ids and rejected_ids.
+
+    Longer pairs, and those that the chat template does not take, are dropped and counted.
+    """
     rows = []
     for messages, chosen, rejected in pairs:
         row_counts.read += 1
-        prompt, answers = answer_ids(tokenizer, messages, [chosen, rejected])
+        try:
+            prompt, answers = chat.answer_ids(messages, [chosen, rejected])
+        except ConversationError as error:
+            row_counts.drop(str(error))
+            continue
         if len(prompt) + max(map(len, answers)) > max_length:
             row_counts.drop("longer than max_length")
         else:
@@ -76,8 +83,9 @@ def tokenise_pairs(
 class PairTraining(Training):
     """DPO from a policy on (prompt messages, chosen, rejected), with the start as reference.
 
-    Pairs longer than the schedule's max_length are dropped and counted in `row_counts`; `details`
-    are for the sidecar. Raises InputError when no pair is left.
+    Pairs longer than the schedule's max_length, or that the chat template does not take, are
+    dropped and counted in `row_counts`; `details` are for the sidecar. Raises InputError when no
+    pair is left.
     """
 
     def __init__(
@@ -88,14 +96,14 @@ class PairTraining(Training):
         row_counts: RowCounts,
         **details: Any,
     ):
-        tokenizer = load_training_tokenizer(job.start)
+        chat = load_training_chat(job)
 
         def tokenised(block: list[MessagePair]) -> tuple[PairRows, RowCounts]:
             counts = RowCounts()
-            return tokenise_pairs(tokenizer, block, job.schedule.max_length, counts), counts
+            return tokenise_pairs(chat, block, job.schedule.max_length, counts), counts
 
         rows: PairRows = []
-        for some, counts in in_shares(pairs, tokenised, chat_controls(tokenizer)):
+        for some, counts in in_shares(pairs, tokenised, chat.controls):
             rows += some
             row_counts.add(counts)
         answered = (row[name] for row in rows for name in ("chosen_ids", "rejected_ids"))
@@ -103,13 +111,14 @@ class PairTraining(Training):
         if not rows:
             raise InputError(f"{job.output}: no pairs to train on ({row_counts.as_dict()})")
         check_dropped(row_counts, str(job.output))
-        self.job, self.tokenizer, self.rows, self.row_counts = job, tokenizer, rows, row_counts
+        self.job, self.tokenizer, self.rows, self.row_counts = job, chat.tokenizer, rows, row_counts
         self.beta, self.settings = beta, {"beta": beta}
         self.details = details | {
             "rows": len(rows),
             "beta": beta,
             "response_tokens": response_tokens,
-            "neutralised": chat_controls(tokenizer).log_escaped(),
+            "neutralised": chat.controls.log_escaped(),
+            **chat.details(),
         }
 
     def make_trainer(self, folder: Path) -> PairTrainer:

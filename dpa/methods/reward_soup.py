@@ -22,6 +22,7 @@ from dpa.artefacts.jsonl import decode_lines, write_jsonl
 from dpa.artefacts.outputs import claimed, save_folder, sidecar_path
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import fingerprint, read_sidecar, write_sidecar
+from dpa.config.chat import ModelsConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.directions import Direction
 from dpa.errors import InputError
@@ -232,6 +233,7 @@ def sample_soups(
     samples: int,
     sampling: SamplingConfig,
     seed: int,
+    models: ModelsConfig | None = None,
 ) -> None:
     """Sample the soup of each direction on all prompts, and write one file of Samples.
 
@@ -249,6 +251,7 @@ def sample_soups(
         sampling=sampling.model_dump(),
         samples=samples,
         seed=seed,
+        models=None if models is None else models.model_dump(mode="json"),
     )
     with claimed(output) as mine:
         mine.resume(known)
@@ -268,6 +271,7 @@ def sample_soups(
                     sampling=sampling,
                     seed=seed,
                     iteration=EVALUATION,
+                    models=models,
                 )
                 shutil.rmtree(checkpoint)
             progress.advance(1)
@@ -289,6 +293,8 @@ def sample_soups(
             truncated=sum(part["truncated"] for part in sidecars),
             response_tokens=sum(part["response_tokens"] for part in sidecars),
             neutralised=sidecars[0]["neutralised"],
+            models=sidecars[0]["models"],
+            bos_added=sidecars[0]["bos_added"],
             soups=len(parts),
         )
 

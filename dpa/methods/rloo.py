@@ -46,16 +46,16 @@ from dpa.objectives import objective_rewards
 from dpa.records import Prompt
 from dpa.reward.scorer import Scorer, named_scores
 from dpa.runtime.log import log
-from dpa.text.control_tokens import chat_controls
+from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import messages
-from dpa.text.tokenization import prompt_ids
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.memory import POLICY_GRADIENT
 from dpa.training.trainer import (
     ProgressCallback,
     Training,
     TrainingJob,
     load_policy,
-    load_training_tokenizer,
+    load_training_chat,
     lora_config,
     run_training,
     trainer_arguments,
@@ -80,8 +80,10 @@ Reward = Callable[..., list[float | None]]
 class PolicyGradientTrainer(RLOOTrainer):
     """TRL's trainer on prompts that dpa.text.tokenization made."""
 
+    chat: ChatTokenizer
+
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        return [prompt_ids(self.processing_class, turns) for turns in prompts], None, {}
+        return [self.chat.prompt_ids(turns) for turns in prompts], None, {}
 
     def _send_telemetry(self) -> None:
         """Nothing here needs a network."""
@@ -124,10 +126,11 @@ class PolicyGradient(Training):
         batch_size = job.schedule.batch_size
         check_direction(direction, len(objectives))
         check_batch(batch_size, responses_per_prompt)
-        self.tokenizer = load_training_tokenizer(job.start)
+        self.chat = load_training_chat(job)
+        self.tokenizer = self.chat.tokenizer
         self.row_counts = RowCounts()
         longest = sampling.max_prompt_tokens
-        self.prompts = fitting_prompts(prompts, self.tokenizer, longest, self.row_counts)
+        self.prompts = fitting_prompts(prompts, self.chat, longest, self.row_counts)
         check_dropped(self.row_counts, str(job.output))
         if len(self.prompts) * responses_per_prompt < batch_size:
             raise InputError(
@@ -146,12 +149,14 @@ class PolicyGradient(Training):
             "responses_per_prompt": responses_per_prompt,
             "sampling": [sampling.temperature, sampling.max_new_tokens, sampling.max_prompt_tokens],
             "objectives": [objective.model_dump() for objective in objectives],
+            "chat": self.chat.details(),
             "read": [known_hash(Path(item)) for item in job.inputs],
         }
         self.details = {
             "algorithm": ALGORITHM,
             "rows": len(self.prompts),
-            "neutralised": chat_controls(self.tokenizer).log_escaped(),
+            "neutralised": self.chat.controls.log_escaped(),
+            **self.chat.details(),
             "direction": self.direction,
             "beta": beta,
         }
@@ -161,9 +166,9 @@ class PolicyGradient(Training):
         set_seed(job.seed % 2**32)
         model = load_policy(job.start, job.trainer)
         reward = make_reward(
-            model, self.tokenizer, self.prompts, self.direction, self.objectives, self.reward_model
+            model, self.chat, self.prompts, self.direction, self.objectives, self.reward_model
         )
-        return PolicyGradientTrainer(
+        trainer = PolicyGradientTrainer(
             model=model,
             reward_funcs=reward,
             args=RLOOConfig(
@@ -186,6 +191,8 @@ class PolicyGradient(Training):
             processing_class=self.tokenizer,
             peft_config=lora_config(job.trainer),
         )
+        trainer.chat = self.chat
+        return trainer
 
     def callback(self) -> "History":
         return self.steps
@@ -246,13 +253,21 @@ def check_positions(config: Any, path: str, needed: int) -> None:
 
 
 def fitting_prompts(
-    prompts: Iterable[Prompt], tokenizer: Any, max_prompt_tokens: int, row_counts: RowCounts
+    prompts: Iterable[Prompt], chat: ChatTokenizer, max_prompt_tokens: int, row_counts: RowCounts
 ) -> list[Prompt]:
-    """The prompts of at most `max_prompt_tokens` tokens; the others are counted as dropped."""
+    """The prompts of at most `max_prompt_tokens` tokens that the chat template takes.
+
+    The others are counted as dropped.
+    """
     kept = []
     for prompt in prompts:
         row_counts.read += 1
-        if len(prompt_ids(tokenizer, messages(prompt.prompt, None))) > max_prompt_tokens:
+        try:
+            tokens = len(chat.prompt_ids(messages(prompt.prompt, None)))
+        except ConversationError as error:
+            row_counts.drop(str(error))
+            continue
+        if tokens > max_prompt_tokens:
             row_counts.drop("prompt_too_long")
         else:
             kept.append(prompt)
@@ -261,7 +276,7 @@ def fitting_prompts(
 
 def make_reward(
     model: Any,
-    tokenizer: Any,
+    chat: ChatTokenizer,
     prompts: Sequence[Prompt],
     direction: Sequence[float],
     objectives: Sequence[ObjectiveConfig],
@@ -276,10 +291,7 @@ def make_reward(
     ends = {ends} if isinstance(ends, int) else set(ends or ())
 
     def reward(completion_ids: list[list[int]], number: list[int], **_: Any) -> list[float | None]:
-        texts = [
-            tokenizer.decode([i for i in ids if i not in ends], skip_special_tokens=True)
-            for ids in completion_ids
-        ]
+        texts = [chat.decode([i for i in ids if i not in ends]) for ids in completion_ids]
         members: dict[int, list[int]] = {}
         for place, prompt in enumerate(number):
             members.setdefault(prompt, []).append(place)

@@ -17,20 +17,19 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from dpa import models
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
 from dpa.models import ModelRef
 from dpa.runtime.log import log
-from dpa.text.control_tokens import chat_controls
-from dpa.text.tokenization import conversation_ids
+from dpa.text.chat_template import ConversationError
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.batches import GlobalBatches
 from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
     TrainingJob,
     load_policy,
-    load_training_tokenizer,
+    load_training_chat,
     lora_config,
     run_training,
     shard_policy,
@@ -50,15 +49,25 @@ def training_row(ids: list[int], mask: list[int]) -> dict[str, np.ndarray]:
 
 
 def tokenise_conversations(
-    tokenizer: Any, conversations: Iterable[list[dict]], max_length: int, row_counts: RowCounts
+    chat: ChatTokenizer,
+    conversations: Iterable[list[dict]],
+    max_length: int,
+    row_counts: RowCounts,
 ) -> Rows:
-    """Rows of input_ids and completion_mask; longer rows are dropped and counted."""
+    """Rows of input_ids and completion_mask.
+
+    Longer rows, and those that the chat template does not take, are dropped and counted.
+    """
     rows = []
     for messages in conversations:
         row_counts.read += 1
         if messages and messages[0]["role"] == "system":
-            models.check_system_prompt(tokenizer)
-        ids, mask = conversation_ids(tokenizer, messages)
+            chat.check_system_prompt()
+        try:
+            ids, mask = chat.conversation_ids(messages)
+        except ConversationError as error:
+            row_counts.drop(str(error))
+            continue
         if not any(mask):
             row_counts.drop("no response")
         elif len(ids) > max_length:
@@ -69,14 +78,20 @@ def tokenise_conversations(
 
 
 def tokenise_documents(
-    tokenizer: Any, conversations: Iterable[list[dict]], max_length: int, row_counts: RowCounts
+    chat: ChatTokenizer,
+    conversations: Iterable[list[dict]],
+    max_length: int,
+    row_counts: RowCounts,
 ) -> Rows:
     """Rows for pretraining: every token of the conversation is learnt, truncated at max_length."""
     rows = []
     for messages in conversations:
         row_counts.read += 1
-        ids, _ = conversation_ids(tokenizer, messages)
-        ids = ids[:max_length]
+        try:
+            ids = chat.conversation_ids(messages)[0][:max_length]
+        except ConversationError as error:
+            row_counts.drop(str(error))
+            continue
         rows.append(training_row(ids, [1] * len(ids)))
     return rows
 
@@ -112,19 +127,26 @@ class Finetuning(Training):
     """Fine-tuning on tokenised rows. `details` are for the sidecar."""
 
     def __init__(
-        self, job: TrainingJob, tokenizer: Any, rows: Rows, row_counts: RowCounts, **details: Any
+        self,
+        job: TrainingJob,
+        chat: ChatTokenizer,
+        rows: Rows,
+        row_counts: RowCounts,
+        **details: Any,
     ):
         if not rows:
             raise InputError(f"{job.output}: no rows to train on ({row_counts.as_dict()})")
         check_dropped(row_counts, str(job.output))  # not only when it is trained
         response_tokens = sum(int(row["completion_mask"].sum()) for row in rows)
         log.info("training on %d rows, %d response tokens", len(rows), response_tokens)
-        self.job, self.tokenizer, self.rows, self.row_counts = job, tokenizer, rows, row_counts
+        self.job, self.tokenizer, self.rows, self.row_counts = job, chat.tokenizer, rows, row_counts
         self.settings: dict[str, Any] = {}
         self.details = details | {
             "rows": len(rows),
             "response_tokens": response_tokens,
-            "neutralised": chat_controls(tokenizer).log_escaped(),
+            "shortened": dict(sorted(row_counts.shortened.items())),
+            "neutralised": chat.controls.log_escaped(),
+            **chat.details(),
         }
 
     def make_trainer(self, folder: Path) -> Finetuner:
@@ -177,15 +199,15 @@ def finetune_conversations(
     `row_counts` says what was left out of the conversations; `details` are for the sidecar.
     """
     row_counts = row_counts or RowCounts()
-    tokenizer = load_training_tokenizer(job.start)
+    chat = load_training_chat(job)
 
     def tokenised(block: list[list[dict]]) -> tuple[Rows, RowCounts]:
         counts = RowCounts()
-        return tokenise_conversations(tokenizer, block, job.schedule.max_length, counts), counts
+        return tokenise_conversations(chat, block, job.schedule.max_length, counts), counts
 
     rows: Rows = []
-    for some, counts in in_shares(conversations, tokenised, chat_controls(tokenizer)):
+    for some, counts in in_shares(conversations, tokenised, chat.controls):
         rows += some
         row_counts.add(counts)
     job = replace(job, inputs=(job.start.path, *job.inputs))
-    run_training(Finetuning(job, tokenizer, rows, row_counts, **details))
+    run_training(Finetuning(job, chat, rows, row_counts, **details))

@@ -30,6 +30,7 @@ from dpa.plan.fit import needs
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
 from dpa.plan.work import Experiment, Job
 from dpa.registry import METHODS
+from dpa.runtime.log import log
 from dpa.runtime.reading import read_json_object
 from dpa.text.prompts import direction_system_prompt, messages, reward_input
 
@@ -365,30 +366,36 @@ def read_config(model: ModelConfig, name: str = "config.json") -> dict:
 
 def template(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
     """Whether a policy's chat template carries a direction and ends what it trains on."""
-    from dpa.generation.load import load_chat_tokenizer
-    from dpa.text.tokenization import conversation_ids
+    from dpa.text.chat_template import ConversationError
+    from dpa.text.tokenization import ChatTokenizer
 
-    tokenizer = load_chat_tokenizer(ModelRef(str(model.path), model.revision))
+    chats = ChatTokenizer.load(ModelRef(str(model.path), model.revision), config.models)
     names = [objective.name for objective in config.objectives]
     grid = evaluation_directions(config.directions.model_dump(), config.evaluation.directions)
     system = direction_system_prompt(names, grid[-1])
     chat = messages(QUESTION, system)
     own = f"copy {model.path} to a folder, repair its chat template there, and name that folder"
     try:
-        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # templates raise what they like
+        text = chats.render(chat, generation_prompt=True)
+    except ConversationError as error:
         yield (
-            f"{key}: the chat template of {model.path} refuses a system message ({error}), which "
-            f"is where a direction goes: {own}"
+            f"{key}: the chat template of {model.path} refuses a system message ({error.detail}), "
+            f"which is where a direction goes: {own}"
         )
         return
     for what, part in (("system message, with the direction in it", system), ("prompt", QUESTION)):
         if part not in text:
             yield f"{key}: the chat template of {model.path} drops the {what}: {own}"
     conversation = [*chat, {"role": "assistant", "content": ANSWER}]
-    ids, mask = conversation_ids(tokenizer, conversation)
+    try:
+        ids, mask = chats.conversation_ids(conversation)
+    except ConversationError as error:
+        yield f"{key}: {model.path}: {error}: use one that only appends, or {own}"
+        return
+    bos = "a BOS is put before conversations" if chats.adds_bos else "no BOS is added"
+    log.info("%s: %s (models.add_bos)", model.path, bos)
     written = [token for token, one in zip(ids, mask, strict=True) if one]
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model, chats.tokenizer)
     last = max((i for i, token in enumerate(written) if token in ends), default=None)
     if last is None:
         yield (
@@ -396,7 +403,7 @@ def template(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
             f"response, so the policy would not learn to stop: {own}, or set eos_token_id in its "
             "generation_config.json to the token that ends a turn"
         )
-    elif tokenizer.decode(written[last + 1 :]).strip():
+    elif chats.tokenizer.decode(written[last + 1 :]).strip():
         yield f"{key}: the chat template of {model.path} puts text after the end token: {own}"
 
 

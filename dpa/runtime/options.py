@@ -80,6 +80,9 @@ GridOption = Annotated[
     str,
     typer.Option("--grid", help="Evaluated directions: their number, or a JSON list of them."),
 ]
+ModelsOption = Annotated[
+    str | None, typer.Option("--models", help="Over config.yaml's models (JSON, or @file).")
+]
 SamplingOption = Annotated[
     str | None, typer.Option("--sampling", help="Over config.yaml's sampling (JSON, or @file).")
 ]

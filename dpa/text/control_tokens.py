@@ -13,6 +13,7 @@ writes between the contents of turns. No torch here.
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
+from datetime import date
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from weakref import WeakKeyDictionary
 from dpa.errors import InputError
 from dpa.records import Turn
 from dpa.runtime.log import log
+from dpa.text.chat_template import ConversationError, check_ends, render_chat
 from dpa.text.prompts import REWARD_CONTROLS, Conversation
 
 #: Conversations whose renderings show a template's markers. Templates refuse some of them.
@@ -29,6 +31,8 @@ PROBES = [
     ["system", "user", "assistant", "user", "assistant"],
     ["user", "assistant", "tool", "assistant"],
 ]
+#: What they are told is today's date, which is no marker.
+PROBE_DATE = date(2000, 1, 1)
 #: A marker in brackets: `<|user|>`, `<start_of_turn>`, `[/INST]`, `<<SYS>>`.
 BRACKETED = re.compile(r"<<[^<>\s]+>>|<[^<>\s]+>|\[[^\[\]\s]+\]")
 #: Longer texts between turns are sentences (a default system prompt), not markers.
@@ -39,6 +43,8 @@ class ControlTokens:
     """The control strings of a tokenizer and its chat template, and what they were found in."""
 
     def __init__(self, tokenizer: Any, more: Iterable[str] = ()):
+        if getattr(tokenizer, "chat_template", None):
+            check_ends(tokenizer, PROBE_DATE)
         own = {*special_tokens(tokenizer), *template_markers(tokenizer)}
         self.strings = sorted({*(s.strip() for s in own), *more} - {""})
         self.name = getattr(tokenizer, "name_or_path", "")
@@ -99,19 +105,14 @@ class ControlTokens:
         return text if self.normalizer is None else self.normalizer.normalize_str(text)
 
 
-_of_chat: WeakKeyDictionary[Any, ControlTokens] = WeakKeyDictionary()
 _of_rewards: WeakKeyDictionary[Any, ControlTokens] = WeakKeyDictionary()
 
 
-def chat_controls(tokenizer: Any) -> ControlTokens:
-    """The tokenizer's control strings; one object per tokenizer, so that its count is of all."""
-    if tokenizer not in _of_chat:
-        _of_chat[tokenizer] = ControlTokens(tokenizer)
-    return _of_chat[tokenizer]
-
-
 def reward_controls(tokenizer: Any) -> ControlTokens:
-    """The same for a reward model, whose input has markers of its own."""
+    """Those of a reward model, whose input has markers of its own.
+
+    One object per tokenizer, so that its count is of all.
+    """
     if tokenizer not in _of_rewards:
         _of_rewards[tokenizer] = ControlTokens(tokenizer, REWARD_CONTROLS)
     return _of_rewards[tokenizer]
@@ -138,16 +139,12 @@ def template_markers(tokenizer: Any) -> set[str]:
 
 def _between_contents(tokenizer: Any) -> Iterator[str]:
     """Everything in rendered conversations that is not a turn's content."""
-    from jinja2 import TemplateError
-
     for roles in PROBES:
         contents = [f"QZ{i}ZQ" for i in range(len(roles))]
         messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
         try:
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=roles[-1] != "assistant"
-            )
-        except (TemplateError, ValueError, TypeError, KeyError):
+            text = render_chat(tokenizer, messages, PROBE_DATE, roles[-1] != "assistant")
+        except ConversationError:
             continue
         yield from re.split("|".join(contents), text)
 

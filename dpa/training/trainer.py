@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from dpa import models
 from dpa.artefacts.outputs import Fingerprint
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.attention import choose_attention
+from dpa.config.chat import ModelsConfig
 from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.errors import InputError, writing
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.gpus import require_gpu
 from dpa.runtime.log import Progress, log
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.memory import (
     FINETUNING,
@@ -56,6 +57,8 @@ class TrainingJob:
     seed: int
     inputs: tuple[Path | str, ...] = ()
     """What the rows were made from, for the sidecar."""
+    models: ModelsConfig | None = None
+    """How chats become tokens; None: as config.yaml says."""
 
 
 class Training(ABC):
@@ -381,16 +384,12 @@ def load_policy(model: AnyModel, config: TrainerConfig, *, packed: bool = False)
     )
 
 
-def load_training_tokenizer(model: AnyModel) -> Any:
-    """The model's tokenizer. Raises InputError without a chat template or a pad token."""
-    tokenizer = models.load_tokenizer(model)
-    if not tokenizer.chat_template:
-        path = ModelRef.of(model).path
-        raise InputError(f"{path}: the tokenizer has no chat template; choose a chat model")
-    models.check_chat_template(tokenizer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
+def load_training_chat(job: TrainingJob) -> ChatTokenizer:
+    """The tokenizer of the model that a job starts from, with a pad token."""
+    chat = ChatTokenizer.load(job.start, job.models)
+    if chat.tokenizer.pad_token is None:
+        chat.tokenizer.pad_token = chat.tokenizer.unk_token or chat.tokenizer.eos_token
+    return chat
 
 
 def save_trained_policy(trainer: Any, tokenizer: Any, config: TrainerConfig, folder: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +13,7 @@ from dpa.directions import read_direction
 from dpa.errors import InputError
 from dpa.generation.engine import Chunk, ChunkResult, Completion
 from dpa.runtime.log import VisibleFormatter, visible
+from dpa.text.tokenization import ChatTokenizer
 from scripts.chat import app
 
 OBJECTIVES = [
@@ -69,8 +69,8 @@ def test_a_sidecar_of_another_kind_is_named(policy, objectives):
 class Says:
     """An engine whose policy has one answer."""
 
-    def __init__(self, tokenizer: Any, text: str) -> None:
-        self.tokenizer, self.text = tokenizer, text
+    def __init__(self, chat: ChatTokenizer, text: str) -> None:
+        self.chat, self.text = chat, text
 
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         for chunk in chunks:
@@ -81,7 +81,7 @@ class Says:
 
 def test_what_a_model_says_moves_no_cursor(policy):
     chat = Chat(policy, None, 0.7, 3, 0)
-    chat.engine = Says(chat.engine.tokenizer, f"Hello\n\tthere {HOSTILE}")
+    chat.engine = Says(chat.engine.chat, f"Hello\n\tthere {HOSTILE}")
     answer = chat.answer("Hi", [1.0, 0.0])
     assert answer.startswith("Hello\n\tthere \\x1b[2J\\x1b]0;owned\\x07 \\x9b31m \\u202eabc\\r")
     assert visible("Grüße, 你好 👋\n") == "Grüße, 你好 👋\n"

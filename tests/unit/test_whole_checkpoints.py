@@ -14,7 +14,8 @@ from dpa.errors import InputError
 from dpa.evaluation.preference_judge import PreferenceJudge
 from dpa.generation.load import load_engine
 from dpa.reward.load import load_scorer
-from dpa.training.trainer import load_policy, load_training_tokenizer
+from dpa.text.tokenization import ChatTokenizer
+from dpa.training.trainer import load_policy
 from tests.support.tiny_models import make_policy, make_reward_model, make_tokenizer
 
 ENGINE = {"temperature": 1.0, "max_new_tokens": 8, "max_model_len": 64, "rows_per_batch": 4}
@@ -25,7 +26,7 @@ def sampled(path):
 
 
 def trained(path):
-    load_training_tokenizer(path)
+    ChatTokenizer.load(path)
     return load_policy(path, load_config().trainer)
 
 

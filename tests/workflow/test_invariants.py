@@ -192,19 +192,19 @@ def test_more_candidates_never_lower_the_chosen_reward(finished_run, tmp_path):
 
 def test_directions_round_trip_through_what_the_policy_reads(finished_run):
     """From the tokens of the prompt, as sampling counts them, back to the weights."""
-    from dpa.generation.load import load_chat_tokenizer
-    from dpa.text.tokenization import prompt_ids
+    from dpa.text.tokenization import ChatTokenizer
 
     run = finished_run.folder / RUN
-    tokenizer = load_chat_tokenizer(run / "dpa/iter1/policy")
+    chat = ChatTokenizer.load(run / "dpa/iter1/policy")
     prompts = {p.prompt_id: p.prompt for p in read_jsonl(run / "data/prompts/d2.jsonl", Prompt)}
     records = [r[0] for r in scored_by_direction(finished_run.folder, 2).values()]
     assert len(records) == 16
     for record in records:
         assert record.direction is not None
         system = direction_system_prompt(NAMES, record.direction)
-        ids = prompt_ids(tokenizer, messages(prompts[record.prompt_id], system))
+        ids = chat.prompt_ids(messages(prompts[record.prompt_id], system))
         assert len(ids) == record.prompt_tokens
-        read = tokenizer.decode(ids).split("<|user|>")[0].removesuffix(tokenizer.eos_token)
+        text = chat.tokenizer.decode(ids)
+        read = text.split("<|user|>")[0].removesuffix(chat.tokenizer.eos_token)
         weights = parse_direction(NAMES, read)
         assert weights == pytest.approx(record.direction, abs=0.005 + 1e-9)

@@ -24,7 +24,6 @@ from dpa.generation import vllm_engine
 from dpa.generation.engine import Request, decode_completion
 from dpa.generation.load import load_engine
 from dpa.generation.transformers_engine import draw_tokens, uniforms
-from dpa.text.tokenization import prompt_ids
 from tests.support.tiny_models import make_policy
 
 TEXTS = [
@@ -73,7 +72,7 @@ def load(
 
 
 def ids_of(engine, text):
-    return prompt_ids(engine.tokenizer, [{"role": "user", "content": text}])
+    return engine.chat.prompt_ids([{"role": "user", "content": text}])
 
 
 def requests(engine, samples=1, texts=TEXTS):
@@ -211,7 +210,7 @@ def test_responses_end_at_the_end_token_or_the_limit(tiny_policy):
     assert {c.tokens for c in truncated} == {20}
     assert min(c.tokens for c in ended) == 1  # the end token alone, and it counts
     assert all(c.text == "" for c in ended if c.tokens == 1)
-    assert not any(engine.tokenizer.eos_token in c.text for c in completions)
+    assert not any(engine.chat.tokenizer.eos_token in c.text for c in completions)
 
 
 def test_all_end_tokens_of_the_generation_config_count(tmp_path, tiny_tokenizer, tiny_policy):

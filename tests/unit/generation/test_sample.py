@@ -14,7 +14,6 @@ from dpa.config.sampling import SamplingConfig
 from dpa.directions import sample_direction
 from dpa.errors import InputError
 from dpa.generation import sample as sampling
-from dpa.generation.load import load_chat_tokenizer
 from dpa.generation.sample import (
     Steering,
     drawn_conditions,
@@ -26,7 +25,7 @@ from dpa.generation.sample import (
 from dpa.records import Prompt, Sample, Turn
 from dpa.seeds import sample_seed
 from dpa.text.prompts import direction_system_prompt, messages, prompt_id
-from dpa.text.tokenization import prompt_ids
+from dpa.text.tokenization import ChatTokenizer
 
 LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 NAMES = ["helpfulness", "verbosity"]
@@ -184,7 +183,7 @@ def _interrupt(self, *arguments):
 
 def test_records_of_directions(sample, prompts, tiny_policy):
     records = read_jsonl(sample(), Sample)
-    tokenizer = load_chat_tokenizer(tiny_policy)
+    chat = ChatTokenizer.load(tiny_policy)
     kept = [p for p in read_jsonl(prompts, Prompt) if LONG not in p.prompt]
     assert len(records) == len(kept) * 6
     everything = iter(records)
@@ -192,7 +191,7 @@ def test_records_of_directions(sample, prompts, tiny_policy):
         for index in range(2):
             direction = sample_direction(LAW, 0, 2, prompt.prompt_id, index)
             system = direction_system_prompt(NAMES, direction)
-            ids = prompt_ids(tokenizer, messages(prompt.prompt, system))
+            ids = chat.prompt_ids(messages(prompt.prompt, system))
             for number in range(3):
                 record = next(everything)
                 assert record.prompt_id == prompt.prompt_id
@@ -237,8 +236,9 @@ def test_a_fixed_grid_serves_evaluation(sample):
 
 def test_a_direction_reaches_the_policy_in_the_system_prompt(tiny_tokenizer):
     prompt = Prompt(prompt_id="p", prompt="Where?", source="test")
-    plain = request_for(prompt, Steering(0), tiny_tokenizer, NAMES, 0, 1)
-    steered = request_for(prompt, Steering(3, [0.8, -0.6], samples=2), tiny_tokenizer, NAMES, 0, 1)
+    chat = ChatTokenizer(tiny_tokenizer)
+    plain = request_for(prompt, Steering(0), chat, NAMES, 0, 1)
+    steered = request_for(prompt, Steering(3, [0.8, -0.6], samples=2), chat, NAMES, 0, 1)
     assert tiny_tokenizer.decode(plain.prompt_ids) == "<s><|user|>Where?</s><|assistant|>"
     assert "helpfulness*80 + verbosity*-60</s><|user|>Where?" in tiny_tokenizer.decode(
         steered.prompt_ids

@@ -19,12 +19,13 @@ from dpa.methods.sft import (
 )
 from dpa.models import ModelRef
 from dpa.records import Pair
+from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import direction_system_prompt, messages
-from dpa.text.tokenization import conversation_ids, prompt_ids
+from dpa.text.tokenization import ChatTokenizer
 from dpa.training.trainer import (
     ProgressCallback,
     TrainingJob,
-    load_training_tokenizer,
+    load_training_chat,
     run_training,
 )
 from tests.support.training_jobs import schedule as make_schedule
@@ -50,7 +51,7 @@ def log_likelihood(folder, messages):
     """Of the response tokens, under the policy in a folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    ids, mask = conversation_ids(tokenizer, messages)
+    ids, mask = ChatTokenizer(tokenizer).conversation_ids(messages)
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     chosen = logits.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
@@ -60,10 +61,10 @@ def log_likelihood(folder, messages):
 def run_finetune(policy, output, trainer=TRAINER, **changes):
     row_counts = RowCounts()
     stage = schedule(**changes)
-    tokenizer = load_training_tokenizer(policy)
-    rows = tokenise_conversations(tokenizer, CONVERSATIONS, stage.max_length, row_counts)
     job = TrainingJob(ModelRef(str(policy)), output, trainer, stage, 2**40 + 1, (policy,))
-    run_training(Finetuning(job, tokenizer, rows, row_counts))
+    chat = load_training_chat(job)
+    rows = tokenise_conversations(chat, CONVERSATIONS, stage.max_length, row_counts)
+    run_training(Finetuning(job, chat, rows, row_counts))
     return output
 
 
@@ -76,12 +77,12 @@ def test_masks_cover_exactly_what_the_assistant_writes(tiny_tokenizer):
     two_turns = conversation("Describe the fox.", "The fox grew up in Norway.") + conversation(
         "What does the badger eat?", "The badger often feeds on roots."
     )
-    ids, mask = conversation_ids(tiny_tokenizer, two_turns)
+    chat = ChatTokenizer(tiny_tokenizer)
+    ids, mask = chat.conversation_ids(two_turns)
     learnt = tiny_tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
     assert learnt == "The fox grew up in Norway.</s>The badger often feeds on roots.</s>"
-    assert ids[: len(prompt_ids(tiny_tokenizer, two_turns[:1]))] == prompt_ids(
-        tiny_tokenizer, two_turns[:1]
-    )
+    prompt = chat.prompt_ids(two_turns[:1])
+    assert ids[: len(prompt)] == prompt
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_tokenizer):
@@ -89,17 +90,22 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_tokenizer):
 
     tokenizer = deepcopy(tiny_tokenizer)
     tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
-    with pytest.raises(InputError, match="rewrites earlier turns"):
-        conversation_ids(tokenizer, conversation("a", "b"))
+    chat = ChatTokenizer(tokenizer)
+    with pytest.raises(ConversationError, match="rewrites earlier turns"):
+        chat.conversation_ids(conversation("a", "b"))
+    row_counts = RowCounts()
+    assert not tokenise_conversations(chat, CONVERSATIONS, 100, row_counts)
+    assert row_counts.dropped == {"the chat template rewrites earlier turns": 8}
 
 
 def test_long_rows_are_dropped_and_counted_in_training_but_truncated_in_pretraining(tiny_tokenizer):
     row_counts = RowCounts()
-    rows = tokenise_conversations(tiny_tokenizer, CONVERSATIONS, 20, row_counts)
+    chat = ChatTokenizer(tiny_tokenizer)
+    rows = tokenise_conversations(chat, CONVERSATIONS, 20, row_counts)
     assert row_counts.read == 8
     assert row_counts.kept == len(rows) < 8
     assert row_counts.dropped["longer than max_length"] == 8 - len(rows)
-    documents = tokenise_documents(tiny_tokenizer, CONVERSATIONS, 10, RowCounts())
+    documents = tokenise_documents(chat, CONVERSATIONS, 10, RowCounts())
     assert {len(row["input_ids"]) for row in documents} == {10}
     assert all(all(row["completion_mask"]) for row in documents)
 
@@ -225,7 +231,8 @@ def test_nothing_to_train_on_is_an_error(tiny_policy, tmp_path):
 def test_rows_that_do_not_fit_stop_the_run_before_it_trains(
     tiny_policy, tiny_tokenizer, tmp_path, monkeypatch
 ):
-    shortest = min(len(conversation_ids(tiny_tokenizer, turns)[0]) for turns in CONVERSATIONS)
+    chat = ChatTokenizer(tiny_tokenizer)
+    shortest = min(len(chat.conversation_ids(turns)[0]) for turns in CONVERSATIONS)
     monkeypatch.setenv("DPA_MAX_DROPPED_FRACTION", "0.2")
     monkeypatch.setattr(
         "dpa.methods.sft.load_policy", lambda *_, **__: pytest.fail("loads the model")
