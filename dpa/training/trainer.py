@@ -247,7 +247,7 @@ def recomputes_here(job: TrainingJob, held: Held) -> bool:
     if not torch.cuda.is_available():
         return False
     given = isinstance(job.start, ModelRef)
-    config = models.load_checkpoint_config(job.start) if given else job.start.config
+    config = load_checkpoint_config(job.start) if given else job.start.config
     try:
         shape = shape_of_config(config.to_dict())
     except (KeyError, TypeError, ArithmeticError, ValueError):
