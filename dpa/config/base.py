@@ -16,7 +16,10 @@ def is_commit(revision: str) -> bool:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-Positive = Annotated[int, Field(gt=0)]
+#: No run can have more of anything; beyond, arithmetic on sizes overflows.
+MOST = 10**12
+
+Positive = Annotated[int, Field(gt=0, le=MOST)]
 
 
 Seed = Annotated[int, Field(ge=0)]

@@ -34,6 +34,10 @@ from dpa.registry import METHODS, ExpertMethod, MethodName
 RESERVED = ("published", "benchmarks", "judgements")
 
 
+#: A dry run takes 2.4 ms of CPU a job (the quickstart with 100 and 400 shards): a minute for these.
+MOST_JOBS = 20_000
+
+
 class ComputeConfig(Section):
     gpu: bool
     training_processes: Positive
@@ -227,6 +231,7 @@ class Config(Section):
         self._check_directions()
         self._check_data()
         self._check_methods()
+        self._check_size()
         return self
 
     def _check_names(self) -> None:
@@ -310,6 +315,21 @@ class Config(Section):
         if shared and soup.iterations > self.rsf.iterations:
             raise ValueError(
                 "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
+            )
+
+    def _check_size(self) -> None:
+        """No more jobs than a dry run can list: an iteration has one that samples and one that
+        scores for each shard, and some more."""
+        loops = [name for name in self.methods if METHODS[name].is_loop]
+        iterations = sum(getattr(self, name).iterations for name in loops)
+        if "reward_soup" in self.methods:
+            iterations += len(self.objectives) * self.reward_soup.iterations
+        jobs = len(self.seeds) * (iterations + 1) * (2 * self.shards + 6)
+        if jobs > MOST_JOBS:
+            raise ValueError(
+                f"some {jobs:,} jobs ({len(self.seeds)} seeds, {iterations} iterations of all "
+                f"methods, {self.shards} shards), more than the {MOST_JOBS:,} that can be planned: "
+                "lower shards, iterations, or the number of seeds"
             )
 
 

@@ -81,7 +81,12 @@ DistributionConfig: TypeAdapter = TypeAdapter(
     ]
 )
 
+#: Most directions of an evaluation grid: each is sampled for every prompt, and drawn.
+MOST_DIRECTIONS = 1000
 #: An evaluation grid: that many directions over the distribution's support, or a list of them.
-Grid = Annotated[int, Field(ge=2)] | Annotated[list[list[float]], Field(min_length=2)]
+Grid = (
+    Annotated[int, Field(ge=2, le=MOST_DIRECTIONS)]
+    | Annotated[list[list[float]], Field(min_length=2, max_length=MOST_DIRECTIONS)]
+)
 GridConfig: TypeAdapter = TypeAdapter(Grid)
 ObjectivesConfig: TypeAdapter = TypeAdapter(list[ObjectiveConfig])

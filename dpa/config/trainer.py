@@ -12,7 +12,7 @@ class ScheduleConfig(Section):
 
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
-    epochs: Annotated[float, Field(ge=0)]
+    epochs: Annotated[float, Field(ge=0, le=10_000)]
     """Passes over the rows."""
     batch_size: Positive
     """Rows per optimiser step, over all devices and accumulation steps."""

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -376,6 +377,24 @@ class TestErrors:
         (tmp_path / "mine.yaml").write_text(f"extends: quickstart\n{text}\n")
         with pytest.raises(InputError, match=message):
             load_config({"experiment": str(tmp_path / "mine.yaml")})
+
+    @pytest.mark.parametrize(
+        ("overlay", "message"),
+        [
+            ({"shards": 10**5}, r"some 1,000,030 jobs .1 seeds, 4 iterations .* 100000 shards"),
+            ({"dpa": {"iterations": 10**9}}, "more than the 20,000 that can be planned"),
+            ({"seed": list(range(5000))}, "5000 seeds"),
+            ({"evaluation": {"directions": 10**9}}, r"evaluation\.directions: .*equal to 1000"),
+            ({"alpacaeval": {"prompts": 10**400}}, r"alpacaeval\.prompts: "),
+            ({"dpa": {"responses_per_direction": 10**30}}, r"dpa\.responses_per_direction: "),
+            ({"dpa": {"schedule": {"epochs": 1e300}}}, r"dpa\.schedule\.epochs: "),
+        ],
+    )
+    def test_sizes_that_no_run_has_are_refused_at_once(self, experiment, overlay, message):
+        started = time.monotonic()
+        with pytest.raises(InputError, match=message):
+            experiment({"extends": "quickstart", "methods": ["dpa"], **overlay})
+        assert time.monotonic() - started < 30  # unbounded: minutes, or no memory left
 
     def test_unknown_experiment(self):
         with pytest.raises(InputError, match=r"nope\.yaml: no such file \(known .*quickstart"):
