@@ -46,6 +46,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
                 total[name.removeprefix("faults:")] += number
     if total:
         terminalreporter.write_line(
-            f"kills survived: {total['kills']}, other faults: {total['faults']}, bytes compared: "
-            f"{total['bytes']:,}, records lost: {total['lost']}"
+            f"kills survived: {total['kills']}, other faults: {total['faults']}, spoiled inputs: "
+            f"{total['inputs']:,}, bytes compared: {total['bytes']:,}, "
+            f"records lost: {total['lost']}"
         )
