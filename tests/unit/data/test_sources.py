@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from dpa.artefacts.row_counts import RowCounts
 from dpa.config.data import SourceConfig, describe
-from dpa.data.sources import as_prompt, as_response, cell, read_placed_rows, read_rows
+from dpa.data.sources import (
+    as_prompt,
+    as_response,
+    cell,
+    read_messages,
+    read_placed_rows,
+    read_rows,
+)
 from dpa.errors import InputError
 from dpa.records import Turn
 
@@ -215,3 +223,57 @@ class TestCells:
         assert as_response("\n", "response", "f:1") is None
         with pytest.raises(InputError, match="f:1: column 'response' is a float, not a string"):
             as_response(math.nan, "response", "f:1")
+
+
+class TestMessages:
+    """Content that is not a text: what is no text is not learnt, and counted."""
+
+    def conversations(self, tmp_path, *conversations):
+        path = write(tmp_path / "rows.jsonl", [{"messages": turns} for turns in conversations])
+        counts = RowCounts()
+        return list(read_messages(SourceConfig(path=str(path)), counts)), counts
+
+    def test_a_turn_without_text_is_left_out_and_counted(self, tmp_path):
+        called = {"role": "assistant", "content": None, "tool_calls": [{"function": {}}]}
+        turns = [turn("user", "Weather?"), called, turn("tool", "12 C"), turn("assistant", "12 C.")]
+        for none in (called, turn("assistant", ""), turn("assistant", " \n"), turn("system", None)):
+            kept, counts = self.conversations(tmp_path, [turns[0], none, *turns[2:]])
+            assert kept == [[turns[0], *turns[2:]]]
+            assert counts.shortened == {"a turn without text": 1}
+            assert not counts.dropped
+
+    def test_parts_of_text_are_joined(self, tmp_path):
+        parts = [{"type": "text", "text": "Wea"}, "ther?"]
+        [kept], counts = self.conversations(
+            tmp_path, [turn("user", parts), turn("assistant", "12 C.")]
+        )
+        assert kept[0] == turn("user", "Weather?")
+        assert not counts.dropped
+        assert as_prompt([turn("user", parts)], "prompt", "f:1") == "Weather?"
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ([{"type": "image", "url": "x"}], "content that is not text"),
+            (12, "content that is not text"),
+            ({"a": 1}, "content that is not text"),
+            (None, "a turn of the user without text"),
+            ("", "a turn of the user without text"),
+        ],
+    )
+    def test_a_row_with_anything_else_is_dropped_and_counted(self, tmp_path, content, reason):
+        good = [turn("user", "Why?"), turn("assistant", "Thus.")]
+        kept, counts = self.conversations(
+            tmp_path, good, [turn("user", content), turn("assistant", "Thus.")]
+        )
+        assert kept == [good]
+        assert counts.dropped == {reason: 1}
+        assert counts.read == 1  # who takes the conversations counts those
+
+    def test_a_prompt_leaves_turns_without_text_out(self):
+        turns = [turn("user", "a"), turn("assistant", None), turn("user", "b")]
+        assert as_prompt(turns, "prompt", "f:1") == [Turn("user", "a"), Turn("user", "b")]
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
