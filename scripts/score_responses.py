@@ -20,7 +20,6 @@ from typing import Annotated
 import typer
 
 from dpa.runtime.cli import make_app, run_app
-from dpa.runtime.log import log
 from dpa.runtime.options import (
     AttributesOption,
     EngineOption,
@@ -56,12 +55,8 @@ def main(
     engine: EngineOption = "transformers",
 ) -> None:
     """Score responses with the reward model."""
-    from dpa.artefacts.row_counts import RowCounts
-    from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.steering import ObjectivesConfig
     from dpa.errors import InputError
-    from dpa.models import ModelRef
-    from dpa.reward.load import open_scorer, read_reward_model
     from dpa.reward.score_samples import score_sample_file
     from dpa.reward.score_table import score_table
 
@@ -81,21 +76,16 @@ def main(
         )
         return
     assert table is not None
-    read = read_reward_model(reward_model, attributes=names_of(attributes))
-    with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
-        rows = score_table(model, table, output, prompt_column, response_column)
-    write_sidecar(
+    score_table(
+        reward_model,
+        table,
         output,
-        [ModelRef.of(reward_model).path, table],
-        RowCounts.all_kept(rows),
-        scored=model.scored,
-        cut=model.truncated,
-        neutralised=model.controls.log_escaped(),
+        prompt_column=prompt_column,
+        response_column=response_column,
+        tokens_per_batch=tokens_per_batch,
+        attributes=names_of(attributes),
+        engine=engine,
     )
-    log.info(
-        "scored %d responses (%d inputs truncated to %d tokens)",
-        rows, model.truncated, model.max_length,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

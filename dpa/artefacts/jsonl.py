@@ -4,8 +4,10 @@ Reading and writing stream: a file of millions of records needs the memory of on
 """
 
 import gzip
+import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +20,12 @@ from dpa.errors import InputError, writing
 from dpa.runtime.reading import bounded_lines, open_regular, read_json
 
 R = TypeVar("R")
+
+#: What Windows programs put before UTF-8.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: The end of a key, and one with spaces in it.
+KEY = re.compile(rb'(?<!\\)"\s*:')
+SPACED = re.compile(rb'"\s+:')
 
 
 def check_finite(rewards: list[float], attributes: dict[str, float]) -> None:
@@ -35,8 +43,25 @@ def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator
     """
     decoder = msgspec.json.Decoder(type)
     number = 0
+    for number, line in enumerate(read_lines(path), 1):
+        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        try:
+            record = decoder.decode(text)
+        except RecursionError:
+            raise InputError(f"{path}:{number}: nested too deeply; leave it out") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
+        if type is dict:
+            check_keys(text, record, f"{path}:{number}")
+        yield record
+    if counted:
+        _check_count(path, number)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """A file's lines; files ending in .gz are decompressed. Raises InputError as decode_lines."""
     with open_regular(path) as opened:
-        file: Any = gzip.GzipFile(fileobj=opened) if path.suffix == ".gz" else opened
+        file: Any = gzip.GzipFile(fileobj=opened) if path.suffix.lower() == ".gz" else opened
         lines = bounded_lines(file, path)
         while True:
             try:
@@ -44,17 +69,35 @@ def decode_lines(path: Path, type: type[R], *, counted: bool = True) -> Iterator
             except (OSError, EOFError, zlib.error) as error:
                 raise InputError(f"{path}: cannot be read: {error}") from None
             if line is None:
-                break
-            number += 1
-            try:
-                record = decoder.decode(line)
-            except RecursionError:
-                raise InputError(f"{path}:{number}: nested too deeply; leave it out") from None
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise InputError(f"{path}:{number}: {error}{_advice(path, line)}") from None
-            yield record
-    if counted:
-        _check_count(path, number)
+                return
+            yield line
+
+
+def check_keys(text: bytes, value: Any, place: str) -> None:
+    """Refuse JSON in which a key is given twice, of which `value`, its content, has but the last.
+
+    Colons behind quotes are counted first, and looked at closely only where there are more of them
+    than keys: inside of a text a quote is escaped.
+    """
+    keys = _keys(value)
+    plain = text.count(b'":') == keys and not SPACED.search(text)
+    if plain or len(KEY.findall(text)) <= keys:
+        return
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
+            raise InputError(f"{place}: key {twice!r} is given twice; remove or rename one")
+        return found
+
+    json.loads(text, object_pairs_hook=unique)
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if isinstance(value, list) else 0
 
 
 def _check_count(path: Path, found: int) -> None:

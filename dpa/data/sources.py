@@ -5,24 +5,24 @@ Reading streams, JSON excepted (a list has no lines).
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dpa.artefacts.jsonl import decode_lines
-from dpa.artefacts.outputs import note_read
+from dpa.artefacts.jsonl import BYTE_ORDER_MARK, check_keys, decode_lines, read_lines
+from dpa.artefacts.outputs import MAKER, PARTIAL, SIDECAR, note_read
 from dpa.artefacts.row_counts import RowCounts
 from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row, hub_rows
 from dpa.errors import InputError
 from dpa.records import Turn
+from dpa.runtime.log import log
 from dpa.runtime.reading import (
     MAX_LINE,
     MAX_LIST,
-    bounded_lines,
     check_regular,
-    open_regular,
     read_document,
 )
 from dpa.text.prompts import Conversation
@@ -111,15 +111,13 @@ def _local_rows(path: Path) -> Iterator[PlacedRow]:
 
 
 def _files(path: Path) -> list[Path]:
+    """A file, or all files of a folder and the folders in it that can be read."""
     if path.is_dir():
-        # Our own sidecars lie beside the data that we generate.
-        files = sorted(
-            file
-            for file in path.iterdir()
-            if _reader(file) and not file.name.endswith(".meta.json")
-        )
+        found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(path, file))
+        files = [file for file in found if _reader(file)]
         if not files:
             raise InputError(f"{path}: no file of a known kind here; known: {', '.join(READERS)}")
+        _name_left_out(path, tuple(str(f.relative_to(path)) for f in found if not _reader(f)))
         return files
     if not path.exists():
         raise InputError(
@@ -129,8 +127,25 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def _is_data(folder: Path, file: Path) -> bool:
+    """Whether a folder's file is meant as data: neither hidden, nor what we put beside data."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and not file.name.endswith((SIDECAR, PARTIAL, MAKER))
+
+
+@cache
+def _name_left_out(folder: Path, names: tuple[str, ...]) -> None:
+    """Say once which files of a folder are not read."""
+    if names:
+        log.warning(
+            "%s: %d files of other kinds are left out: %s%s",
+            folder, len(names), ", ".join(names[:5]), ", ..." if len(names) > 5 else "",
+        )  # fmt: skip
+
+
 def _reader(path: Path) -> Callable[[Path], Iterator[PlacedRow]] | None:
-    return next((read for end, read in READERS.items() if path.name.endswith(end)), None)
+    name = path.name.lower()
+    return next((read for end, read in READERS.items() if name.endswith(end)), None)
 
 
 def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
@@ -139,10 +154,12 @@ def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
 
 
 def _read_json(path: Path) -> Iterator[PlacedRow]:
+    content = read_document(path, MAX_LIST).removeprefix(BYTE_ORDER_MARK)
     try:
-        rows = msgspec.json.decode(read_document(path, MAX_LIST), type=list[dict])
+        rows = msgspec.json.decode(content, type=list[dict])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: expected a list of objects: {error}") from None
+    check_keys(content, rows, str(path))
     for number, row in enumerate(rows, 1):
         yield f"{path}: row {number}", row
 
@@ -151,27 +168,26 @@ def _read_csv(path: Path) -> Iterator[PlacedRow]:
     import csv
 
     csv.field_size_limit(MAX_LINE)  # responses are longer than the default 128 KiB
-    with open_regular(path) as file:
-        # Decoded line by line: a file opened as text does not know in which line it failed.
-        lines = csv.reader(_decoded(path, bounded_lines(file, path)), strict=True)
-        start = 1
-        header: list[str] | None = None
-        try:
-            for fields in lines:
-                place, start = f"{path}:{start}", lines.line_num + 1
-                if not fields:
-                    continue
-                if header is None:
-                    header = _header(fields, place)
-                elif len(fields) != len(header):
-                    raise InputError(
-                        f"{place}: {len(fields)} fields, the header has {len(header)}; "
-                        "quote fields that contain commas or line breaks"
-                    )
-                else:
-                    yield place, dict(zip(header, fields, strict=True))
-        except csv.Error as error:
-            raise InputError(f"{path}:{start}: {error}") from None
+    # Decoded line by line: a file opened as text does not know in which line it failed.
+    lines = csv.reader(_decoded(path, read_lines(path)), strict=True)
+    start = 1
+    header: list[str] | None = None
+    try:
+        for fields in lines:
+            place, start = f"{path}:{start}", lines.line_num + 1
+            if not fields:
+                continue
+            if header is None:
+                header = _header(fields, place)
+            elif len(fields) != len(header):
+                raise InputError(
+                    f"{place}: {len(fields)} fields, the header has {len(header)}; "
+                    "quote fields that contain commas or line breaks"
+                )
+            else:
+                yield place, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}:{start}: {error}") from None
 
 
 def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
@@ -196,6 +212,7 @@ def _read_parquet(path: Path) -> Iterator[PlacedRow]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _header(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
                 for row in batch.to_pylist():
                     number += 1
@@ -210,6 +227,7 @@ READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
     ".jsonl.gz": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
+    ".csv.gz": _read_csv,
     ".parquet": _read_parquet,
 }
 

@@ -1,6 +1,7 @@
 """A user's own table of labelled responses: column mapping, scales, filters."""
 
 import math
+import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,10 @@ from dpa.data.hub import PlacedRow, Row
 from dpa.data.rated import Dropped, Rated, Tally, as_number, count_row, rated_row
 from dpa.data.sources import missing_column, read_placed_rows
 from dpa.errors import InputError
+from dpa.runtime.log import log
+
+#: Of as many digits as Python turns into a number.
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,4000}")
 
 
 @dataclass(frozen=True)
@@ -90,17 +95,31 @@ def read_table(
     """Rows of a user's file by its column mapping.
 
     A cell that is null, NaN, blank or listed in `missing` leaves its attribute out. A JSONL row may
-    lack a column, but some row must have it. Raises InputError naming file, row, column, value and
-    remedy for a cell that is no number or is outside its scale.
+    lack a column, but some row must have it. Ratings of one response by several raters are all
+    kept, and counted. Raises InputError naming file, row, column, value and remedy for a cell that
+    is no number or is outside its scale.
     """
     found: dict[str, None] = {}
     kept = _kept_values(table)
+    seen: dict[str, set] = {column: set() for column in kept}
+    responses: set[int] = set()
     place = ""
     for place, row in rows:
         found.update(dict.fromkeys(row))
-        yield from count_row(tally, place, _table, row, table, kept, scales)
+        for column, values in seen.items():
+            value = _canonical(row.get(column))
+            if isinstance(value, Hashable) and (value in kept[column] or len(values) < 100):
+                values.add(value)
+        for rated in count_row(tally, place, _table, row, table, kept, scales):
+            known = len(responses)
+            responses.add(hash((str(rated.prompt), rated.response)))
+            if len(responses) == known:
+                tally.notes["of a response that has another rating (all are kept)"] += 1
+            yield rated
     file, _, _ = place.rpartition(":")
     _check_columns(table, file, found)
+    for column, values in seen.items():
+        _check_kept(table, file, column, values)
 
 
 def _table(
@@ -156,6 +175,25 @@ def _filtered_by(kept: Mapping[str, frozenset], row: Row) -> str | None:
     return None
 
 
+def _check_kept(table: TableConfig, file: str, column: str, seen: set) -> None:
+    """Name the allowed values that no row has: in a column of text, true and false are YAML's."""
+    absent = [value for value in table.keep[column] if _canonical(value) not in seen]
+    texts = sorted(value for value in seen if isinstance(value, str))
+    as_text = texts and not {"true", "false"} & set(texts)
+    if as_text and any(isinstance(value, bool) for value in absent):
+        raise InputError(
+            f"{file}: column {column!r} is nowhere true or false, but {texts[0]!r:.80} (data."
+            f"ratings: {table.name}: keep.{column}); YAML reads no, off and n as false, yes, on "
+            'and y as true: quote them ("no")'
+        )
+    if absent and seen:
+        log.warning(
+            "%s: no row has %s in column %r (data.ratings: %s: keep)%s",
+            file, ", ".join(map(repr, absent[:5])), column, table.name,
+            f", and {len(absent) - 5} more are absent" if len(absent) > 5 else "",
+        )  # fmt: skip
+
+
 def _check_columns(table: TableConfig, path: str, found: Collection[str]) -> None:
     for column in (*table.keep, *(mapping.column for mapping in table.attributes.values())):
         if column not in found:
@@ -180,6 +218,8 @@ def _canonical(value: Any) -> Any:
         text = value.strip()
         if text.lower() in ("true", "false"):
             return text.lower()
+        if WHOLE_NUMBER.fullmatch(text):  # a float would take 64-bit ids for one another
+            return int(text)
         number = as_number(text)
         return text if number is None or math.isnan(number) else number
     return value

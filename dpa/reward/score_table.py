@@ -1,65 +1,158 @@
 """Scores of a user's own table of prompts and responses. No torch here."""
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from dpa.artefacts.jsonl import encode
-from dpa.artefacts.outputs import atomic
+from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
+from dpa.artefacts.outputs import claimed
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.config.data import SourceConfig
 from dpa.data.hub import PlacedRow, Row
 from dpa.data.sources import as_prompt, cell, read_placed_rows
+from dpa.data.table_files import TableFile, table_file
 from dpa.errors import InputError
+from dpa.models import AnyModel, ModelRef
 from dpa.reward.inputs import Group
+from dpa.reward.load import open_scorer, read_reward_model
 from dpa.reward.scorer import Scorer, named_scores
-from dpa.runtime.log import Progress
+from dpa.runtime.log import Progress, log
 from dpa.text.prompts import Conversation
 
-#: Rows of a table that are scored together.
+#: Rows of a table that are scored together, and that a killed job scores again.
 ROWS_PER_CHUNK = 512
 
 #: So many rows, and their groups with the rows' numbers.
 TableChunk = tuple[list[PlacedRow], list[tuple[Group, list[int]]]]
 
 
-def score_table(
-    model: Scorer, source: Path, output: Path, prompt_column: str, response_column: str
-) -> int:
-    """Write a table's rows, in file order, with one column more per output; returns their number.
+class RowScores(msgspec.Struct):
+    """A row's scores on their way into the table."""
 
-    Formats follow from the suffixes. Raises InputError naming the place of a row without prompt or
-    response, or whose columns include an output's name already.
-    """
-    table = SourceConfig(path=str(source))
+    scores: list[float]
 
-    def pair(placed: PlacedRow) -> tuple[Conversation, str]:
-        return _pair(placed, prompt_column, response_column, model.names)
 
-    def chunks() -> Iterator[TableChunk]:
-        rows = read_placed_rows(table)
+class Pairs:
+    """The rows of a table, and which of their columns are prompt and response."""
+
+    def __init__(self, source: Path, prompt: str, response: str, names: Sequence[str]) -> None:
+        self.source = SourceConfig(path=str(source))
+        self.prompt, self.response, self.names = prompt, response, names
+        self.rows = 0
+
+    def read(self) -> Iterator[list[PlacedRow]]:
+        """The rows, chunk by chunk."""
+        rows = read_placed_rows(self.source)
         while chunk := list(islice(rows, ROWS_PER_CHUNK)):
-            yield chunk, by_prompt([pair(placed) for placed in chunk])
+            yield chunk
 
-    def scored() -> Iterator[Row]:
-        stream = model.score_stream(chunks(), lambda chunk: [group for group, _ in chunk[1]])
-        for (rows, groups), arrays in stream:
-            scores = {
-                place: outputs
-                for (_, places), array in zip(groups, arrays, strict=True)
-                for place, outputs in zip(places, array, strict=True)
-            }
-            for number, (place, row) in enumerate(rows):
-                yield row | named_scores(model.names, scores[number], place)
-            progress.advance(len(rows))
+    def chunks(self, start: int = 0) -> Iterator[TableChunk]:
+        """The chunks from one on, with their groups."""
+        for chunk in islice(self.read(), start, None):
+            pairs = [_pair(placed, self.prompt, self.response, self.names) for placed in chunk]
+            yield chunk, by_prompt(pairs)
 
-    # All rows are looked at first: a bad one at the end should not cost the work before it.
-    progress = Progress(sum(1 for _ in map(pair, read_placed_rows(table))), "rows")
-    return write_rows(output, scored(), like=source, added=model.names)
+    def check(self, table: TableFile) -> None:
+        """Look at all rows, and at what the table they go into can hold: a bad one at the end
+        should not cost the work before it."""
+        for chunk, _ in self.chunks():
+            table.look_at(chunk)
+            self.rows += len(chunk)
+        for chunk in self.read() if table.unsure else ():
+            table.look_again_at(chunk)
+
+
+def score_table(
+    reward_model: AnyModel,
+    source: Path,
+    output: Path,
+    *,
+    prompt_column: str,
+    response_column: str,
+    tokens_per_batch: int,
+    attributes: Sequence[str] | None = None,
+    engine: str = "transformers",
+) -> None:
+    """Write a table's rows, in file order, with one column more per output, and the sidecar.
+
+    Formats follow from the suffixes. A killed run resumes. Raises InputError naming the place of a
+    row without prompt or response, whose columns include an output's name already, or that the
+    output's format cannot hold: before the weights are loaded.
+    """
+    ref = ModelRef.of(reward_model)
+    table = table_file(output, source)
+    read = read_reward_model(ref, attributes=attributes)
+    pairs = Pairs(source, prompt_column, response_column, read.names)
+    pairs.check(table)
+    if lost := table.losses():
+        log.warning("%s: %s", output, lost)
+    groups = (group for _, numbered in pairs.chunks() for group, _ in numbered)
+    survey = read.inputs.survey(groups, pairs.rows)
+    survey.check(output)
+    inputs: list[Path | str] = [ref.path, source]
+    known = fingerprint(
+        inputs,
+        reward_model=str(ref),
+        names=read.names,
+        columns=[prompt_column, response_column],
+        tokens_per_batch=tokens_per_batch,
+        engine=engine,
+        suffix=output.suffix,
+    )
+    with claimed(output) as mine:
+        mine.resume(known)
+        work = mine.folder()
+        scores = work / "scores.jsonl"
+        if not scores.exists():
+            sizes = [ROWS_PER_CHUNK] * (pairs.rows // ROWS_PER_CHUNK)
+            sizes += [rest] if (rest := pairs.rows % ROWS_PER_CHUNK) else []
+            writer = ChunkedWriter(scores, RowScores, sizes, known)
+            if writer.done < len(sizes):
+                with open_scorer(read, engine, output, tokens_per_batch=tokens_per_batch) as model:
+                    _score(model, pairs, writer)
+            writer.finish()
+        made = work / f"table{output.suffix}"
+        table.write(made, _joined(pairs, scores), read.names)
+        mine.put_in_place(made)
+        write_sidecar(
+            output,
+            inputs,
+            RowCounts.all_kept(pairs.rows),
+            scored=survey.inputs,
+            cut=survey.truncated,
+            neutralised=read.inputs.controls.log_escaped(),
+        )
+    log.info(
+        "scored %d responses (%d inputs truncated to %d tokens)",
+        pairs.rows, survey.truncated, read.inputs.max_length,
+    )  # fmt: skip
+
+
+def _score(model: Scorer, pairs: Pairs, writer: ChunkedWriter) -> None:
+    """Write the scores of the chunks that are still to be scored."""
+    progress = Progress(pairs.rows, "rows", sum(writer.chunk_sizes[: writer.done]))
+    stream = model.score_stream(
+        pairs.chunks(writer.done), lambda chunk: [group for group, _ in chunk[1]]
+    )
+    for (rows, groups), arrays in stream:
+        scores = {
+            number: outputs
+            for (_, numbers), array in zip(groups, arrays, strict=True)
+            for number, outputs in zip(numbers, array, strict=True)
+        }
+        named = [named_scores(model.names, scores[i], place) for i, (place, _) in enumerate(rows)]
+        writer.write([RowScores(list(found.values())) for found in named])
+        progress.advance(len(rows))
+
+
+def _joined(pairs: Pairs, scores: Path) -> Iterator[Row]:
+    """The rows with their scores."""
+    rows = (row for chunk in pairs.read() for _, row in chunk)
+    for row, found in zip(rows, decode_lines(scores, RowScores), strict=True):
+        yield row | dict(zip(pairs.names, found.scores, strict=True))
 
 
 def by_prompt(pairs: Sequence[tuple[Conversation, str]]) -> list[tuple[Group, list[int]]]:
@@ -84,79 +177,3 @@ def _pair(
     if taken := sorted(set(names) & set(row)):
         raise InputError(f"{place}: the table has columns {taken} already; rename them")
     return prompt, response
-
-
-def write_rows(path: Path, rows: Iterable[Row], like: Path, added: Sequence[str]) -> int:
-    """Write a table atomically in the format of its suffix; returns the number of rows.
-
-    A parquet file made from a parquet file `like` keeps its column types; `added` names the float
-    columns that come on top. In CSV, values that are not scalars are JSON.
-    """
-    if path.suffix not in WRITERS:
-        raise InputError(f"{path}: unknown kind of file; known: {', '.join(WRITERS)}")
-    count = 0
-
-    def counted() -> Iterator[Row]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield row
-
-    with atomic(path) as partial:
-        WRITERS[path.suffix](partial, counted(), like, added)
-    return count
-
-
-def _write_jsonl(path: Path, rows: Iterable[Row], like: Path, added: Sequence[str]) -> None:
-    with open(path, "wb") as file:
-        file.writelines(map(encode, rows))
-
-
-def _write_csv(path: Path, rows: Iterable[Row], like: Path, added: Sequence[str]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer: csv.DictWriter | None = None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(file, list(row), lineterminator="\n")
-                writer.writeheader()
-            try:
-                writer.writerow({key: _csv_cell(value) for key, value in row.items()})
-            except ValueError as error:
-                raise InputError(f"{path}: {error}; write .jsonl, whose rows may differ") from None
-
-
-def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list) else value
-
-
-def _write_parquet(path: Path, rows: Iterable[Row], like: Path, added: Sequence[str]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = None
-    if like.suffix == ".parquet":
-        schema = pyarrow.parquet.read_schema(like)
-        for name in added:
-            schema = schema.append(pyarrow.field(name, pyarrow.float64()))
-    writer = None
-    waiting = iter(rows)
-    try:
-        while some := list(islice(waiting, ROWS_PER_CHUNK)):
-            table = pyarrow.Table.from_pylist(some, schema=schema)
-            if writer is None:
-                schema = table.schema
-                writer = pyarrow.parquet.ParquetWriter(path, schema)
-            writer.write_table(table)
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: {error}; write .jsonl, whose rows may differ") from None
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-#: Suffix -> writer of rows.
-WRITERS: dict[str, Callable[[Path, Iterable[Row], Path, Sequence[str]], None]] = {
-    ".jsonl": _write_jsonl,
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-}

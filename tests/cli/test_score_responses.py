@@ -2,21 +2,27 @@
 
 import csv
 import json
+import math
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from dpa.artefacts.jsonl import decode_lines, read_jsonl, write_jsonl
 from dpa.artefacts.sidecars import read_sidecar
+from dpa.config.data import SourceConfig
 from dpa.config.steering import ObjectiveConfig
+from dpa.data.sources import read_placed_rows
 from dpa.errors import InputError
 from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample
-from dpa.reward import load
+from dpa.reward import load, score_table
 from dpa.reward import score_samples as score_files
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.transformers_scorer import TransformersScorer
@@ -476,3 +482,165 @@ def test_evaluation_needs_held_out_ratings(model, tmp_path, monkeypatch):
             output_ranking=tmp_path / "ranking.csv",
             output_predictions=tmp_path / "predictions.parquet",
         )
+
+
+# --- Tables that are not all of one kind -----------------------------------------------------
+
+
+def score(tmp_path, monkeypatch, model, rows, target: str, source: str = "in.jsonl") -> Path:
+    """A table of the rows, scored; `rows` are dictionaries, or lines of text."""
+    path = tmp_path / source
+    if isinstance(rows, pd.DataFrame):
+        write_frame(path, rows)
+    elif isinstance(rows, pa.Table):
+        pyarrow.parquet.write_table(rows, path)
+    else:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("\n".join([*lines, ""]))
+    run(
+        score_responses,
+        monkeypatch,
+        reward_model=model,
+        table=path,
+        output=tmp_path / target,
+    )
+    return tmp_path / target
+
+
+def columns_read(path: Path) -> list[dict]:
+    """The rows of a table as this pipeline reads them, without the scores."""
+    rows = [row for _, row in read_placed_rows(SourceConfig(path=str(path)))]
+    return [{k: v for k, v in row.items() if k not in NAMES} for row in rows]
+
+
+PAIR = {"prompt": "Hi, you", "response": "the otter"}
+LATE = [
+    PAIR | {"n": 1},
+    PAIR | {"n": 1.75, "late": "é"},
+    PAIR | {"tags": ["a", None]},
+    PAIR | {"late": None, "turns": [{"role": "user"}, {"role": "a", "x": 2**62}]},
+]
+
+
+@pytest.fixture
+def chunks_of_one(monkeypatch):
+    """Every row is in a chunk of its own."""
+    monkeypatch.setattr(score_table, "ROWS_PER_CHUNK", 1)
+
+
+@pytest.mark.usefixtures("chunks_of_one")
+@pytest.mark.parametrize("target", ["out.jsonl", "out.csv", "out.parquet", "OUT.PARQUET"])
+def test_columns_that_come_late_are_kept(model, tmp_path, monkeypatch, target):
+    found = columns_read(score(tmp_path, monkeypatch, model, LATE, target))
+    columns = ["prompt", "response", "n", "late", "tags", "turns"]
+    if target == "out.jsonl":
+        assert found == LATE
+        return
+    assert [list(row) for row in found] == [columns] * 4
+    if target == "out.csv":
+        assert [row["n"] for row in found] == ["1", "1.75", "", ""]
+        assert json.loads(found[3]["turns"]) == LATE[3]["turns"]
+        return
+    assert [row["n"] for row in found] == [1, 1.75, None, None]
+    assert [row["late"] for row in found] == [None, "é", None, None]
+    assert found[2]["tags"] == ["a", None]
+    assert found[3]["turns"] == [{"role": "user", "x": None}, {"role": "a", "x": 2**62}]
+    frame = pd.read_parquet(tmp_path / target)
+    assert frame["n"].tolist()[:2] == [1, 1.75]
+
+
+UNWRITABLE = [
+    ("types change", [PAIR | {"n": 1}, PAIR | {"n": "one"}], "out.parquet", ":2.*'n'.*'one'"),
+    ("64 bits", [PAIR | {"n": 1}, PAIR | {"n": 2**64}], "out.parquet", ":2.*'n'.*at most 64 bits"),
+    ("64 bits inside", [PAIR | {"n": [2**64]}], "out.parquet", ":1.*'n'.*at most 64 bits"),
+    (
+        "no float holds it",
+        [PAIR | {"n": 1.5}, PAIR | {"n": 2**53 + 1}],
+        "out.parquet",
+        "'n'.*at most 64 bits",
+    ),
+    ("a truth value", [PAIR | {"n": True}, PAIR | {"n": 2}], "out.parquet", ":2.*'n'"),
+    ("text and turns", [PAIR, PAIR | {"prompt": [{"role": "user", "content": "a"}]}],
+     "out.parquet", ":2.*'prompt'"),
+    ("infinity", pd.DataFrame([PAIR | {"n": math.inf}]), "out.jsonl", "row 1.*'n' is inf"),
+    ("half a character", ['{"prompt": "a", "response": "b", "n": "\\ud800"}'], "out.csv",
+     "in.jsonl:1"),
+    ("another kind", [PAIR], "out.xlsx", "unknown kind of file"),
+    ("no kind", [PAIR], "out", "unknown kind of file"),
+    ("compressed", [PAIR], "out.csv.gz", "unknown kind of file"),
+    ("a folder", [PAIR], ".", "choose another place"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("chunks_of_one")
+@pytest.mark.parametrize(
+    ("rows", "target", "message"), [u[1:] for u in UNWRITABLE], ids=[u[0] for u in UNWRITABLE]
+)
+def test_what_cannot_be_written_is_known_before_weights_are_loaded(
+    model, tmp_path, monkeypatch, rows, target, message
+):
+    unreadable = shutil.copytree(model, tmp_path / "model")
+    (unreadable / "model.safetensors").write_bytes(b"not to be read")
+    source = "in.parquet" if isinstance(rows, pd.DataFrame) else "in.jsonl"
+    with pytest.raises(InputError, match=message):
+        score(tmp_path, monkeypatch, unreadable, rows, target, source)
+    assert {p.name for p in tmp_path.iterdir()} == {source, "model"}
+
+
+def test_a_users_own_nan_is_no_fault_of_the_model(model, tmp_path, monkeypatch, caplog):
+    rows = pa.Table.from_pylist([PAIR | {"n": 1.0}, PAIR | {"n": math.nan}])
+    output = score(tmp_path, monkeypatch, model, rows, "out.jsonl", "in.parquet")
+    assert [row["n"] for row in columns_read(output)] == [1.0, None]
+    assert "1 NaN are written as null" in caplog.text
+    output = score(tmp_path, monkeypatch, model, rows, "out.csv", "in.parquet")
+    assert [row["n"] for row in columns_read(output)] == ["1.0", "nan"]
+
+
+def test_a_carriage_return_ends_no_row(model, tmp_path, monkeypatch):
+    rows = [PAIR | {"note": "a\rb", "response": "the\r\notter"}, PAIR | {"note": "c"}]
+    output = score(tmp_path, monkeypatch, model, rows, "out.csv")
+    assert columns_read(output) == rows
+    assert pd.read_csv(output)["note"].tolist() == ["a\rb", "c"]
+
+
+@pytest.mark.usefixtures("chunks_of_one")
+@pytest.mark.parametrize("target", ["out.jsonl", "out.parquet"])
+def test_a_killed_table_resumes(model, tmp_path, monkeypatch, caplog, target):
+    rows = [PAIR | {"response": " ".join(WORDS[:n])} for n in range(1, 6)]
+    whole = score(tmp_path, monkeypatch, model, rows, f"whole-{target}")
+    real, done = TransformersScorer._score_chunk, []
+
+    def dies_in_the_third_chunk(self, chunk):
+        if len(done) == 2:
+            raise RuntimeError("killed")
+        done.append(chunk)
+        return real(self, chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersScorer, "_score_chunk", dies_in_the_third_chunk)
+        with pytest.raises(RuntimeError, match="killed"):
+            score(tmp_path, monkeypatch, model, rows, target)
+    assert not (tmp_path / target).exists()
+
+    def counted(self, chunk):
+        done.append(chunk)
+        return real(self, chunk)
+
+    monkeypatch.setattr(TransformersScorer, "_score_chunk", counted)
+    output = score(tmp_path, monkeypatch, model, rows, target)
+    assert len(done) == len(rows)
+    assert output.read_bytes() == whole.read_bytes()
+    resumed, undisturbed = read_sidecar(output), read_sidecar(whole)
+    assert resumed | {"artefact": whole.name} == undisturbed
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_table_of_several_files_of_a_folder(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in ("a.csv", "B.CSV"):
+        pd.DataFrame([PAIR]).to_csv(tmp_path / "in" / name, index=False)
+    run(
+        score_responses, monkeypatch, reward_model=model, table=tmp_path / "in",
+        output=tmp_path / "out.parquet",
+    )  # fmt: skip
+    assert columns_read(tmp_path / "out.parquet") == [PAIR, PAIR]
