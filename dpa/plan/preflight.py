@@ -2,16 +2,15 @@
 
 It looks at what is given (GPUs, disk, the hub's models and data sets, tokenizers, a given reward
 model) and at nothing that the pipeline makes. A failure is one line that ends with the remedy; all
-are collected before any is raised. What cannot be judged is a note. No torch.
+are collected before any is raised. What cannot be judged is a note. GPUs are in gpu_node.py.
 """
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -26,16 +25,14 @@ from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.models import ModelRef, download
 from dpa.plan.assumptions import load_assumptions
-from dpa.plan.fit import needs
+from dpa.plan.gpu_node import compiler, gpus
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
-from dpa.plan.work import Experiment, Job
+from dpa.plan.work import Experiment
 from dpa.registry import METHODS
 from dpa.runtime.log import log
 from dpa.runtime.reading import read_json_object
 from dpa.text.prompts import direction_system_prompt, messages, reward_input
 
-#: A card reports a little less than the memory that it is sold with.
-REPORTED_SHARE = 0.93
 QUESTION, ANSWER = "What is a prime number?", "A number with two divisors."
 
 
@@ -93,6 +90,8 @@ def check_all(
             findings.run(f"template of {key}", template, key, model, config)
         elif key == "reward_model":
             findings.run("reward model", reward_model, model, config)
+        if policy or key == "base_model":  # a training starts from it
+            findings.run(f"saving of {key}", saving, key, model)
         if key != "rewardbench.judge":
             findings.run(f"context of {key}", model_context, key, model, config)
     findings.run("packages", packages, config)
@@ -109,6 +108,7 @@ def check_all(
         findings.run("disk of the hub's cache", cache_disk, experiment, results, need)
     if config.compute.gpu and with_gpus:
         findings.run("GPUs", gpus, config, experiment, jobs)
+        findings.run("compiler", compiler)
     findings.notes.extend(judge_notes(config))
     return findings
 
@@ -449,6 +449,32 @@ def reward_model(model: ModelConfig, config: Config) -> Iterator[str]:
         )
 
 
+def saving(key: str, model: ModelConfig) -> Iterator[str]:
+    """Whether what is trained from a model can be saved, all but its weights."""
+    from transformers import GenerationConfig
+
+    from dpa.training.saving import repair_generation
+
+    ref = ModelRef(str(model.path), model.revision)
+    parts: list[Any] = [models.load_checkpoint_config(ref), models.load_tokenizer(ref)]
+    try:
+        if values := read_config(model, "generation_config.json"):
+            generation = GenerationConfig.from_dict(values)
+            repair_generation(generation, ref.path)
+            parts.append(generation)
+        with TemporaryDirectory() as scratch:
+            for part in parts:
+                part.save_pretrained(scratch)
+    except InputError as error:
+        yield f"{key}: {error}"
+    except Exception as error:  # libraries raise what they like
+        reason = f"{' '.join(str(error).split()):.300}"
+        yield (
+            f"{key}: what is trained from {model.path} could not be saved: {reason}: copy it to a "
+            "folder, correct it there, and name that folder"
+        )
+
+
 def _number(item: tuple[str, str]) -> int:
     return int(item[0])
 
@@ -517,68 +543,6 @@ def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def gpus(config: Config, experiment: Experiment | None, jobs: Iterable[Job]) -> Iterator[str]:
-    """Number and memory of the GPUs that this job sees; under SLURM, of its node.
-
-    A SLURM job sees its own GPU only. That its node has as many as a training job takes is asked of
-    SLURM; other nodes of the partition are taken to be like it.
-    """
-    found = memory_of_gpus()
-    if not found:
-        yield (
-            "no GPU is visible here (nvidia-smi lists none): check the driver and that the job "
-            "asks for a GPU, or set compute.gpu to false"
-        )
-        return
-    wanted = config.compute.training_processes
-    node = os.environ.get("SLURMD_NODENAME")
-    count = (slurm_gpus(node) if node else len(found)) or wanted
-    if count < wanted:
-        yield (
-            f"{f'node {node}' if node else 'this machine'} has {count} GPUs, and "
-            f"compute.training_processes is {wanted}: lower it, or choose other nodes"
-        )
-    smallest = min(found)
-    if smallest < REPORTED_SHARE * config.plan.gpu_memory_gb:
-        yield (
-            f"a GPU here has {smallest:.1f} GiB, and plan.gpu_memory_gb is "
-            f"{config.plan.gpu_memory_gb:g}: correct it, or choose other nodes (constraint in "
-            "slurm/config.yaml)"
-        )
-    if experiment is not None:
-        for need in needs(experiment, (job.rule for job in jobs)):
-            if not need.fits:
-                yield str(need)
-
-
-def memory_of_gpus() -> list[float]:
-    """Memory (GiB) of each GPU that this process may use."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    sizes = [float(line) / 1024 for line in done.stdout.split("\n") if line.strip()]
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return sizes
-    return sizes[: len([name for name in allowed.split(",") if name.strip()])]
-
-
-def slurm_gpus(node: str) -> int | None:
-    """GPUs that SLURM knows of a node; None when it does not say."""
-    import re
-
-    command = ["scontrol", "show", "node", "-o", node]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    gres = re.search(r"\bGres=(\S+)", done.stdout)
-    counts = re.findall(r"gpu(?::[^:,(]+)?:(\d+)", gres[1]) if gres else []
-    return sum(map(int, counts)) or None
 
 
 def judge_notes(config: Config) -> list[str]:

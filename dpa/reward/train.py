@@ -39,6 +39,7 @@ from dpa.text.control_tokens import reward_controls
 from dpa.text.prompts import REWARD_INSTRUCTION, REWARD_SUFFIX, reward_input, reward_prefix
 from dpa.text.tokenization import truncate_ids
 from dpa.training.batches import MeanOverRows
+from dpa.training.saving import save_checkpoint
 from dpa.training.shares import in_shares
 from dpa.training.trainer import (
     Training,
@@ -342,8 +343,7 @@ def save_reward_model(learner: RewardLearner, tokenizer: Any, folder: Path) -> N
     with torch.no_grad():
         for parameter in classifier.score.parameters():
             parameter.mul_(LABEL_SCALE)
-    classifier.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_checkpoint(classifier, tokenizer, folder)
 
 
 # --- Training --------------------------------------------------------------------------------

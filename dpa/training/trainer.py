@@ -35,6 +35,7 @@ from dpa.training.memory import (
     stage_memory,
 )
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
+from dpa.training.saving import repair_generation, save_checkpoint
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
 SHARDING = {
@@ -146,6 +147,8 @@ def _train(training: Training, checkpoints: Checkpoints) -> None:
     if not is_main_process():
         # Each process draws noise of its own (token dropout), from here on.
         torch.manual_seed(trainer.args.seed + process_state().process_index)
+    # Checkpoints are saved by transformers itself.
+    repair_generation(getattr(trainer.model, "generation_config", None), str(training.job.start))
     with writing(output):
         trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
     if ends.stopped:
@@ -442,5 +445,4 @@ def gathered(trainer: Any, make: Callable[[], Any]) -> Any:
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     """A folder that plain AutoModelForCausalLM and AutoTokenizer load."""
     model.config.use_cache = True
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_checkpoint(model, tokenizer, folder)

@@ -31,7 +31,7 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_runs(clone, tmp_path, m
                  "nvidia/HelpSteer at 3ca5d59c1bc1080af195b4254e7407db60b6f450 is not in the cache",
                  "note: nvidia/HelpSteer: its commit in revisions.lock.yaml has not been compared",
                  "HF_HUB_OFFLINE forbids to ask the hub",
-                 "no GPU is visible"):  # fmt: skip
+                 "torch sees no GPU here (Found no NVIDIA driver"):  # fmt: skip
         assert line in result.stdout
     logs = clone / "results/single-gpu/logs"
     assert not (logs / "prepare_data.log").exists()

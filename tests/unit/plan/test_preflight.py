@@ -12,23 +12,33 @@ import yaml
 from dpa.config.base import ModelConfig
 from dpa.config.load import load_config
 from dpa.plan.assumptions import load_assumptions
+from dpa.plan.gpu_node import (
+    compiler,
+    computing,
+    enough,
+    fitting,
+    gpus,
+    roomy,
+    told_memory,
+)
 from dpa.plan.preflight import (
     check_all,
     contexts,
     disk,
     given_models,
-    gpus,
     judge_notes,
     model_context,
     model_files,
     packages,
     reward_model,
+    saving,
     template,
     used_bytes,
 )
 from dpa.plan.stages import stage_jobs
 from dpa.plan.work import Experiment
 from dpa.quickstart.base_model import CHAT_TEMPLATE, train_tokenizer
+from dpa.runtime.gpus import visible_gpus
 from dpa.runtime.sections import merge
 
 TEXTS = ["What is a prime number? A number with two divisors. User: Assistant:"] * 5
@@ -211,23 +221,31 @@ def test_packages_that_are_not_installed(tmp_path, folder):
     assert ["flash-attn" in line for line in packages(config)] == [True]
 
 
-# --- GPUs, by stand-ins for the two commands that know them --------------------------------------
+# --- GPUs: nvidia-smi is a stand-in, and torch sees none ------------------------------------------
+
+CARDS = "GPU 0: A100 (UUID: GPU-a)\nGPU 1: A100 (UUID: GPU-b)"
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Puts commands in front of PATH that print what real ones print."""
 
-    def make(**printed):
-        for name, text in printed.items():
-            file = tmp_path / "bin" / name.replace("_", "-")
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\n")
-            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    def put(name, text):
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    def make(listed=CARDS, memory="", driver="", scontrol=""):
+        printed = {"-L": listed, "*memory*": memory, "*driver*": driver}
+        cases = "\n".join(f"{k}) cat <<'EOF'\n{v}\nEOF\n;;" for k, v in printed.items())
+        put("nvidia-smi", f'case "$*" in\n{cases}\nesac')
+        put("scontrol", f"cat <<'EOF'\n{scontrol}\nEOF")
 
     for name in ("CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return make
 
 
@@ -236,34 +254,67 @@ def gpu_config(tmp_path, memory=80, **compute):
     return config_of(tmp_path, compute=compute, plan={"gpu_memory_gb": memory})
 
 
-def test_no_gpu(tmp_path, folder, machine):
-    machine(nvidia_smi="")
+def test_no_gpu_is_said_in_torchs_words(tmp_path, folder, machine):
+    machine(listed="", driver="[N/A]")
     (line,) = gpus(gpu_config(tmp_path), None, [])
-    assert "no GPU is visible" in line
+    assert re.search(r"torch sees no GPU here \(.*NVIDIA.*\): check the driver", line)
+    assert "needs 580" not in line
 
 
-def test_gpus_that_are_too_few_or_too_small(tmp_path, folder, machine, monkeypatch):
-    machine(nvidia_smi="24564\n24564")
-    assert list(gpus(gpu_config(tmp_path, memory=24), None, [])) == []
-    few, small = gpus(gpu_config(tmp_path, training_processes=8), None, [])
-    assert "has 2 GPUs, and compute.training_processes is 8" in few
-    assert "a GPU here has 24.0 GiB, and plan.gpu_memory_gb is 80" in small
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    (line,) = gpus(gpu_config(tmp_path, memory=24), None, [])
-    assert "has 1 GPUs" in line
+@pytest.mark.parametrize("driver", ["550.54.15\n550.54.15", "580.65", "[No Permissions]"])
+def test_a_driver_that_is_too_old_for_torch(tmp_path, folder, machine, driver):
+    machine(listed="", driver=driver)
+    (line,) = gpus(gpu_config(tmp_path), None, [])
+    old = "the driver is 550.54.15, and this torch (CUDA 13.0) needs 580 or newer"
+    assert (old in line) == driver.startswith("550")
+
+
+def test_a_gpu_must_compute_in_bfloat16():
+    assert list(computing("A100", (8, 0), "cpu")) == []
+    (line,) = computing("V100", (7, 0), "cpu")
+    assert "(V100) has compute capability 7.0" in line
+    (line,) = computing("A100", (8, 0), "cuda")  # there is none
+    assert "torch says: Found no NVIDIA driver" in line
+
+
+def test_gpus_that_are_too_few_or_too_small(tmp_path, folder, monkeypatch):
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert list(enough(gpu_config(tmp_path), 2)) == []
+    (line,) = enough(gpu_config(tmp_path, training_processes=8), 2)
+    assert "has 2 GPUs, and compute.training_processes is 8" in line
+    assert list(roomy(gpu_config(tmp_path), [79.6, 79.6])) == []
+    (line,) = roomy(gpu_config(tmp_path), [79.6, 24.0])
+    assert "a GPU here has 24.0 GiB, and plan.gpu_memory_gb is 80" in line
+
+
+@pytest.mark.parametrize(
+    ("named", "memory", "found"),
+    [
+        (None, "GPU-a, 81920\nGPU-b, 24576", [80, 24]),
+        ("1", "GPU-a, 81920\nGPU-b, 24576", [24]),
+        ("GPU-b,GPU-a", "GPU-a, 81920\nGPU-b, 24576", [24, 80]),
+        (None, "GPU-a, [N/A]\nGPU-b, 24576", [24]),
+        (None, "[Insufficient Permissions]", []),
+        (None, "No devices were found", []),
+        ("-1", "GPU-a, 81920", []),
+    ],
+)
+def test_memory_is_that_of_the_named_gpus(machine, monkeypatch, named, memory, found):
+    machine(memory=memory)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert told_memory(visible_gpus()) == found
 
 
 def test_a_slurm_job_asks_for_its_nodes_gpus(tmp_path, folder, machine, monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    machine(nvidia_smi="81920", scontrol="NodeName=n7 Gres=gpu:a100:4(S:0-1) CfgTRES=cpu=64")
-    assert list(gpus(gpu_config(tmp_path, training_processes=4), None, [])) == []
-    (line,) = gpus(gpu_config(tmp_path, training_processes=8), None, [])
+    machine(scontrol="NodeName=n7 Gres=gpu:a100:4(S:0-1) CfgTRES=cpu=64")
+    assert list(enough(gpu_config(tmp_path, training_processes=4), 1)) == []
+    (line,) = enough(gpu_config(tmp_path, training_processes=8), 1)
     assert "node n7 has 4 GPUs" in line
 
 
-def test_stages_that_do_not_fit_the_gpu(tmp_path, folder, machine):
-    machine(nvidia_smi="24564\n24564")
+def test_stages_that_do_not_fit_the_gpu(tmp_path, folder):
     given = {"path": "mistralai/Mistral-7B-v0.1", "revision": "0" * 40}
     overlay = {
         "compute": {"gpu": True, "training_processes": 2},
@@ -271,8 +322,40 @@ def test_stages_that_do_not_fit_the_gpu(tmp_path, folder, machine):
     }
     config = config_of(tmp_path, base_model=given, sft=given, **overlay)
     experiment = Experiment(config, load_assumptions())
-    lines = list(gpus(config, experiment, stage_jobs(config, ["dpa/iter1"], [])))
+    lines = list(fitting(experiment, stage_jobs(config, ["dpa/iter1"], [])))
     assert any("finetune_policy needs" in line for line in lines)
+
+
+def test_triton_needs_a_compiler_and_pythons_headers(tmp_path, monkeypatch):
+    (tmp_path / "Python.h").touch()
+    for name in ("gcc", "clang"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert list(compiler(str(tmp_path))) == []  # without nvcc
+    (line,) = compiler(str(tmp_path / "none"))
+    assert "none/Python.h is missing" in line
+    monkeypatch.setenv("CC", "icx")
+    (line,) = compiler(str(tmp_path))
+    assert "no C compiler here (icx)" in line
+
+
+# --- Saving ---------------------------------------------------------------------------------------
+
+
+def test_what_a_training_will_save_is_saved_before(tmp_path, folder, caplog):
+    caplog.set_level("INFO")
+    assert list(saving("sft", model(folder))) == []
+    write(folder, "generation_config.json", temperature=0.9, top_p=0.6, eos_token_id=2)
+    assert list(saving("sft", model(folder))) == []  # as Vicuna's: repaired
+    assert "temperature, top_p in generation_config.json: without effect, left out" in caplog.text
+    write(folder, "generation_config.json", num_return_sequences=2)
+    (line,) = saving("sft", model(folder))
+    assert line.startswith("sft: ")
+    assert "num_return_sequences" in line
+    assert "copy" in line
+    found = check_all(config_of(tmp_path), tmp_path / "results", [], [])
+    assert [failure for failure in found.failures if "num_return_sequences" in failure]
 
 
 # --- Optional -------------------------------------------------------------------------------------
