@@ -130,8 +130,9 @@ def pretend_gpus(folder: Path) -> None:
     """
     module = folder / "dpa/runtime/gpus.py"
     module.write_text(f"{module.read_text()}\n\ndef require_gpu() -> None:\n    pass\n")
-    (folder / RESULTS).mkdir(parents=True)
-    (folder / RESULTS / "preflight.json").write_text("{}")
+    for results in (RESULTS, POLICY.parents[1]):
+        (folder / results).mkdir(parents=True)
+        (folder / results / "preflight.json").write_text("{}")
 
 
 def edit_profile(folder: Path, **changes) -> None:
