@@ -106,6 +106,7 @@ rule benchmarks:
         "results/benchmarks/measure_training.txt",
         "results/benchmarks/measure_startup.txt",
         "results/benchmarks/measure_selection.txt",
+        "results/benchmarks/measure_tokenising.txt",
 
 
 onstart:

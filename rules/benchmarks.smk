@@ -87,3 +87,22 @@ use rule measure_scoring as measure_selection with:
         module="benchmarks.measure_selection",
     message:
         "Measuring selection from 2.56 million records"
+
+
+use rule measure_scoring as measure_tokenising with:
+    input:
+        benchmark=clone("benchmarks/measure_tokenising.py"),
+        harness=clone("benchmarks/harness.py"),
+        code=code("train_reward_model"),
+        scoring=code("score_responses"),
+    output:
+        report="results/benchmarks/measure_tokenising.txt",
+    log:
+        "results/benchmarks/logs/measure_tokenising.log",
+    resources:
+        **jobs.on_cpu(4000),
+        runtime=60,
+    params:
+        module="benchmarks.measure_tokenising",
+    message:
+        "Measuring what GPUs wait for tokens"
