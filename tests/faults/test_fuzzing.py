@@ -1,8 +1,7 @@
-"""Readers and commands on inputs that hypothesis spoils: bytes, tokens and whole values.
+"""Readers on inputs that hypothesis spoils: bytes, tokens and whole values.
 
 Whatever is read, a reader gives values or raises InputError: never another exception, never for
-longer than ten seconds, and never is a file changed. A command that reads it ends with status 0 or
-2 and one message, and what it writes has its sidecar.
+longer than ten seconds, and never is a file changed.
 
 Seeded: the same inputs every time. By hand, for longer:
 
@@ -58,7 +57,7 @@ from dpa.report.page import read_artefacts
 from dpa.report.run_record import run_record
 from dpa.report.verify import artefact_problems
 from dpa.runtime.sections import read_value, read_yaml
-from tests.support.finished_run import RUN, contents
+from tests.support.finished_run import contents
 from tests.support.tiny_models import make_chat_tokenizer, make_policy
 
 EXAMPLES = int(os.environ.get("DPA_FUZZ_EXAMPLES", "60"))
@@ -437,54 +436,6 @@ def test_checkpoints(checkpoint, tmp_path, file, count):
         tried += 1
         (folder / file).write_bytes(data)
         holds(CHECKPOINT_READERS[file], folder)
-
-    spoil()
-    count(inputs=tried)
-
-
-# --- Commands --------------------------------------------------------------------------------
-
-#: Script, part of its log's name, the input that is spoiled.
-COMMANDS = [
-    ("prepare_data", "", "data/raw/helpsteer/train.jsonl"),
-    ("prepare_data", "", "data/raw/ultrafeedback.jsonl"),
-    ("compute_conditions", "", "annotations/0.jsonl"),
-    ("select_responses", "dpa/iter2", "dpa/iter2/scored/0.jsonl"),
-    ("select_responses", "dpa/iter2", "dpa/iter2/scored/0.jsonl.meta.json"),
-    ("select_responses", "dpa/iter2", "data/prompts/d2.jsonl"),
-]
-
-
-@pytest.mark.parametrize(("script", "part", "file"), COMMANDS)
-def test_a_command(finished_run, tmp_path, script, part, file, count):
-    command = finished_run.command(script, part)
-    folder = finished_run.copy(tmp_path, without=[command])
-    spoilt = folder / RUN / file
-    good = spoilt.read_bytes()
-    if not file.endswith(".meta.json"):
-        spoilt.with_name(spoilt.name + ".meta.json").unlink(missing_ok=True)
-    first = good.splitlines(keepends=True)[0] if file.endswith("l") else good
-    before = contents(folder)
-    tried = 0
-
-    @fuzzed(EXAMPLES // 15)
-    @given(spoiled_bytes(good) | spoiled_json(first).map(lambda line: line + good[len(first) :]))
-    def spoil(data: bytes) -> None:
-        nonlocal tried
-        tried += 1
-        spoilt.write_bytes(data)
-        done = finished_run.run(command, folder)
-        assert done.code in (0, 2), done.output
-        assert "Traceback" not in done.output
-        after = contents(folder)
-        new = after.keys() - before.keys()
-        changed = {name for name in before if after.get(name) != before[name]}
-        assert changed <= {spoilt.relative_to(folder).as_posix()}
-        for name in new:
-            if ".job" not in name and ".partial" not in name and not name.endswith(".meta.json"):
-                assert f"{name}.meta.json" in new, name
-        for name in new:
-            (folder / name).unlink()
 
     spoil()
     count(inputs=tried)
