@@ -23,7 +23,7 @@ from dpa.config.load import hub_repositories, read_locks
 from dpa.config.revisions import LOCK_FILE, LOCKED
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
-from dpa.models import ModelRef, download
+from dpa.models import ModelRef, download, load_checkpoint_config
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.gpu_node import compiler, gpus
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
@@ -92,6 +92,8 @@ def check_all(
             findings.run("reward model", reward_model, model, config)
         if policy or key == "base_model":  # a training starts from it
             findings.run(f"saving of {key}", saving, key, model)
+        if key in ("sft", "base_model"):
+            findings.run(f"attention of {key}", trainable_attention, key, model, config)
         if key != "rewardbench.judge":
             findings.run(f"context of {key}", model_context, key, model, config)
     findings.run("packages", packages, config)
@@ -143,6 +145,16 @@ def model_context(key: str, model: ModelConfig, config: Config) -> Iterator[str]
     if positions := read.get("max_position_embeddings"):
         trained = key in ("base_model", "sft")
         yield from _too_long(f"{key}: {model.path}", positions, config, trained)
+
+
+def trainable_attention(key: str, model: ModelConfig, config: Config) -> Iterator[str]:
+    """Whether a given model can be trained as is said. Raises InputError where it cannot."""
+    from dpa.attention import choose_attention
+
+    packed = config.trainer.packing and (key == "sft" or config.sft.path is None)
+    read = load_checkpoint_config(ModelRef(str(model.path), model.revision))
+    choose_attention(read, config.trainer.attention, packed=packed)
+    return iter(())
 
 
 def _too_long(what: str, positions: int, config: Config, trained: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     GenerationConfig,
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -173,7 +174,8 @@ def test_scoring(checkpoint, family):
     # Of one word up to blocks of their own.
     responses = [" ".join((WORDS * 9)[:n]) for n in (1, 5, 9, 40, 2)]
     model = load_scorer(path, tokens_per_batch=100)
-    tokenizer, plain = model.tokenizer, reference(path, AutoModelForSequenceClassification)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    plain = reference(path, AutoModelForSequenceClassification)
     with torch.no_grad():
         expected = np.stack(
             [

@@ -111,6 +111,23 @@ def test_the_end_token_is_the_one_that_sampling_stops_at(tmp_path, folder):
     assert "no end token ([7])" in line
 
 
+@pytest.mark.parametrize(
+    ("kind", "trainer", "message"),
+    [
+        ("gpt_oss", {"packing": True}, r"gpt_oss keeps packed rows apart .*trainer\.packing"),
+        ("gpt_oss", {"packing": False}, None),
+        ("gemma2", {"attention": "sdpa"}, r"sdpa leaves out its soft-capping"),
+        ("mistral", {"packing": True}, None),
+    ],
+)
+def test_attention_that_a_policy_cannot_be_trained_with(tmp_path, folder, kind, trainer, message):
+    write(folder, "config.json", model_type=kind)
+    findings = check_all(config_of(tmp_path, trainer=trainer), tmp_path / "results", [], [])
+    said = [line for line in findings.failures if "packed rows" in line or "leaves out" in line]
+    assert len(said) == (message is not None), findings.failures
+    assert message is None or re.search(message, said[0])
+
+
 def test_contexts_that_are_too_short(tmp_path, folder):
     write(folder, "config.json", max_position_embeddings=200)
     lines = list(model_context("sft", model(folder), config_of(tmp_path)))
