@@ -81,7 +81,7 @@ OF_FORM = (
     "train_dpo",
 )  # fmt: skip
 #: Why rows may be left out.
-REASONS = {"held out for validation", "to other prompts"}
+REASONS = {"held out", "held out for validation", "to other prompts"}
 
 
 def add_data(folder):
