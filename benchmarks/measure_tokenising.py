@@ -3,15 +3,21 @@
     python -m benchmarks.measure_tokenising
 
 measures on one thread what texts take to become tokens of a vocabulary of 32,000, and both ways of
-looking at a scoring job before its model is loaded: everything tokenised, or only long texts. Then
-a scoring job runs in which the device is a clock: it is busy as long as plan_run's fastest H100,
-with tokens made between its passes, and ahead of them in a thread. The rates, mistral-7b's rows and
-the same plan's hours give what share of each GPU job its devices are idle for tokens.
+looking at a scoring job before its model is loaded: everything tokenised, or only long texts. A
+training's rows are made by two workers as well: what these take, and what is left to the process
+that reads rows and shares them out. Then a scoring job runs in which the device is a clock: it is
+busy as long as plan_run's fastest H100, with tokens made between its passes, and ahead of them in a
+thread. The rates, mistral-7b's rows and the same plan's hours give what share of each GPU job its
+devices are idle for tokens.
 """
 
 import os
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,8 +25,11 @@ import typer
 
 from benchmarks.harness import QUICK, REPEATS, demand, publish, ratio, take_turns
 from benchmarks.lengths import conversations, source
+from dpa.artefacts.jsonl import decode_lines, encode
 from dpa.artefacts.row_counts import RowCounts
+from dpa.config.data import SourceConfig
 from dpa.config.load import load_config
+from dpa.data.sources import read_messages
 from dpa.methods.sft import tokenise_conversations
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.costs import FAST, CostModel
@@ -30,12 +39,16 @@ from dpa.records import Rating
 from dpa.reward.inputs import Group, RewardInputs
 from dpa.reward.scorer import InputRow, Scorer
 from dpa.reward.train import tokenise_ratings
+from dpa.text.control_tokens import ControlTokens, reward_controls
 from dpa.text.tokenization import ChatTokenizer
+from dpa.training import shares
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 COMMAND = "python -m benchmarks.measure_tokenising"
 VOCABULARY, POSITIONS = 32_000, 32_768
+#: CPU cores of each GPU, which mistral-7b asks for; and the workers that are measured.
+CORES, WORKERS = 8, 2
 #: How many times as fast a survey is as tokenising everything, at least.
 FLOOR = 1.5
 
@@ -71,6 +84,7 @@ def main(quick: Annotated[bool, QUICK] = False, repeats: Annotated[int, REPEATS]
         "UltraChat": rows_of(long),
     }
     rates = {name: tokens[name] / float(np.median(took)) for name, took in seconds.items()}
+    training = training_rates(rated, short, long, copies=1 if quick else 8)
     survey = ratio(seconds["scoring"], seconds["survey"])
     between, ahead = busy_shares(groups, inputs)
     demand("a survey, times as fast as tokenising", survey.median, FLOOR)
@@ -79,13 +93,22 @@ def main(quick: Annotated[bool, QUICK] = False, repeats: Annotated[int, REPEATS]
         {"what": f"{name}, tokens a second of a core", "found": f"{rate:,.0f}", "was": ""}
         for name, rate in rates.items()
     ]
+    for name, found in training.items():
+        table += [
+            {"what": f"{name}, tokens a second of a worker's core", "found": f"{found.made:,.0f}",
+             "was": ""},
+            {"what": f"{name}, tokens a second of what shares them out",
+             "found": f"{found.shared:,.0f}", "was": ""},
+            {"what": f"{name}, tokens a second that are read", "found": f"{found.read:,.0f}",
+             "was": ""},
+        ]  # fmt: skip
     table += [
         {"what": "survey of a scoring job, times as fast as tokenising", "found": str(survey),
          "was": "1"},
         {"what": "device as fast as an H100 in a scoring job, busy", "found": f"{ahead:.1%}",
          "was": f"{between:.1%}"},
     ]  # fmt: skip
-    for rule, (now, before) in idle_shares(rates).items():
+    for rule, (now, before) in idle_shares(rates, training).items():
         table.append(
             {"what": f"`{rule}` on H100, idle for tokens", "found": f"{now:.2%}",
              "was": f"{before:.2%}"}
@@ -93,7 +116,8 @@ def main(quick: Annotated[bool, QUICK] = False, repeats: Annotated[int, REPEATS]
     if quick:
         return
     notes = (
-        f"Lengths: {source()}. One thread, CPU seconds; the clock's rows are of the wall's clock."
+        f"Lengths: {source()}. CPU seconds; the clock's rows are of the wall's clock. One thread, "
+        f"and {WORKERS} workers of a training; {CORES} for each GPU are simulated."
     )
     publish("measure_tokenising", COMMAND, table, notes)
 
@@ -136,6 +160,74 @@ def rows_of(some: list[list[dict]]) -> int:
     return sum(len(row["input_ids"]) for row in rows)
 
 
+@dataclass(frozen=True)
+class TrainingRates:
+    """Tokens a second of CPU: of a worker, of what shares out rows, of what reads all of them."""
+
+    made: float
+    shared: float
+    read: float
+
+    def seconds(self, tokens: float, processes: int) -> float:
+        """Until the rows of so many tokens are made, by processes with CORES workers each.
+
+        Each reads all rows and shares its own out, while its workers make them.
+        """
+        own = tokens / processes
+        return max(own / self.made / CORES, tokens / self.read + own / self.shared)
+
+
+def training_rates(
+    rated: list[Rating], short: list[list[dict]], long: list[list[dict]], copies: int
+) -> dict[str, TrainingRates]:
+    """The rates of each kind of rows, each made `copies` times."""
+
+    def ratings(block: list[Rating]) -> tuple[Any, RowCounts]:
+        counts = RowCounts()
+        return tokenise_ratings(tokenizer(), block, ["a"], POSITIONS, counts)[0], counts
+
+    def conversed(block: list[list[dict]]) -> tuple[Any, RowCounts]:
+        counts = RowCounts()
+        return tokenise_conversations(chat(), block, POSITIONS, counts), counts
+
+    found = {}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+
+        def read_ratings() -> Iterable[Any]:
+            return decode_lines(path, Rating, counted=False)
+
+        def read_conversations() -> Iterable[Any]:
+            return read_messages(SourceConfig(path=str(path)), RowCounts())
+
+        kinds: tuple[tuple[str, list[Any], Any, ControlTokens, Any], ...] = (
+            ("ratings", rated, ratings, reward_controls(tokenizer()), read_ratings),
+            ("conversations", short, conversed, chat().controls, read_conversations),
+            ("UltraChat", long, conversed, chat().controls, read_conversations),
+        )
+        for name, items, make, controls, read in kinds:
+            rows = ({"messages": item} if isinstance(item, list) else item for item in items)
+            path.write_bytes(b"".join(map(encode, rows)) * copies)
+            start = time.process_time()
+            assert sum(1 for _ in read()) == len(items) * copies
+            reading = time.process_time() - start
+            found[name] = _with_workers(items * copies, make, controls, reading)
+    return found
+
+
+def _with_workers(
+    items: list[Any], make: Callable[[list], Any], controls: ControlTokens, reading: float
+) -> TrainingRates:
+    shares.FEW_ITEMS, shares.usable_cores = 0, lambda: WORKERS  # type: ignore[assignment]
+    before = os.times()
+    made = shares.in_shares(items, make, controls)
+    after = os.times()
+    tokens = sum(len(row["input_ids"]) for rows, _ in made for row in rows)
+    workers = sum(after[2:4]) - sum(before[2:4])
+    own = sum(after[:2]) - sum(before[:2])
+    return TrainingRates(tokens / workers, tokens / own, tokens / reading)
+
+
 @cache
 def plan() -> CostModel:
     """The paper's experiment on H100s, at its fastest: tokens are needed soonest there."""
@@ -175,11 +267,13 @@ def busy_shares(groups: list[Group], inputs: RewardInputs) -> tuple[float, float
     return found[0], found[1]
 
 
-def idle_shares(rates: dict[str, float]) -> dict[str, tuple[float, float]]:
+def idle_shares(
+    rates: dict[str, float], training: dict[str, TrainingRates]
+) -> dict[str, tuple[float, float]]:
     """Rule -> what share of its seconds its devices wait for tokens, now and before.
 
-    Before: each process of a training made all rows; a scoring job tokenised everything twice,
-    once of it before its first pass and once between passes.
+    Before: each process of a training made all rows on one core; a scoring job tokenised everything
+    twice, once of it before its first pass and once between passes.
     """
     model, experiment = plan(), plan().experiment
     config, sizes = experiment.config, experiment.sizes
@@ -197,15 +291,17 @@ def idle_shares(rates: dict[str, float]) -> dict[str, tuple[float, float]]:
     ):
         job = Job(rule, dict(wildcards), processes, 1, ())
         work = work_of_job(job, experiment)
-        alone = work.trained / schedule.epochs / rates[kind]
-        found[rule] = shares(model.cost(job, work).seconds, alone / processes, alone)
+        tokens = work.trained / schedule.epochs
+        now = training[kind].seconds(tokens, processes)
+        found[rule] = idle(model.cost(job, work).seconds, now, tokens / rates[kind])
     sft = config.model_copy(update={"sft": config.sft.model_copy(update={"path": None})})
     trained_here = Experiment(sft, experiment.assumptions)
     job = Job("train_sft", {}, processes, 1, ())
     work = work_of_job(job, trained_here)
-    alone = work.trained / sft.sft.schedule.epochs / rates["UltraChat"]
+    tokens = work.trained / sft.sft.schedule.epochs
     fast = CostModel(trained_here, model.device, True, FAST).cost(job, work).seconds
-    found["train_sft"] = shares(fast, alone / processes, alone)
+    now = training["UltraChat"].seconds(tokens, processes)
+    found["train_sft"] = idle(fast, now, tokens / rates["UltraChat"])
     for rule, responses in (
         ("score_responses", config.dpa.directions_per_prompt * config.dpa.responses_per_direction),
         ("annotate_responses", sizes.originals),
@@ -216,11 +312,11 @@ def idle_shares(rates: dict[str, float]) -> dict[str, tuple[float, float]]:
         answer = sizes.sampled_response if rule == "score_responses" else sizes.response
         read = prompts * responses * (sizes.instruction + sizes.prompt + answer)
         busy = model.cost(job, work).seconds
-        found[rule] = shares(busy, read / rates["survey"], 2 * read / rates["scoring"])
+        found[rule] = idle(busy, read / rates["survey"], 2 * read / rates["scoring"])
     return found
 
 
-def shares(busy: float, now: float, before: float) -> tuple[float, float]:
+def idle(busy: float, now: float, before: float) -> tuple[float, float]:
     return now / (busy + now), before / (busy + before)
 
 

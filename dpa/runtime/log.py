@@ -29,9 +29,12 @@ class VisibleFormatter(logging.Formatter):
 
 
 class Progress:
-    """Prints `done/total unit, rate` at most every `every` seconds, and at the end."""
+    """Prints `done/total unit, rate` at most every `every` seconds, and at the end.
 
-    def __init__(self, total: int, unit: str, done: int = 0, every: float = 10.0):
+    Without a total, for what is not known before its end, `done unit, rate`.
+    """
+
+    def __init__(self, total: int | None, unit: str, done: int = 0, every: float = 10.0):
         self.total, self.unit, self.done, self.every = total, unit, done, every
         self.first, self.start = done, time.monotonic()
         self.last = self.start
@@ -45,7 +48,9 @@ class Progress:
         """
         self.done += count
         now = time.monotonic()
-        if now - self.last >= self.every or (count and self.done >= self.total):
+        ends = self.total is not None and self.done >= self.total
+        if now - self.last >= self.every or (count and ends):
             self.last = now
             rate = (self.done - self.first) / max(now - self.start, 1e-9)
-            log.info("%d/%d %s, %.3g/s%s", self.done, self.total, self.unit, rate, note)
+            of = "" if self.total is None else f"/{self.total}"
+            log.info("%d%s %s, %.3g/s%s", self.done, of, self.unit, rate, note)

@@ -207,7 +207,7 @@ def test_a_sharded_reward_model_loads_plainly(two):
 def test_two_processes_go_on_where_they_were_interrupted(two, resumed, name):
     folder, left, *_ = resumed
     uninterrupted, _ = two
-    assert {"complete", "fingerprint"} < set(left[name])
+    assert "complete" in left[name]
     assert_same_weights(uninterrupted / name, folder / name, 1e-6)
     a, b = read_sidecar(uninterrupted / name), read_sidecar(folder / name)
     assert not (folder / f"{name}.partial").exists()
