@@ -82,7 +82,7 @@ def artefacts(command: Command) -> list[Path]:
     return [
         Path(value)
         for option, value in pairwise(command.arguments)
-        if re.fullmatch(r"--output(-[a-z-]+)?", option)
+        if re.fullmatch(r"--output(-[a-z0-9-]+)?", option)
     ]
 
 
