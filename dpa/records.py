@@ -38,7 +38,7 @@ class Rating(Record):
     prompt_id: str
     prompt: str | list[Turn]
     response: str
-    attributes: dict[str, Score]
+    attributes: Annotated[dict[str, Score], msgspec.Meta(min_length=1)]
     dataset: str
     split: Literal["train", "validation"]
 

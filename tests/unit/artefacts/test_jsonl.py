@@ -44,7 +44,7 @@ def sample(**changes) -> dict:
 class TestReadAndWrite:
     def test_round_trip_keeps_order_and_content(self, tmp_path):
         turns = [Turn("system", "Be brief."), Turn("user", "Wéird \u2028 text\n")]
-        records = [rating(), rating(prompt=turns, attributes={})]
+        records = [rating(), rating(prompt=turns, attributes={"b": 0.0})]
         assert write_jsonl(tmp_path / "a" / "ratings.jsonl", records) == 2
         assert read_jsonl(tmp_path / "a" / "ratings.jsonl", Rating) == records
 
@@ -144,6 +144,10 @@ class TestValidationOnWrite:
     def test_bad_scores_are_refused(self, tmp_path, score):
         with pytest.raises(ValueError, match="invalid Rating"):
             write_jsonl(tmp_path / "r.jsonl", [rating(attributes={"a": score})])
+
+    def test_a_rating_without_attributes_is_none(self):
+        with pytest.raises(ValueError, match=r"length >= 1 - at `\$\.attributes`"):
+            encode(rating(attributes={}))
 
     def test_unknown_split_is_refused(self):
         with pytest.raises(ValueError, match="split"):

@@ -27,7 +27,7 @@ ratings = st.builds(
     prompt_id=identities,
     prompt=texts,
     response=texts,
-    attributes=st.dictionaries(texts, st.floats(0, 100), max_size=3),
+    attributes=st.dictionaries(texts, st.floats(0, 100), min_size=1, max_size=3),
     dataset=texts,
     split=st.sampled_from(["train", "validation"]),
 )
