@@ -38,9 +38,9 @@ def main(
     output_tables: OutputTablesOption,
 ) -> None:
     """Make table 1 and the comparison with DPA."""
-    import pandas as pd
     from pydantic import TypeAdapter
 
+    from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.errors import InputError
     from dpa.evaluation.bootstrap import REPLICATES, read_prompt_rewards
     from dpa.report.table1 import (
@@ -69,7 +69,7 @@ def main(
     ]
     if len(numbers := {seed.seed for seed in seeds}) < len(seeds):
         raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
-    table = table1(seeds, len(names), pd.read_csv(published))
+    table = table1(seeds, len(names), read_csv_table(published, RESTORE, ["method"]))
     compared = comparison(seeds)
     page = (TABLE1_HEADING, table1_lead(seeds), table1_tables(table))
     against = (COMPARISON_HEADING, comparison_lead(seeds), comparison_tables(compared))

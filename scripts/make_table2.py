@@ -40,15 +40,14 @@ def main(
     world: WorldOption = False,
 ) -> None:
     """Make table 2."""
-    import pandas as pd
-
+    from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.report import table2
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objective_names.split(",")
     rates = table2.read_win_rates(win_rates)
-    table = table2.table2(rates, pd.read_csv(published), names)
-    scored = pd.read_csv(accuracy)
+    table = table2.table2(rates, read_csv_table(published, RESTORE), names)
+    scored = read_csv_table(accuracy)
     lead = table2.table2_lead(rates, experiment, world)
     pages = {
         "table2": (table, (table2.TABLE2_HEADING, lead, table2.table2_tables(table, names))),

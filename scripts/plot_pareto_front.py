@@ -44,8 +44,7 @@ def main(
     dpi: DpiOption = 200,
 ) -> None:
     """Draw figure 4."""
-    import pandas as pd
-
+    from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.evaluation.bootstrap import common_prompts, read_prompt_rewards
     from dpa.report.figures.fronts import draw_figure4, figure4_caption, figure4_marks
     from dpa.report.figures.style import write_figure
@@ -53,7 +52,7 @@ def main(
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
     tables = [read_prompt_rewards(path, names) for path in prompt_rewards]
-    marks = figure4_marks(tables, names, reference, pd.read_csv(published))
+    marks = figure4_marks(tables, names, reference, read_csv_table(published, RESTORE))
     title = f"Figure 4, experiment {experiment}"
     figure = draw_figure4(marks, names, title, draw_published, uncertainty)
     prompts = min(len(common_prompts(table)) for table in tables)

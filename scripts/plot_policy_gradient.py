@@ -30,8 +30,7 @@ def main(
     """Draw the training curves of the PPO row."""
     import os
 
-    import pandas as pd
-
+    from dpa.artefacts.frames import read_csv_table
     from dpa.report.figures.policy_gradient import (
         draw_policy_gradient,
         policy_gradient_caption,
@@ -41,7 +40,7 @@ def main(
 
     common = os.path.commonpath([path.parent.parent for path in history])
     names = {str(path.parent.relative_to(common)): path for path in history}
-    marks = policy_gradient_marks({name: pd.read_csv(path) for name, path in names.items()})
+    marks = policy_gradient_marks({name: read_csv_table(path) for name, path in names.items()})
     figure = draw_policy_gradient(marks, f"PPO row, experiment {experiment}")
     caption = policy_gradient_caption(experiment)
     write_figure(output_figures, "policy_gradient", figure, marks, caption, history, dpi)

@@ -38,8 +38,7 @@ def main(
     dpi: DpiOption = 200,
 ) -> None:
     """Draw the reward model's predictions against held-out labels."""
-    import pandas as pd
-
+    from dpa.artefacts.frames import read_csv_table, read_parquet_table
     from dpa.report.figures.reward_model import (
         draw_reward_model,
         quality,
@@ -50,8 +49,8 @@ def main(
     from dpa.report.figures.style import write_figure
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
-    table = quality(pd.read_csv(metrics), pd.read_csv(ranking))
-    marks = reward_model_marks(pd.read_parquet(predictions))
+    table = quality(read_csv_table(metrics), read_csv_table(ranking))
+    marks = reward_model_marks(read_parquet_table(predictions))
     title = f"Reward model, experiment {experiment}"
     figure = draw_reward_model(marks, table, title)
     inputs = [predictions, metrics, ranking]

@@ -44,8 +44,7 @@ def main(
     dpi: DpiOption = 200,
 ) -> None:
     """Draw figure 5."""
-    import pandas as pd
-
+    from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.report.figures.style import write_figure
     from dpa.report.figures.win_rates import (
         draw_figure5,
@@ -57,7 +56,7 @@ def main(
 
     names = objective_names.split(",")
     table = read_results(win_rates_by_length)
-    marks = figure5_marks(table, pd.read_csv(published), names)
+    marks = figure5_marks(table, read_csv_table(published, RESTORE), names)
     title = f"Figure 5, experiment {experiment}"
     figure = draw_figure5(marks, names, title, draw_published, missing_reason(table))
     caption = figure5_caption(table, experiment, world)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dpa.artefacts.frames import read_parquet_table
 from dpa.errors import InputError
 from dpa.evaluation.metrics import hypervolume
 
@@ -57,14 +58,14 @@ def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
 
     Raises InputError when it is missing, has no such objectives, or has a row twice.
     """
-    try:
-        table = pd.read_parquet(path).astype({"iteration": "Int64"})
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: {error}; rerun collect_validation_rewards") from None
     rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
     key = ["method", "iteration", "direction_index", "prompt_id"]
-    if missing := sorted({*key, "seed", *rewards} - set(table.columns)):
-        raise InputError(f"{path}: no column {missing}; rerun collect_validation_rewards")
+    remedy = "rerun collect_validation_rewards"
+    table = read_parquet_table(path, remedy, {*key, "seed", *rewards})
+    try:
+        table = table.astype({"iteration": "Int64"})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: iteration: {error}; {remedy}") from None
     if len(twice := table[table.duplicated(key)]):
         row = twice.iloc[0][key].tolist()
         raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.jsonl import decode_lines
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
@@ -133,14 +134,10 @@ def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
 
 def read_validation_rewards(path: Path) -> pd.DataFrame:
     """validation_rewards.csv. Raises InputError when it is missing or has other columns."""
-    try:
-        table = pd.read_csv(path, dtype={"iteration": "Int64"})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; rerun collect_validation_rewards") from None
     needed = {"method", "iteration", "seed", "direction_index", "mean_tokens", "n"}
-    if missing := sorted(needed - set(table.columns)):
-        raise InputError(f"{path}: no column {missing}; rerun collect_validation_rewards")
-    return table
+    return read_csv_table(
+        path, "rerun collect_validation_rewards", needed, dtype={"iteration": "Int64"}
+    )
 
 
 def front(

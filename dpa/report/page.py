@@ -18,12 +18,13 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
+from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
 from dpa.registry import METHODS
 from dpa.report.figures.reward_model import constant_attributes, constant_warning
 from dpa.report.figures.style import direction_colours
-from dpa.report.paper import compare_published, read_marks
+from dpa.report.paper import compare_published
 from dpa.report.tables import plain_text
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
@@ -68,7 +69,7 @@ def render(
     found = {name: load_figure(folder / "figures", name) for name in figures}
     tabled = {name: load_table(folder / "tables", name) for name in tables}
     samples = folder / "tables/samples.csv"
-    prompts = list(prompt_cards(read_marks(samples), config)) if "figure1" in tables else []
+    prompts = list(prompt_cards(read_csv_table(samples), config)) if "figure1" in tables else []
     comparisons = list(compare_published(folder / "figures", figures))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -118,7 +119,7 @@ def dead_outputs(marks: Path) -> list[str]:
     """The same about outputs of the reward model that are constant."""
     if not marks.exists():
         return []
-    warning = constant_warning(constant_attributes(pd.read_csv(marks)))
+    warning = constant_warning(constant_attributes(read_csv_table(marks)))
     return [warning] if warning else []
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dpa.artefacts.frames import read_csv_table
 from dpa.directions import evaluation_directions
-from dpa.errors import InputError
 from dpa.evaluation.metrics import spearman
 from dpa.registry import METHODS, PolicyKey
 from dpa.report.tables import Table
@@ -31,23 +31,15 @@ MONOTONE = -0.9
 POINTS = {"sft": "SFT", "dpo": "DPO", "steerlm": "every point of SteerLM"}
 
 
-def read_marks(path: Path) -> pd.DataFrame:
-    """A table of marks. Raises InputError when it is missing or broken."""
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; rerun the rule that makes it") from None
-
-
 def compare_published(folder: Path, figures: Sequence[str]) -> Iterator[Table]:
     """Tables of ours against the paper's, for those of the `figures` that it has too."""
     if "figure4" in figures:
-        marks = read_marks(folder / "figure4.csv")
+        marks = read_csv_table(folder / "figure4.csv")
         marks = marks[marks["by"] == "r"]
         if (marks["source"] == "paper").any():
             yield from compare_figure4(marks)
     if "figure5" in figures:
-        marks = read_marks(folder / "figure5.csv")
+        marks = read_csv_table(folder / "figure5.csv")
         yield compare_figure5(marks[marks["panel"] == "win_rate"])
 
 

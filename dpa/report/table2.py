@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dpa.errors import InputError
+from dpa.artefacts.frames import read_csv_table
 from dpa.registry import METHODS
 from dpa.report.figures.style import text_of_direction
 from dpa.report.tables import Table
@@ -27,15 +27,8 @@ PAPER_POLICY = {"method": "dpa", "iteration": 3, "reference": "dpo"}
 
 def read_win_rates(path: Path) -> pd.DataFrame:
     """rewardbench/win_rates.csv. Raises InputError when it is missing or lacks a column."""
-    try:
-        table = pd.read_csv(path, dtype={"iteration": "Int64"})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; rerun collect_rewardbench") from None
-    if missing := sorted(
-        {*RATE_KEY, "seed", "n", "win_rate", "standard_error"} - set(table.columns)
-    ):
-        raise InputError(f"{path}: no column {missing}; rerun collect_rewardbench")
-    return table
+    needed = {*RATE_KEY, "seed", "n", "win_rate", "standard_error"}
+    return read_csv_table(path, "rerun collect_rewardbench", needed, dtype={"iteration": "Int64"})
 
 
 def table2(rates: pd.DataFrame, published: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

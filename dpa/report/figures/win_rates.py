@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpa.errors import InputError
+from dpa.artefacts.frames import read_csv_table
 from dpa.registry import METHODS
 from dpa.report.figures.style import PAPER_COLOUR, STYLE, WIDTH, text_of_direction
 
@@ -35,13 +35,7 @@ NEEDED = {
 
 def read_results(path: Path) -> pd.DataFrame:
     """alpacaeval/results.csv. Raises InputError when it is missing or lacks a column."""
-    try:
-        table = pd.read_csv(path, dtype={"iteration": "Int64"})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; rerun collect_alpacaeval") from None
-    if missing := sorted(NEEDED - set(table.columns)):
-        raise InputError(f"{path}: no column {missing}; rerun collect_alpacaeval")
-    return table
+    return read_csv_table(path, "rerun collect_alpacaeval", NEEDED, dtype={"iteration": "Int64"})
 
 
 def figure5_marks(
