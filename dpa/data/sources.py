@@ -213,12 +213,28 @@ def _read_parquet(path: Path) -> Iterator[PlacedRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _header(file.schema_arrow.names, str(path))
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+            rows = _rows_at_a_time(path, file.metadata)
+            for batch in file.iter_batches(batch_size=rows):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable parquet file: {error}") from None
+
+
+def _rows_at_a_time(path: Path, metadata: Any) -> int:
+    """How many rows of a parquet file to decompress together: fewer where they are long.
+
+    Raises InputError for rows of more than reading.MAX_LINE bytes, which a small file can hold.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    longest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    if longest > MAX_LINE:
+        raise InputError(
+            f"{path}: rows of {longest >> 20} MiB, more than {MAX_LINE >> 20}; split or leave out "
+            "what is so long"
+        )
+    return max(min(PARQUET_BATCH, MAX_LINE // max(longest, 1)), 1)
 
 
 #: End of a file's name -> its reader.

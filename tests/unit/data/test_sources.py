@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from dpa.artefacts.row_counts import RowCounts
@@ -29,9 +30,6 @@ ROWS = [
 def write(path: Path, rows: list[dict] = ROWS) -> Path:
     """Rows as a file of the kind that the path's ending says."""
     if path.name.endswith(".parquet"):
-        import pyarrow
-        import pyarrow.parquet
-
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
     elif path.name.endswith(".csv"):
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -67,6 +65,24 @@ class TestKindsOfFiles:
         path = write(tmp_path / "rows.parquet")
         placed = list(read_placed_rows(SourceConfig(path=str(path))))
         assert [place for place, _ in placed] == [f"{path}: row {n}" for n in (1, 2, 3)]
+
+    def test_parquet_of_long_rows_is_read_a_few_at_a_time_or_refused(self, tmp_path, monkeypatch):
+        path = write(tmp_path / "rows.parquet", [{"response": f"{i}" * 400_000} for i in range(5)])
+        assert path.stat().st_size < 200_000
+        batches = []
+        real = pyarrow.parquet.ParquetFile.iter_batches
+
+        def counted(file, **options):
+            batches.append(options["batch_size"])
+            return real(file, **options)
+
+        monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", counted)
+        monkeypatch.setattr("dpa.data.sources.MAX_LINE", 1_000_000)
+        assert len(read(path)) == 5
+        assert batches == [2]
+        monkeypatch.setattr("dpa.data.sources.MAX_LINE", 300_000)
+        with pytest.raises(InputError, match=r"rows\.parquet: rows of .* split or leave out"):
+            read(path)
 
     def test_nested_columns_of_parquet(self, tmp_path):
         rows = [{"completions": [{"annotations": {"honesty": {"Rating": "N/A"}}}] * 2}]
