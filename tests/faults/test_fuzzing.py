@@ -1,7 +1,8 @@
-"""Readers on inputs that hypothesis spoils: bytes, tokens and whole values.
+"""Readers and commands on inputs that hypothesis spoils: bytes, tokens and whole values.
 
 Whatever is read, a reader gives values or raises InputError: never another exception, never for
-longer than ten seconds, and never is a file changed.
+longer than ten seconds, and never is a file changed. A command that reads it ends with status 0 or
+2 and one message, what it writes has its sidecar, and what it leaves is in no rerun's way.
 
 Seeded: the same inputs every time. By hand, for longer:
 
@@ -26,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpa.artefacts.jsonl import decode_lines, encode
+from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import read_sidecar, write_sidecar
 from dpa.conditions import read_conditions
 from dpa.config.data import SourceConfig, TableConfig
@@ -57,11 +59,15 @@ from dpa.report.page import read_artefacts
 from dpa.report.run_record import run_record
 from dpa.report.verify import artefact_problems
 from dpa.runtime.sections import read_value, read_yaml
+from dpa.text.prompts import prompt_id
 from tests.support.finished_run import contents
-from tests.support.tiny_models import make_chat_tokenizer, make_policy
+from tests.support.script_processes import HEAVY, Done, processes
+from tests.support.tiny_models import make_chat_tokenizer, make_policy, make_reward_model
 
 EXAMPLES = int(os.environ.get("DPA_FUZZ_EXAMPLES", "60"))
 SECONDS = 10
+#: How much longer a process may take while others use the machine.
+BUSY = 3
 
 
 def fuzzed(examples: int = EXAMPLES) -> Callable:
@@ -303,7 +309,7 @@ READERS = [
     Reader("BeaverTails", "in.jsonl", lines({"prompt": "a", "response": "b", "is_safe": True}),
            lambda f: read_beavertails(read_placed_rows(source(f / "in.jsonl")), Tally())),
     Reader("messages", "in.jsonl", lines(MESSAGES, MESSAGES),
-           lambda f: read_messages(source(f / "in.jsonl"))),
+           lambda f: read_messages(source(f / "in.jsonl"), RowCounts())),
     Reader("outputs", "in.json", as_json(OUTPUTS), lambda f: read_outputs(f / "in.json")),
     Reader("annotations", "in.json", as_json(ANNOTATIONS),
            lambda f: read_annotations(f / "in.json")),
@@ -436,6 +442,182 @@ def test_checkpoints(checkpoint, tmp_path, file, count):
         tried += 1
         (folder / file).write_bytes(data)
         holds(CHECKPOINT_READERS[file], folder)
+
+    spoil()
+    count(inputs=tried)
+
+
+# --- Commands --------------------------------------------------------------------------------
+
+PROMPTS = [Prompt(prompt_id=prompt_id(text), prompt=text, source="s") for text in ("a", "b")]
+RATINGS = [
+    {**HELPSTEER, "prompt": prompt.prompt, "response": f"{prompt.prompt} {i}"}
+    for prompt in PROMPTS
+    for i in range(2)
+]
+DATA = {
+    "ratings": [
+        {"name": "helpsteer", "format": "helpsteer", "train": {"path": "helpsteer.jsonl"}},
+        {"name": "ultrafeedback", "format": "ultrafeedback",
+         "train": {"path": "ultrafeedback.jsonl"}},
+        {**TABLE, "train": {"path": "table.csv"}},
+    ],
+    "train_prompts": [{"path": "train.jsonl"}], "validation_prompts": [{"path": "held.jsonl"}],
+    "sft": [], "pretraining": [], "prompts_per_half": None, "original_responses": "ultrafeedback",
+    "drop_sources": [], "max_dropped_fraction": 0.5,
+}  # fmt: skip
+
+
+def scored(direction: list[float] | None, index: int, each: int) -> bytes:
+    """Every prompt's samples."""
+    return lines(
+        *(
+            ScoredSample(**SAMPLE | {"prompt_id": prompt.prompt_id, "direction": direction,
+                                     "direction_index": index, "sample_index": i},
+                         attributes={"a": i}, rewards=[50.0 + i, 40.0 - i])
+            for prompt in PROMPTS
+            for i in range(each)
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """What the commands below read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    files = {
+        "data.json": as_json(DATA),
+        "helpsteer.jsonl": lines(*RATINGS),
+        "ultrafeedback.jsonl": lines(*(ULTRAFEEDBACK | {"instruction": t} for t in "abcd")),
+        "table.csv": CSV,
+        "train.jsonl": lines(*({"prompt": text} for text in "abc")),
+        "held.jsonl": lines({"prompt": "d"}),
+        "prompts.jsonl": lines(*PROMPTS),
+        "ratings.jsonl": lines(
+            *(
+                Rating(prompt_id=p.prompt_id, prompt=p.prompt, response=f"{p.prompt} {i}",
+                       attributes={"a": 30.0 * i}, dataset="d", split="train")
+                for p in PROMPTS
+                for i in range(3)
+            )
+        ),
+        "annotations.jsonl": lines(
+            *(
+                Annotation(prompt_id=p.prompt_id, prompt=p.prompt, response=f"{p.prompt} {i}",
+                           attributes={"a": 30.0 * i}, rewards=[50.0 + i, 40.0 - i], split="train")
+                for p in PROMPTS
+                for i in range(3)
+            )
+        ),
+        "sampled.jsonl": scored(None, -1, 4),
+        "dpa-1.jsonl": scored([0.8, -0.6], 0, 2) + scored([1.0, 0.0], 1, 2),
+        "sft.jsonl": scored(None, 0, 2),
+        "rows.jsonl": lines(*ROWS),
+        "published.csv": b"method,a,b\ndpa,yes,yes\nsft,no,yes\n",
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        if name in ("annotations.jsonl", "sampled.jsonl"):
+            write_sidecar(folder / name)
+    make_reward_model(folder / "model")
+    command("collect_validation_rewards", folder, check=True)
+    (folder / "out/rewards.parquet").rename(folder / "rewards.parquet")
+    shutil.rmtree(folder / "out")
+    return folder
+
+
+#: Script -> its arguments.
+COMMANDS = {
+    "prepare_data": "--data @data.json --seed 0 --output-ratings out/ratings.jsonl --output-d1 "
+    "out/d1.jsonl --output-d2 out/d2.jsonl --output-validation out/validation.jsonl",
+    "score_responses": "--reward-model model --table rows.jsonl --output out/scored.csv",
+    "pair_ratings": "--ratings ratings.jsonl --prompts prompts.jsonl --dataset d --seed 0 "
+    "--output out/pairs.jsonl",
+    "compute_conditions": "--annotations annotations.jsonl --prompts prompts.jsonl --seed 0 "
+    "--output out/conditions.json",
+    "select_responses": "--scored sampled.jsonl --prompts prompts.jsonl --annotations "
+    "annotations.jsonl --iteration 1 --seed 0 --shared --directions-per-prompt 2 "
+    "--responses-per-direction 2 --output out/selected.jsonl",
+    "collect_validation_rewards": "--scored sft.jsonl --scored dpa-1.jsonl --prompts prompts.jsonl "
+    "--seed 0 --output-by-prompt out/rewards.parquet --output out/rewards.csv",
+    "make_table1": '--prompt-rewards rewards.parquet --run . --stages {"dpa":[],"sft":[]} '
+    "--objective-names helpfulness,verbosity --hypervolume-reference 0,100 --published "
+    "published.csv --output-tables out",
+}
+SPOILT = [
+    ("prepare_data", "data.json"), ("prepare_data", "helpsteer.jsonl"),
+    ("prepare_data", "ultrafeedback.jsonl"), ("prepare_data", "table.csv"),
+    ("prepare_data", "train.jsonl"),
+    ("score_responses", "rows.jsonl"), ("score_responses", "model/config.json"),
+    ("pair_ratings", "ratings.jsonl"), ("compute_conditions", "annotations.jsonl.meta.json"),
+    ("compute_conditions", "annotations.jsonl"), ("select_responses", "sampled.jsonl"),
+    ("select_responses", "sampled.jsonl.meta.json"), ("select_responses", "prompts.jsonl"),
+    ("collect_validation_rewards", "dpa-1.jsonl"), ("make_table1", "rewards.parquet"),
+    ("make_table1", "published.csv"),
+]  # fmt: skip
+
+
+def command(script: str, folder: Path, *, check: bool = False) -> Done:
+    """Run a script to its end in a folder; `check` that it succeeds."""
+    done = processes(HEAVY).start(script, COMMANDS[script].split(), folder).wait(BUSY * SECONDS)
+    for log in folder.glob(".job*"):
+        log.unlink()
+    assert done.code == 0 or not check, done.output
+    return done
+
+
+def written(folder: Path, before: dict[str, bytes]) -> dict[str, bytes]:
+    """What a command has added, without its sidecars, which it must have; it changes nothing."""
+    after = contents(folder)
+    assert {name: after.get(name) for name in before} == before
+    new = {name: content for name, content in after.items() if name not in before}
+    artefacts = {name for name in new if not name.endswith((".meta.json", ".partial.for"))}
+    for name in artefacts:
+        assert f"{name}.meta.json" in new or name.endswith(".partial"), name
+    return {name: new[name] for name in artefacts}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "file"), SPOILT)
+def test_a_command(inputs, tmp_path, script, file, count):
+    good = (inputs / file).read_bytes()
+    spoils = spoiled_bytes(good)
+    if file.endswith("json"):
+        spoils |= spoiled_json(json.dumps(json.loads(good)).encode() + b"\n")
+    if file.endswith("jsonl"):
+        spoils |= spoiled_json(good)
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(inputs, folder)
+        if not file.endswith(".meta.json"):  # or that would tell
+            (folder / f"{file}.meta.json").unlink(missing_ok=True)
+        return folder
+
+    undisturbed = copy("undisturbed")
+    before = contents(undisturbed)
+    command(script, undisturbed, check=True)
+    expected = written(undisturbed, before)
+    tried = 0
+
+    @fuzzed(EXAMPLES // 15)
+    @given(spoils)
+    def spoil(data: bytes) -> None:
+        nonlocal tried
+        tried += 1
+        folder = copy("spoilt")
+        (folder / file).write_bytes(data)
+        done = command(script, folder)
+        assert done.code in (0, 2), done.output
+        assert "Traceback" not in done.output
+        assert done.output.count(" error: ") == (done.code == 2), done.output
+        made = written(folder, before | {file: data})
+        if done.code:
+            assert not {name for name in made if not name.endswith(".partial")}
+        (folder / file).write_bytes(good)
+        command(script, folder, check=True)
+        assert written(folder, before) == expected
 
     spoil()
     count(inputs=tried)
