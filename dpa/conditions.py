@@ -4,7 +4,9 @@ SteerLM is SFT on annotated responses with the rewards as whole numbers in the s
 it can be asked for must be read off the data: a condition far from it is infeasible.
 """
 
+import math
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -35,6 +37,8 @@ def read_conditions(path: Path) -> Conditions:
         raise InputError(f"{path}: {why}; rerun compute_conditions") from None
     if not (found.targets and found.curve and all([*found.targets, *found.curve])):
         raise InputError(f"{path}: no conditions; rerun compute_conditions")
+    if not all(map(math.isfinite, chain.from_iterable([*found.targets, *found.curve]))):
+        raise InputError(f"{path}: a condition is not finite; rerun compute_conditions")
     return found
 
 

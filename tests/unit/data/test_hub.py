@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dpa.artefacts.jsonl import read_jsonl
+from dpa.artefacts.row_counts import RowCounts
 from dpa.config.data import DataConfig, SourceConfig
 from dpa.config.revisions import LOCKED
 from dpa.data.ratings import read_ratings
@@ -329,7 +330,7 @@ def local(folder: Path, split: str) -> SourceConfig:
 class TestFolders:
     def test_demonstrations(self, repositories, in_process):
         folder = repositories["datasets", ULTRACHAT]
-        first, second = read_messages(local(folder, "train_sft"))
+        first, second = read_messages(local(folder, "train_sft"), RowCounts())
         assert [turn["role"] for turn in first] == ["user", "assistant", "user", "assistant"]
         assert second[1] == {"role": "assistant", "content": "Bye."}
 
