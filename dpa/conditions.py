@@ -6,7 +6,6 @@ it can be asked for must be read off the data: a condition far from it is infeas
 
 import math
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -37,7 +36,7 @@ def read_conditions(path: Path) -> Conditions:
         raise InputError(f"{path}: {why}; rerun compute_conditions") from None
     if not (found.targets and found.curve and all([*found.targets, *found.curve])):
         raise InputError(f"{path}: no conditions; rerun compute_conditions")
-    if not all(map(math.isfinite, chain.from_iterable([*found.targets, *found.curve]))):
+    if not all(math.isfinite(value) for target in found.targets for value in target):
         raise InputError(f"{path}: a condition is not finite; rerun compute_conditions")
     return found
 
