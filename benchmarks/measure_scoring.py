@@ -86,15 +86,12 @@ class Plain:
 
 def token_counts(model: TransformersScorer, groups: list[Conversation]) -> tuple[int, int]:
     """Tokens of all inputs, and of those that have to be computed."""
-    whole = 0
+    whole = needed = 0
     for prompt, texts in groups:
-        rows = model.tokenizer([reward_input(prompt, text) for text in texts])["input_ids"]
-        whole += sum(map(len, rows))
-    needed = 0
-    for prompt, texts in groups:
-        inputs: list[Any] = [(prompt, text) for text in dict.fromkeys(texts)]
-        places = {(0, text): i for i, (_, text) in enumerate(inputs)}
-        for family in model._families(inputs, places):
+        rows = model.inputs.tokenise((prompt, text) for text in texts)
+        whole += sum(len(ids) for ids, _ in rows)
+        chunk = model._tokenise([(prompt, texts)])
+        for family in model._families(chunk.rows, chunk.places):
             needed += len(family.prefix) + sum(map(len, family.rests))
     return whole, needed
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -63,7 +63,10 @@ def make_run(folder: Path) -> None:
 
 
 @app.command()
-def main(run: Path, small: bool = False) -> None:
+def main(
+    run: Annotated[Path, typer.Option(help="What make_run has made.")],
+    small: Annotated[bool, typer.Option(help="All runs are small.")] = False,
+) -> None:
     """Replay the stages of a run."""
     if not (run / "commands.json").exists():
         skip(f"{run}: no run to replay; make it on a CPU with --prepare {run}, and copy it here")

@@ -196,9 +196,11 @@ def test_workers_end_with_the_process_that_began_them(workers, tmp_path, number)
         (tmp_path / str(os.getpid())).touch()
         time.sleep(60)
 
-    job = get_context("fork").Process(
-        target=lambda: shares.in_shares(range(60), make, SimpleNamespace(texts=set()))
-    )
+    def run():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever another test left behind
+        shares.in_shares(range(60), make, SimpleNamespace(texts=set()))
+
+    job = get_context("fork").Process(target=run)
     job.start()
     wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
     pids = [int(file.name) for file in tmp_path.iterdir()]
