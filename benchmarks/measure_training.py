@@ -25,9 +25,8 @@ import typer
 
 from benchmarks.harness import QUICK, REPEATS, demand, print_json, publish, ratio, take_turns
 from benchmarks.lengths import conversations, source
-from benchmarks.models import llama_config, make_tokenizer, single_thread
+from benchmarks.models import llama_config, make_tokenizer, make_training_job, single_thread
 from dpa.artefacts.row_counts import RowCounts
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.methods.sft import Finetuning, tokenise_conversations
 from dpa.text.tokenization import ChatTokenizer
 from dpa.training.trainer import TrainingJob, run_training, trainer_arguments
@@ -150,27 +149,8 @@ def trainings(
     from trl import SFTConfig, SFTTrainer
 
     gpu = torch.cuda.is_available()
-    config = TrainerConfig(
-        per_device_batch_size=PACKED_BATCH,
-        bf16=gpu,
-        gradient_checkpointing=gpu,
-        packing=True,
-        attention="auto",
-        sharding="none",
-        lora=None,
-        save_steps=None,
-        adam_betas=(0.9, 0.999),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-    )
-    schedule = ScheduleConfig(
-        learning_rate=1e-9,
-        epochs=1,
-        batch_size=PACKED_BATCH,
-        warmup_steps=0,
-        lr_scheduler="cosine",
-        max_length=length,
-    )
+    trainer = {"per_device_batch_size": PACKED_BATCH, "bf16": gpu, "gradient_checkpointing": gpu}
+    schedule = {"learning_rate": 1e-9, "batch_size": PACKED_BATCH, "max_length": length}
     tokenizer = make_tokenizer()
 
     def model() -> Any:
@@ -178,7 +158,7 @@ def trainings(
         return AutoModelForCausalLM.from_config(llama_config(**shape))
 
     def job(name: str) -> TrainingJob:
-        return TrainingJob(model(), folder / name, config, schedule, seed=0)
+        return make_training_job(model(), folder / name, trainer=trainer, schedule=schedule)
 
     def ours() -> float:
         run_training(Finetuning(job("ours"), ChatTokenizer(tokenizer), rows, RowCounts()))

@@ -1,5 +1,6 @@
 """Random models for benchmarks: small ones on a CPU, one of a billion parameters on a GPU."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,20 @@ def make_reward_model(folder: Path, outputs: int = 10, **shape: Any) -> str:
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def make_training_job(start: Any, output: Path, *, trainer: dict, schedule: dict) -> Any:
+    """A TrainingJob by config.yaml's defaults and what is given, without checkpoints or warm-up."""
+    from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.runtime.sections import read_section
+    from dpa.training.trainer import TrainingJob
+
+    trainer = {"save_steps": None} | trainer
+    schedule = {"epochs": 1, "warmup_steps": 0} | schedule
+    return TrainingJob(
+        start,
+        output,
+        read_section(TrainerConfig, json.dumps(trainer), "trainer", "trainer"),
+        read_section(ScheduleConfig, json.dumps(schedule), "schedule", "sft.schedule"),
+        seed=0,
+    )

@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu_check.rows import on_gpu, record
 from benchmarks.gpu_check.shapes import TINY
 from benchmarks.lengths import Conversation, fixed
-from benchmarks.models import make_tokenizer
+from benchmarks.models import make_tokenizer, make_training_job
 
 #: Largest difference of weights that were trained in float32, and of scores.
 WEIGHTS, SCORES, SCORES_IN_BFLOAT16 = 1e-4, 0.01, 1.0
@@ -166,31 +166,17 @@ def train(folder: Path, policy: Path) -> None:
 
 
 def make_job(start: Any, output: Path, packing: bool = False) -> Any:
-    from dpa.config.trainer import ScheduleConfig, TrainerConfig
-    from dpa.training.trainer import TrainingJob
-
-    trainer = TrainerConfig(
-        per_device_batch_size=4,
-        bf16=False,
-        gradient_checkpointing=False,
-        packing=packing,
-        attention="auto",
-        sharding="none",
-        lora=None,
-        save_steps=None,
-        adam_betas=(0.9, 0.999),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
+    return make_training_job(
+        start,
+        output,
+        trainer={
+            "per_device_batch_size": 4,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "packing": packing,
+        },
+        schedule={"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, "max_length": 256},
     )
-    schedule = ScheduleConfig(
-        learning_rate=1e-3,
-        epochs=2,
-        batch_size=4,
-        warmup_steps=2,
-        lr_scheduler="cosine",
-        max_length=256,
-    )
-    return TrainingJob(start, output, trainer, schedule, seed=0)
 
 
 def scores(name: str, dtype: torch.dtype) -> np.ndarray:

@@ -22,10 +22,9 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.gpu_check.rows import is_small, on_gpu, product_rate, record, synchronise
 from benchmarks.gpu_check.shapes import TWO_BILLION, built, inner_weights, llama
 from benchmarks.measure_training import tokenised
-from benchmarks.models import make_tokenizer
+from benchmarks.models import make_tokenizer, make_training_job
 from dpa.artefacts.row_counts import RowCounts
 from dpa.attention import choose_attention
-from dpa.config.trainer import ScheduleConfig, TrainerConfig
 from dpa.methods.sft import Finetuning
 from dpa.reward.train import RatedRow, RewardTrainer, collate, learner_of
 from dpa.text.tokenization import ChatTokenizer
@@ -82,29 +81,18 @@ class Check:
         """What a training is given; the model gets the attention that load_policy would choose."""
         chosen = choose_attention(self.model.config, attention, packed=packed, half=on_gpu())
         self.model.set_attn_implementation(chosen)
-        trainer = TrainerConfig(
-            per_device_batch_size=at_once,
-            bf16=on_gpu(),
-            gradient_checkpointing=recomputation,
-            packing=True,
-            attention=attention,
-            sharding="none",
-            lora=None,
-            save_steps=None,
-            adam_betas=(0.9, 0.999),
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-        )
-        schedule = ScheduleConfig(
-            learning_rate=1e-9,
-            epochs=1,
-            batch_size=batch,
-            warmup_steps=0,
-            lr_scheduler="cosine",
-            max_length=LENGTH,
-        )
         self.model.gradient_checkpointing_disable()
-        return TrainingJob(self.model, self.folder / "out", trainer, schedule, seed=0)
+        return make_training_job(
+            self.model,
+            self.folder / "out",
+            trainer={
+                "per_device_batch_size": at_once,
+                "bf16": on_gpu(),
+                "gradient_checkpointing": recomputation,
+                "attention": attention,
+            },
+            schedule={"learning_rate": 1e-9, "batch_size": batch, "max_length": LENGTH},
+        )
 
     def finetuning(self, attention: str, at_once: int, *, recomputation: bool) -> float:
         """Seconds of a step of packed fine-tuning."""

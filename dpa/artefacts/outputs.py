@@ -252,7 +252,7 @@ class OutputClaim:
         )
 
     def _read_record(self) -> Fingerprint:
-        """Who began to make the output; empty where nobody did."""
+        """Who began to make the output; empty where it was not begun."""
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             raise self._not_a_lock()
         text = self._file.read(1 << 16)
@@ -321,7 +321,7 @@ class OutputClaim:
         return None
 
     def check_kind(self, folder: bool | None) -> None:
-        """Raises InputError when a file is to be written where a folder is, or the reverse."""
+        """Raises InputError for a file in the place of a folder, or the reverse."""
         if folder is not None and self.place.exists() and self.place.is_dir() != folder:
             kinds = ("a folder", "a file") if self.place.is_dir() else ("a file", "a folder")
             raise InputError(
@@ -480,7 +480,7 @@ def remove(path: Path) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Where an output is to be, by one name: links of folders above it resolved, its own not."""
+    """Where an output goes, by one name: links of folders above it resolved, its own not."""
     if path.name in ("", ".."):
         return path.resolve()
     return path.parent.resolve() / path.name

@@ -151,7 +151,7 @@ def known_hash(path: Path) -> str | None:
     """`content_hash` of an input, which is read only where nothing knows it: a model has 29 GB.
 
     Known are an artefact as its sidecar found it, what content stamps have hashed, and what this
-    process has. Only `verify` takes nobody's word for it.
+    process has. Only `verify` reads all of it.
     """
     if (recorded := _recorded_hash(path)) is not None:
         return recorded

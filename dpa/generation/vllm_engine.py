@@ -210,7 +210,7 @@ def local_caches() -> dict[str, str]:
     """Where compiled kernels go: the node's own disk. In a home that nodes share, shards that start
     together would compile into the same files.
 
-    A folder that nobody else may write to: what is in it is run.
+    A folder that no other user may write to: what is in it is run.
     """
     scratch = Path(tempfile.gettempdir()) / f"dpa-{os.getuid()}"
     scratch.mkdir(mode=0o700, exist_ok=True)

@@ -45,7 +45,7 @@ class Device(Section):
     """No stage is faster than this: overheads, which arithmetic and bandwidth do not know."""
 
 
-#: Least and most that is to be expected; one number where it is known.
+#: Least and most that can be expected; one number where it is known.
 ShareRange = Annotated[
     tuple[Share, Share], BeforeValidator(_both_ends), AfterValidator(_check_ends)
 ]

@@ -48,7 +48,7 @@ class RewardInputs:
         return self._ids([self._text(prompt, response) for prompt, response in pairs])
 
     def survey(self, groups: Iterable[Group], responses: int) -> Survey:
-        """What is to be scored of so many responses. Only long texts are tokenised for that."""
+        """What will be scored of so many responses. Only long texts are tokenised for that."""
         progress = Progress(responses, "responses looked at")
         inputs = truncated = 0
         for prompt, answers in groups:

@@ -188,5 +188,7 @@ OutputTablesOption = Annotated[
 ]
 OverwriteOption = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace what is there, whoever made it; never what is read."),
+    typer.Option(
+        "--overwrite", help="Replace what is there, whatever made it; never what is read."
+    ),
 ]

@@ -31,7 +31,7 @@ PROBES = [
     ["system", "user", "assistant", "user", "assistant"],
     ["user", "assistant", "tool", "assistant"],
 ]
-#: What they are told is today's date, which is no marker.
+#: The date that templates get, which is no marker.
 PROBE_DATE = date(2000, 1, 1)
 #: A marker in brackets: `<|user|>`, `<start_of_turn>`, `[/INST]`, `<<SYS>>`.
 BRACKETED = re.compile(r"<<[^<>\s]+>>|<[^<>\s]+>|\[[^\[\]\s]+\]")
