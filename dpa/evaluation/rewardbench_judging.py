@@ -15,6 +15,7 @@ from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef, download
 from dpa.records import JudgedSample, Prompt, Sample
+from dpa.reward.scorer import FEWEST_INPUTS
 from dpa.runtime.gpus import take_gpu
 from dpa.runtime.log import Progress, log
 from dpa.runtime.watchdog import Watchdog
@@ -65,8 +66,10 @@ def judge_samples(
     chunks = [records[i : i + size] for i in range(0, len(records), size)]
     writer = ChunkedWriter(output, JudgedSample, [len(chunk) for chunk in chunks], known)
     progress = Progress(len(records), "responses", sum(map(len, chunks[: writer.done])))
+    judged: list[float] = []
     for chunk in chunks[writer.done :]:
         scores = judge.scores([(texts[r.prompt_id], r.response) for r in chunk])
+        judged += scores
         writer.write(
             [
                 JudgedSample(**msgspec.structs.asdict(record), score=score)
@@ -74,6 +77,11 @@ def judge_samples(
             ]
         )
         progress.advance(len(chunk))
+    if len(judged) >= FEWEST_INPUTS and len(set(judged)) == 1:
+        log.warning(
+            "%s: all %d responses have the same score by the judge: nothing can be ranked by it; "
+            "look at its checkpoint", output, len(judged),
+        )  # fmt: skip
     writer.finish(lambda: sidecar(len(records)))
     return len(records)
 

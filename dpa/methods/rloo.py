@@ -226,6 +226,7 @@ def train_policy_gradient(training: PolicyGradient) -> None:
         raise InputError(
             "training diverged: the policy predicts NaN; lower the stage's learning_rate"
         ) from error
+    training.reward_model.warn_if_constant(training.job.output)
 
 
 def check_batch(batch_size: int, responses_per_prompt: int) -> None:

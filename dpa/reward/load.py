@@ -18,7 +18,6 @@ from dpa.objectives import check_outputs
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.scorer import Scorer, output_names
 from dpa.runtime.gpus import take_gpu
-from dpa.runtime.log import log
 from dpa.runtime.watchdog import Watchdog
 
 
@@ -89,10 +88,4 @@ def open_scorer(
         scorer.on_batch = watchdog.beat
         with closing(scorer):
             yield scorer
-            if constant := scorer.constant_outputs():
-                log.warning(
-                    "%s: all %d inputs have the same score by %s: nothing can be chosen, ranked or "
-                    "learnt by it; look at the log of the reward model's training, and at whether "
-                    "any ratings teach it",
-                    output, scorer.scored, ", ".join(constant),
-                )  # fmt: skip
+            scorer.warn_if_constant(output)

@@ -11,6 +11,7 @@ from dpa.errors import InputError
 from dpa.models import label_names
 from dpa.reward.inputs import Group, RewardInputs
 from dpa.runtime.ahead import ahead
+from dpa.runtime.log import log
 from dpa.text.prompts import Conversation
 
 
@@ -130,6 +131,16 @@ class Scorer(ABC):
             return []
         same = self.lowest == self.highest
         return [name for name, constant in zip(self.names, same, strict=True) if constant]
+
+    def warn_if_constant(self, place: object) -> None:
+        """Say which outputs scored all inputs so far alike, when scoring for `place`."""
+        if constant := self.constant_outputs():
+            log.warning(
+                "%s: all %d inputs have the same score by %s: nothing can be chosen, ranked or "
+                "learnt by it; look at the log of the reward model's training, and at whether "
+                "any ratings teach it",
+                place, self.scored, ", ".join(constant),
+            )  # fmt: skip
 
     @abstractmethod
     def _score(self, rows: list[InputRow], places: dict[tuple[int, str], int]) -> np.ndarray:

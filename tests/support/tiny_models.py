@@ -25,7 +25,7 @@ NAMES = ["quality", "length", "style"]
 SENTENCE = "the otter swims far and eats fish near a river while badgers dig deep holes"
 WORDS = SENTENCE.split()
 
-_SHAPE = {
+SHAPE = {
     "hidden_size": 16,
     "intermediate_size": 24,
     "num_hidden_layers": 2,
@@ -57,7 +57,7 @@ def make_tokenizer():
 def make_config(name: str, **extra) -> PretrainedConfig:
     """A tiny configuration with spare embeddings (Qwen's tokenizer class adds a token)."""
     make, options = ARCHITECTURES[name]
-    return make(**_SHAPE | options | extra, vocab_size=len(make_tokenizer()) + 8)
+    return make(**SHAPE | options | extra, vocab_size=len(make_tokenizer()) + 8)
 
 
 def make_causal_lm(folder: Path, name: str = "mistral") -> str:

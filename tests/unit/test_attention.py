@@ -24,22 +24,9 @@ from dpa.methods.sft import response_loss
 from dpa.reward.load import load_scorer
 from dpa.text.prompts import reward_input
 from dpa.training.trainer import load_policy
-from tests.support.tiny_models import WORDS, make_tokenizer
+from tests.support.tiny_models import SHAPE, WORDS, make_tokenizer
 from tests.support.training_jobs import training
 
-SHAPE = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "sliding_window": None,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 #: As OpenAI named things.
 GPT = {"n_embd": 16, "n_inner": 24, "n_layer": 2, "n_head": 2, "n_positions": 256}
 QUIET = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -80,7 +67,8 @@ OTHERS = sorted(set(OPTIONS) - FAMILIES)
 
 def make_config(family: str, **more):
     return CONFIG_MAPPING[family](
-        **SHAPE | OPTIONS.get(family, {}) | more, vocab_size=len(make_tokenizer()) + 8
+        **SHAPE | {"sliding_window": None} | OPTIONS.get(family, {}) | more,
+        vocab_size=len(make_tokenizer()) + 8,
     )
 
 

@@ -173,6 +173,20 @@ class Counting:
         return [float(len(response)) for _, response in pairs]
 
 
+@pytest.mark.parametrize(("letters", "said"), [("r", True), ("rs", False)])
+def test_a_judge_that_scores_all_alike_is_said_to(tmp_path, caplog, letters, said):
+    _, prompts = prepared(tmp_path, choices())
+    responses = (letters * 2 if i % 2 else letters[0] * 2 for i in range(len(choices())))
+    write_jsonl(
+        tmp_path / "s.jsonl",
+        [sample(r["prompt"], text) for r, text in zip(choices(), responses, strict=True)],
+    )
+    judge_samples(
+        Counting(9), tmp_path / "s.jsonl", prompts, tmp_path / "judged.jsonl", {"code": "a"}, print
+    )
+    assert ("the same score by the judge" in caplog.text) is said
+
+
 def test_a_killed_judge_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr("dpa.evaluation.rewardbench_judging.RESPONSES_PER_CHUNK", 3)
     _, prompts = prepared(tmp_path, choices())

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainerState
 
 from dpa.artefacts.sidecars import read_sidecar
@@ -58,6 +59,9 @@ class Ruler:
     def score_chunk(self, groups):
         self.groups += groups
         return [np.array([[40.0, 60.0, len(r)] for r in some]) for _, some in groups]
+
+    def warn_if_constant(self, place):
+        """It is asked in the end; see the test of a dead reward model."""
 
 
 class Broken(Ruler):
@@ -243,10 +247,13 @@ def test_rewards_are_those_of_the_text_that_evaluation_would_rate(tiny_tokenizer
     assert found == pytest.approx([(0.6 * 50 - 0.8 * len(text)) / REWARD_SCALE] * 3)
 
 
-def test_it_runs_with_a_reward_model(tiny_policy, tmp_path):
+def test_it_runs_with_a_reward_model_and_says_what_is_dead_of_it(tiny_policy, tmp_path, caplog):
     from dpa.reward.load import load_scorer
 
     path = tiny_models.make_reward_model(tmp_path / "reward_model")
+    weights = load_file(tmp_path / "reward_model/model.safetensors")
+    weights["score.weight"][2] = 0
+    save_file(weights, tmp_path / "reward_model/model.safetensors", metadata={"format": "pt"})
     objectives = [
         ObjectiveConfig(name="quality", outputs={"quality": 1.0}),
         ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
@@ -261,6 +268,7 @@ def test_it_runs_with_a_reward_model(tiny_policy, tmp_path):
     )
     assert np.isfinite(history["reward"]).all()
     assert 0 < model.scored <= 64
+    assert "have the same score by style:" in caplog.text
 
 
 def test_long_prompts_are_dropped_and_counted(tiny_policy, tmp_path):
