@@ -134,29 +134,39 @@ LOADED_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 OTHER_FORMATS = ("consolidated*", "original/*")
 
 
+@contextmanager
+def fetching(repository: str) -> Iterator[None]:
+    """Turn whatever the hub raises into an InputError."""
+    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except InputError:  # of what was fetched
+        raise
+    except (ConnectionFailed, OSError, ValueError) as error:
+        raise InputError(
+            f"{repository}: cannot be fetched ({' '.join(str(error).split()):.200}); check the "
+            "name, and `hf auth login` for a gated repository"
+        ) from None
+
+
 def download(model: AnyModel) -> None:
     """Bring a model of the hub into its cache; a file that another process fetches is waited for.
 
     Nothing happens for a folder. Raises InputError when it cannot be had.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
 
     ref = ModelRef.of(model)
     if Path(ref.path).exists():
         return
-    try:
+    with fetching(ref.path):
         snapshot_download(
             ref.path,
             revision=ref.revision,
             allow_patterns=[*LOADED_FILES, *(["*.py"] if is_trusted(ref) else [])],
             ignore_patterns=list(OTHER_FORMATS),
         )
-    except (ConnectionFailed, OSError, ValueError) as error:
-        raise InputError(
-            f"{ref.path}: cannot be fetched ({' '.join(str(error).split()):.200}); check the name, "
-            "and `hf auth login` for a gated repository"
-        ) from None
 
 
 def check_weights(kind: Any, model: AnyModel) -> None:

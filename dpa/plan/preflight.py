@@ -23,7 +23,7 @@ from dpa.config.load import hub_repositories, read_locks
 from dpa.config.revisions import LOCK_FILE, LOCKED
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
-from dpa.models import ModelRef, download, load_checkpoint_config
+from dpa.models import ModelRef, download, fetching, load_checkpoint_config
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.gpu_node import compiler, gpus
 from dpa.plan.stages import download_bytes, stage_jobs, stored_bytes
@@ -275,24 +275,18 @@ def data_set_files(source: SourceConfig) -> Iterator[str]:
 def fetch(item: ModelConfig | SourceConfig, reference: bool = False) -> None:
     """Bring a model or a data set of the hub into the cache; `reference` is AlpacaEval's file."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError as ConnectionFailed  # type: ignore[attr-defined]
 
     from dpa.data.sources import read_rows
 
     if isinstance(item, ModelConfig):
         download(ModelRef(str(item.path), item.revision))
         return
-    try:
+    with fetching(str(item.path)):
         if reference:
             file = f"{item.split}.json"
             hf_hub_download(item.path, file, repo_type="dataset", revision=item.revision)
         else:
             next(read_rows(item))
-    except (ConnectionFailed, OSError) as error:
-        raise InputError(
-            f"{item.path}: cannot be fetched ({' '.join(str(error).split()):.200}); check the "
-            "name, and `hf auth login` for a gated repository"
-        ) from None
 
 
 def missing_files(find: Callable[[str], Any]) -> list[str]:
