@@ -92,7 +92,7 @@ def main(
     rows += job_rows(baseline, repeats)
     notes = (
         "CPU seconds of whole processes, children included; `bare` is "
-        f"`python -c 'import typer'`, {median(bare):.3f} s. Help and imports: the least of three. "
+        f"`python -c 'import typer'`, {median(bare):.3f} s. Help and imports: the least of five. "
         "Jobs: on tiny models, nearly all of it start-up; the outputs of both checkouts were the "
         "same bytes."
     )
@@ -100,8 +100,8 @@ def main(
 
 
 def least_seconds(arguments: Sequence[str]) -> float:
-    """The least of three runs: what else the machine does only adds to them."""
-    return min(cpu_seconds(arguments) for _ in range(3))
+    """The least of five runs: what else the machine does only adds to them."""
+    return min(cpu_seconds(arguments) for _ in range(5))
 
 
 def cpu_seconds(arguments: Sequence[str], folder: Path = CLONE) -> float:

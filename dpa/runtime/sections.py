@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dpa.errors import InputError
 from dpa.runtime.reading import decode_json, read_document, read_json
@@ -174,6 +173,8 @@ def read_section(kind: Any, text: str | None, flag: str, default: str | None = N
     under the dotted key `default`, and without `text` it is that value. Raises InputError naming
     the flag.
     """
+    from pydantic import BaseModel, TypeAdapter, ValidationError  # a fifth of what --help takes
+
     found = None if text is None else _given(text, flag)
     if default is not None and (found is None or isinstance(found, dict)):
         known = default_section(default)
