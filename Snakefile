@@ -12,7 +12,8 @@ wildcard_constraints:
     shard=r"\d+",
     direction=DIRECTION_PATTERN,
     policy=r"[a-z_]+(-\d+)?",
-    benchmark=r"alpacaeval|rewardbench",
+    benchmark=r"evaluation|alpacaeval|rewardbench",
+    scorer="|".join(layout.scorers()),
 
 
 # Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def

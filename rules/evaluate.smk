@@ -1,21 +1,20 @@
 # Held-out prompts under every direction: the numbers of figure 4.
 
 
-rule evaluate_policy:
+# The validation prompts (evaluation), or a benchmark's.
+rule sample_evaluation:
     input:
         policy=of.evaluated_policy,
         conditions=of.evaluated_conditions,
-        prompts="results/{experiment}/data/prompts/validation.jsonl",
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
-        code=code("evaluate_policy"),
+        prompts=of.evaluated_prompts,
+        code=code("sample_evaluation"),
         preflight=PREFLIGHT,
     output:
-        sampled="results/{experiment}/evaluation/sampled/{policy}.jsonl",
-        scored="results/{experiment}/evaluation/scored/{policy}.jsonl",
+        sampled="results/{experiment}/{benchmark}/sampled/{policy}.jsonl",
     log:
-        "results/{experiment}/logs/evaluate_policy/{policy}.log",
+        "results/{experiment}/logs/sample_evaluation/{benchmark}/{policy}.log",
     benchmark:
-        "results/{experiment}/benchmarks/evaluate_policy/{policy}.tsv"
+        "results/{experiment}/benchmarks/sample_evaluation/{benchmark}/{policy}.tsv"
     wildcard_constraints:
         policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
     threads: cfg.threads
@@ -23,103 +22,89 @@ rule evaluate_policy:
         **jobs.on_one_gpu(4000, 48000),
         runtime=720,
     params:
-        model=of.scorer_flags,
         steering=of.evaluation_flags,
-        objectives=section(cfg.objectives),
-        responses=cfg.evaluation.responses_per_prompt,
+        objective_names=OBJECTIVE_NAMES,
+        responses=of.responses_per_prompt,
         models=section(cfg.models),
-        sampling=of.sampling(cfg.evaluation.temperature),
-        tokens=cfg.reward_model.tokens_per_batch,
+        sampling=of.evaluation_sampling,
         seed=of.base_seed,
     message:
-        "Evaluating {wildcards.policy} on the validation prompts"
+        "{wildcards.benchmark}: sampling {wildcards.policy}"
     shell:
-        "python -m scripts.evaluate_policy {params.steering:q} {params.model:q}"
-        " --prompts {input.prompts:q} --objectives {params.objectives:q}"
-        " --models {params.models:q}"
+        "python -m scripts.sample_evaluation {params.steering:q} --prompts {input.prompts:q}"
+        " --models {params.models:q} --objective-names {params.objective_names:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
-        " --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
+        " --seed {params.seed} --output {output.sampled:q} 2>&1 | tee {log}"
 
 
-rule evaluate_soup:
+rule sample_soup:
     input:
         experts=of.soup_experts,
         prompts="results/{experiment}/data/prompts/validation.jsonl",
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
-        code=code("evaluate_soup"),
+        code=code("sample_soup"),
         preflight=PREFLIGHT,
     output:
         sampled="results/{experiment}/evaluation/sampled/reward_soup.jsonl",
-        scored="results/{experiment}/evaluation/scored/reward_soup.jsonl",
     log:
-        "results/{experiment}/logs/evaluate_soup.log",
+        "results/{experiment}/logs/sample_soup.log",
     benchmark:
-        "results/{experiment}/benchmarks/evaluate_soup.tsv"
+        "results/{experiment}/benchmarks/sample_soup.tsv"
     threads: cfg.threads
     resources:
         **jobs.on_one_gpu(8000, 64000),
         runtime=720,
     params:
         experts=input_flags("experts", "--expert"),
-        model=of.scorer_flags,
         directions=section(cfg.directions),
         grid=json.dumps(cfg.evaluation.directions),
-        objectives=section(cfg.objectives),
         responses=cfg.evaluation.responses_per_prompt,
         models=section(cfg.models),
         sampling=of.sampling(cfg.evaluation.temperature),
-        tokens=cfg.reward_model.tokens_per_batch,
         seed=of.base_seed,
     message:
-        "Evaluating Reward Soup on the validation prompts"
+        "Sampling Reward Soup on the validation prompts"
     shell:
-        "python -m scripts.evaluate_soup {params.experts:q} {params.model:q}"
-        " --directions {params.directions:q} --grid {params.grid:q} --prompts {input.prompts:q}"
-        " --models {params.models:q}"
-        " --objectives {params.objectives:q} --responses-per-prompt {params.responses}"
-        " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
-        " --output-samples {output.sampled:q} --output-scored {output.scored:q} 2>&1 | tee {log}"
+        "python -m scripts.sample_soup {params.experts:q} --directions {params.directions:q}"
+        " --grid {params.grid:q} --prompts {input.prompts:q} --models {params.models:q}"
+        " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
+        " --seed {params.seed} --output {output.sampled:q} 2>&1 | tee {log}"
 
 
-rule sample_benchmark:
+# Another scorer of the same samples costs no sampling.
+rule score_evaluation:
     input:
-        policy=of.evaluated_policy,
-        conditions=of.evaluated_conditions,
-        prompts="results/{experiment}/{benchmark}/prompts.jsonl",
-        code=code("sample_benchmark"),
+        sampled="results/{experiment}/evaluation/sampled/{policy}.jsonl",
+        prompts="results/{experiment}/data/prompts/validation.jsonl",
+        model=of.evaluation_scorer,
+        code=code("score_responses"),
         preflight=PREFLIGHT,
     output:
-        sampled="results/{experiment}/{benchmark}/sampled/{policy}.jsonl",
+        scored="results/{experiment}/evaluation/scored_by/{scorer}/{policy}.jsonl",
     log:
-        "results/{experiment}/logs/sample_benchmark/{benchmark}/{policy}.log",
+        "results/{experiment}/logs/score_evaluation/{scorer}/{policy}.log",
     benchmark:
-        "results/{experiment}/benchmarks/sample_benchmark/{benchmark}/{policy}.tsv"
-    wildcard_constraints:
-        policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
+        "results/{experiment}/benchmarks/score_evaluation/{scorer}/{policy}.tsv"
     threads: cfg.threads
     resources:
-        **jobs.on_one_gpu(4000, 48000),
+        **jobs.on_one_gpu(4000, 32000),
         runtime=720,
     params:
-        steering=of.benchmark_flags,
-        objective_names=OBJECTIVE_NAMES,
-        models=section(cfg.models),
-        sampling=of.benchmark_sampling,
-        seed=of.base_seed,
+        model=of.evaluation_scorer_flags,
+        objectives=section(cfg.objectives),
+        tokens=cfg.reward_model.tokens_per_batch,
     message:
-        "Sampling {wildcards.policy} on the prompts of {wildcards.benchmark}"
+        "Evaluation: scoring {wildcards.policy} by {wildcards.scorer}"
     shell:
-        "python -m scripts.sample_benchmark {params.steering:q} --prompts {input.prompts:q}"
-        " --models {params.models:q}"
-        " --objective-names {params.objective_names:q} --sampling {params.sampling:q} --seed {params.seed}"
-        " --output {output.sampled:q} 2>&1 | tee {log}"
+        "python -m scripts.score_responses {params.model:q} --samples {input.sampled:q}"
+        " --prompts {input.prompts:q} --objectives {params.objectives:q}"
+        " --tokens-per-batch {params.tokens} --output {output.scored:q} 2>&1 | tee {log}"
 
 
 rule collect_validation_rewards:
     input:
         scored=expand(
-            "results/{{experiment}}/evaluation/scored/{policy}.jsonl", policy=layout.policies()
+            "results/{{experiment}}/evaluation/scored_by/reward_model/{policy}.jsonl",
+            policy=layout.policies(),
         ),
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         code=code("collect_validation_rewards"),

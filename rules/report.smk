@@ -69,7 +69,10 @@ rule plot_samples:
     input:
         scored=files_of(
             RUNS,
-            *(f"evaluation/scored/{p}.jsonl" for p in layout.last_policies(cfg.methods)),
+            *(
+                f"evaluation/scored_by/reward_model/{p}.jsonl"
+                for p in layout.last_policies(cfg.methods)
+            ),
         ),
         prompts=f"{RUNS[0]}/data/prompts/validation.jsonl",
         code=code("plot_samples"),

@@ -2,8 +2,9 @@
 
 Rule: collect_validation_rewards. Example:
 
-    python -m scripts.collect_validation_rewards --scored evaluation/scored/sft.jsonl \
-        --scored evaluation/scored/dpa-1.jsonl --prompts data/prompts/validation.jsonl \
+    python -m scripts.collect_validation_rewards --prompts data/prompts/validation.jsonl \
+        --scored evaluation/scored_by/reward_model/sft.jsonl \
+        --scored evaluation/scored_by/reward_model/dpa-1.jsonl \
         --gold quickstart --seed 0 --output-by-prompt evaluation/prompt_rewards.parquet \
         --output evaluation/validation_rewards.csv
 

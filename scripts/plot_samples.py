@@ -2,8 +2,9 @@
 
 Rule: plot_samples. Example:
 
-    python -m scripts.plot_samples --scored evaluation/scored/dpa-4.jsonl \
-        --scored evaluation/scored/dpo.jsonl --prompts data/prompts/validation.jsonl \
+    python -m scripts.plot_samples --prompts data/prompts/validation.jsonl \
+        --scored evaluation/scored_by/reward_model/dpa-4.jsonl \
+        --scored evaluation/scored_by/reward_model/dpo.jsonl \
         --objective-names helpfulness,verbosity --experiment quickstart --output-figures figures \
         --output-tables tables
 

@@ -66,8 +66,9 @@ def finished_run(tmp_path_factory) -> "FinishedRun":
             folder,
             "{methods: [dpa, sft, dpo, rsf, reward_soup, ppo], sampling: {prompts_per_chunk: 1}}",
             lambda command: (
-                command.script in (*METHOD, "pair_ratings")
-                or (command.script == "evaluate_policy" and "dpa-2" in command.log)
+                "evaluation/dpa-2" in command.log
+                or "score_evaluation/reward_model/dpa-2" in command.log
+                or (command.script in (*METHOD, "pair_ratings") and "evaluation" not in command.log)
             ),
         )
 

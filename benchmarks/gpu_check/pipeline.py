@@ -31,7 +31,7 @@ REWARDS, LOSS = 1.0, 0.02
 #: The stages, one job of each.
 STAGES = (
     "train_reward_model", "train_sft", "annotate_responses", "train_steerlm", "sample_responses",
-    "score_responses", "select_responses", "finetune_policy", "train_dpo", "evaluate_policy",
+    "score_responses", "select_responses", "finetune_policy", "train_dpo", "sample_evaluation",
 )  # fmt: skip
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -121,7 +121,7 @@ def compare(stage: str, expected: Path, found: Path) -> None:
             json.loads(sidecar_path(path).read_text())["train_loss"] for path in (expected, found)
         ]
         record(f"{stage}: mean loss, of the CPU's", abs(losses[1] / losses[0] - 1), at_most=LOSS)
-    elif stage in ("sample_responses", "evaluate_policy"):
+    elif stage in ("sample_responses", "sample_evaluation"):
         lines = [len(path.read_bytes().splitlines()) for path in (expected, found)]
         record(f"{stage}: records, beside the CPU's {lines[0]}", lines[1], at_least=lines[0])
 

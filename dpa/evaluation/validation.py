@@ -79,7 +79,7 @@ def prompt_rewards(
             if prompt_id not in texts:
                 raise InputError(
                     f"{path}: prompt {prompt_id} is not in the prompt file {prompts}; rerun "
-                    "evaluate_policy"
+                    "sample_evaluation"
                 )
             if gold is not None:
                 text = texts[prompt_id]

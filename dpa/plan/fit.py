@@ -112,11 +112,6 @@ def _scoring(experiment: Experiment, rule: str) -> list[Need]:
     return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
 
 
-def _evaluation(experiment: Experiment, rule: str) -> list[Need]:
-    """One model after the other."""
-    return [*_sampling(experiment, rule), *_scoring(experiment, rule)]
-
-
 def _policy(experiment: Experiment) -> Shape:
     return experiment.policy
 
@@ -143,9 +138,9 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "score_responses": _scoring,
     "annotate_responses": _scoring,
     "evaluate_reward_model": _scoring,
-    "evaluate_policy": _evaluation,
-    "evaluate_soup": _evaluation,
-    "sample_benchmark": _sampling,
+    "sample_evaluation": _sampling,
+    "sample_soup": _sampling,
+    "score_evaluation": _scoring,
     "judge_rewardbench": _scoring,
     "score_rewardbench": _scoring,
 }

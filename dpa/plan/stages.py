@@ -10,6 +10,7 @@ from dpa.config.experiment import Config
 from dpa.plan.table import downloaded_models
 from dpa.plan.work import Experiment, Job, work_of_job
 from dpa.registry import METHODS
+from dpa.workflow.layout import Layout
 
 
 def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -> list[Job]:
@@ -37,8 +38,16 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
             rule = "initial_policy" if last == "iter0" else stage.partition("/")[0]
             jobs += _jobs(f"train_{rule}")
     for policy in policies:
-        soup = policy == "reward_soup"
-        jobs += _jobs("evaluate_soup" if soup else "evaluate_policy", 1, {"policy": policy})
+        rule = "sample_soup" if policy == "reward_soup" else "sample_evaluation"
+        jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
+        jobs += _jobs("score_evaluation", 1, {"policy": policy})
+    layout = Layout(config)
+    benchmarks = {
+        "alpacaeval": layout.alpacaeval_policies(), "rewardbench": layout.rewardbench_judged()
+    }  # fmt: skip
+    for benchmark, sampled in benchmarks.items():
+        for policy in sampled:
+            jobs += _jobs("sample_evaluation", 1, {"policy": policy, "benchmark": benchmark})
     return jobs
 
 

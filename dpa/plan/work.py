@@ -297,18 +297,34 @@ def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     )
 
 
-def _evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
-    """The validation prompts, under each direction (or condition) that the policy knows."""
-    config, sizes = experiment.config, experiment.sizes
-    policy = wildcards.get("policy", "reward_soup")
-    asked = sizes.validation * _steerings(experiment, policy, config.evaluation.directions)
-    responses = asked * config.evaluation.responses_per_prompt
+def _evaluation_sampling(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """Held-out prompts, under each direction (or condition) that the policy knows; a benchmark's
+    are taken to be as long as ours.
+    """
+    config = experiment.config
+    benchmark = wildcards.get("benchmark", "evaluation")  # Reward Soup's has no other
+    asked = _evaluated_prompts(experiment, benchmark)
+    asked *= _steerings(
+        experiment, wildcards.get("policy", "reward_soup"), getattr(config, benchmark).directions
+    )
+    each = config.evaluation.responses_per_prompt if benchmark == "evaluation" else 1
+    response = experiment.sizes.sampled_response
     return Work(
         read=asked * experiment.conditioned_prompt(),
-        sampled=responses * sizes.sampled_response,
+        sampled=asked * each * response,
+        sequence=experiment.conditioned_prompt() + response,
+        keeps=experiment.sampled_bytes(asked * each),
+    )
+
+
+def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The validation samples of a policy."""
+    sizes, evaluation = experiment.sizes, experiment.config.evaluation
+    asked = sizes.validation * _steerings(experiment, wildcards["policy"], evaluation.directions)
+    responses = asked * evaluation.responses_per_prompt
+    return Work(
         scored=experiment.scoring_tokens(sizes.validation, responses, sizes.sampled_response),
-        sequence=experiment.conditioned_prompt() + sizes.sampled_response,
-        keeps=experiment.sampled_bytes(responses) + experiment.scored_bytes(responses),
+        keeps=experiment.scored_bytes(responses),
     )
 
 
@@ -322,24 +338,10 @@ def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]
     return grid if isinstance(grid, int) else len(grid)
 
 
-def _benchmark(experiment: Experiment, wildcards: dict[str, str]) -> Work:
-    """One response to each of a benchmark's prompts (taken to be as long as ours) and direction."""
+def _evaluated_prompts(experiment: Experiment, benchmark: str) -> int:
     config = experiment.config
-    section = config.alpacaeval if wildcards["benchmark"] == "alpacaeval" else config.rewardbench
-    assert section is not None
-    asked = _benchmark_prompts(experiment, wildcards["benchmark"])
-    asked *= _steerings(experiment, wildcards["policy"], section.directions)
-    response = experiment.sizes.sampled_response
-    return Work(
-        read=asked * experiment.conditioned_prompt(),
-        sampled=asked * response,
-        sequence=experiment.conditioned_prompt() + response,
-        keeps=experiment.sampled_bytes(asked),
-    )
-
-
-def _benchmark_prompts(experiment: Experiment, benchmark: str) -> int:
-    config = experiment.config
+    if benchmark == "evaluation":
+        return experiment.sizes.validation
     if benchmark == "alpacaeval":
         return config.alpacaeval.prompts if config.alpacaeval else 0
     sections = config.rewardbench.sections if config.rewardbench else []
@@ -351,7 +353,7 @@ def _rewardbench_judging(experiment: Experiment, wildcards: dict[str, str]) -> W
     rewardbench = experiment.config.rewardbench
     if rewardbench is None or rewardbench.judge.path is None:  # the gold scorer
         return Work(light=True)
-    rated = _benchmark_prompts(experiment, "rewardbench")
+    rated = _evaluated_prompts(experiment, "rewardbench")
     rated *= _steerings(experiment, wildcards["policy"], rewardbench.directions)
     return Work(scored=rated * (experiment.sizes.prompt + experiment.sizes.sampled_response))
 
@@ -360,7 +362,7 @@ def _rewardbench_scoring(experiment: Experiment, wildcards: dict[str, str]) -> W
     """The chosen and the rejected answer of each item, by the reward model."""
     sizes = experiment.sizes
     row = sizes.instruction + sizes.prompt + sizes.response
-    return Work(scored=2 * _benchmark_prompts(experiment, "rewardbench") * row)
+    return Work(scored=2 * _evaluated_prompts(experiment, "rewardbench") * row)
 
 
 #: Rules with a model, and their work.
@@ -378,9 +380,9 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_dpo": _dpo,
     "train_directional_dpo": _directional_dpo,
     "train_ppo": _ppo,
-    "evaluate_policy": _evaluation,
-    "evaluate_soup": _evaluation,
-    "sample_benchmark": _benchmark,
+    "sample_evaluation": _evaluation_sampling,
+    "sample_soup": _evaluation_sampling,
+    "score_evaluation": _evaluation_scoring,
     "judge_rewardbench": _rewardbench_judging,
     "score_rewardbench": _rewardbench_scoring,
 }

@@ -43,6 +43,7 @@ RECORDS: tuple[tuple[str, Any], ...] = (
     ("*/annotations/*", Annotation),
     ("*/sampled/*", Sample),
     ("*/scored/*", ScoredSample),
+    ("*/scored_by/*", ScoredSample),
     ("*/selected.jsonl", Selected),
     ("*/pairs.jsonl", Pair),
     ("*/alpacaeval/prompts.jsonl", Prompt),

@@ -170,12 +170,6 @@ OutputFilesOption = Annotated[Path, _OUTPUT, FILES_WITHIN]
 OutputPromptsOption = Annotated[
     Path, typer.Option("--output-prompts", help="Prompts that are written.")
 ]
-OutputSamplesOption = Annotated[
-    Path, typer.Option("--output-samples", help="Samples that are written.")
-]
-OutputScoredOption = Annotated[
-    Path, typer.Option("--output-scored", help="Scored samples that are written.")
-]
 OutputFiguresOption = Annotated[
     Path,
     typer.Option("--output-figures", help="Folder of figures that are written."),

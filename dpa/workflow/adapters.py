@@ -74,6 +74,17 @@ class Adapters:
         takes = self.layout.takes_conditions(wildcards.policy)
         return f"{run_of(wildcards)}/steerlm/conditions.json" if takes else []
 
+    def evaluated_prompts(self, wildcards: Wildcards) -> str:
+        """The prompts that policies are evaluated on: held-out ones, or a benchmark's."""
+        validation = wildcards.benchmark == "evaluation"
+        held_out = "data/prompts/validation" if validation else f"{wildcards.benchmark}/prompts"
+        return f"{run_of(wildcards)}/{held_out}.jsonl"
+
+    def evaluation_scorer(self, wildcards: Wildcards) -> Input:
+        """The model that scores an evaluation's samples."""
+        made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
+        return self.made_or_given(self.layout.scorers()[wildcards.scorer], made)
+
     def soup_experts(self, wildcards: Wildcards) -> list[str]:
         """The policies that Reward Soup averages."""
         run = run_of(wildcards)
@@ -97,12 +108,17 @@ class Adapters:
         """The schedule of a loop's trainings, as a section."""
         return section(getattr(self.config, wildcards.loop.split("/")[0]).schedule)
 
-    def benchmark_sampling(self, wildcards: Wildcards) -> str:
-        """How a benchmark samples, as a section."""
+    def evaluation_sampling(self, wildcards: Wildcards) -> str:
+        """How an evaluation samples, as a section."""
         return self.sampling(getattr(self.config, wildcards.benchmark).temperature)
 
+    def responses_per_prompt(self, wildcards: Wildcards) -> int:
+        """Responses under each direction: to a benchmark's prompt one."""
+        validation = wildcards.benchmark == "evaluation"
+        return self.config.evaluation.responses_per_prompt if validation else 1
+
     def sampling(self, temperature: float) -> str:
-        """How an evaluation samples, as a section."""
+        """Sampling at another temperature than training data's, as a section."""
         return section(self.config.sampling.model_copy(update={"temperature": temperature}))
 
     def sampled_policy_flags(self, wildcards: Wildcards) -> Flags:
@@ -116,10 +132,6 @@ class Adapters:
         return ["--shared"] if self.layout.samples_steerlm(*turn(wildcards)) else []
 
     def evaluation_flags(self, wildcards: Wildcards) -> Flags:
-        grid = self.config.evaluation.directions
-        return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)
-
-    def benchmark_flags(self, wildcards: Wildcards) -> Flags:
         grid = getattr(self.config, wildcards.benchmark).directions
         return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)
 
@@ -140,6 +152,16 @@ class Adapters:
     def scorer_flags(self, wildcards: Wildcards) -> Flags:
         """The reward model, and what runs it."""
         return [*self.reward_model_flags(wildcards), "--engine", self.config.reward_model.engine]
+
+    def evaluation_scorer_flags(self, wildcards: Wildcards) -> Flags:
+        """The model that scores an evaluation's samples, and what runs it."""
+        given = self.layout.scorers()[wildcards.scorer]
+        made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
+        names = ",".join(self.config.reward_model.attributes)
+        return [
+            *flags.model("--reward-model", given, made),
+            "--attributes", names, "--engine", self.config.reward_model.engine,
+        ]  # fmt: skip
 
 
 def run_of(wildcards: Wildcards) -> str:

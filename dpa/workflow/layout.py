@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from dpa.config.base import ModelConfig
 from dpa.config.experiment import Config
 from dpa.directions import Direction, direction_name, fixed_distribution, single_objectives
 from dpa.registry import METHODS, parse_policy, policy_name
@@ -185,6 +186,13 @@ class Layout:
         method, _ = parse_policy(policy)
         return METHODS[method].conditioned_on == "direction" and not self.takes_conditions(policy)
 
+    def scorers(self) -> dict[str, ModelConfig]:
+        """Who scores evaluation's samples: `evaluation/scored_by/<scorer>/<policy>.jsonl`.
+
+        Each is `<scorer>/model` below the run, or a model that the configuration names.
+        """
+        return {"reward_model": self.config.reward_model}
+
     # --- Benchmarks ------------------------------------------------------------------------------
 
     def alpacaeval_policies(self) -> list[str]:
@@ -263,7 +271,8 @@ class Layout:
             return [f"{run}/dpa/iter{t}/policy" for run in self.runs for t in stages]
         if name == "baselines":
             others = [policy for policy in self.policies() if parse_policy(policy)[0] != "dpa"]
-            return [f"{r}/evaluation/scored/{policy}.jsonl" for r in self.runs for policy in others]
+            scored = [f"evaluation/scored_by/reward_model/{policy}.jsonl" for policy in others]
+            return files_of(self.runs, *scored)
         if name == "alpacaeval":
             return [f"{results}/alpacaeval/results.csv"] if self.alpacaeval_policies() else []
         if name == "rewardbench":

@@ -698,15 +698,15 @@ TRAIN_CASES = [
          ("batch_size", "per_device_batch_size"), None,
          {"schedule": '{"learning_rate": 1e-3, "epochs": 1, "batch_size": 33, "warmup_steps": 0, '
                       '"lr_scheduler": "cosine", "max_length": 256}'}),
-    Case("an expert is missing", "evaluate_soup",
+    Case("an expert is missing", "sample_soup",
          lambda run: shutil.rmtree(run / "rsf/100_0/iter1/policy"),
          ("rsf/100_0/iter1/policy: no such folder; train the expert first",), "weights"),
-    Case("an expert truncated", "evaluate_soup",
+    Case("an expert truncated", "sample_soup",
          content("rsf/100_0/iter1/policy/model.safetensors", lambda b: b[:999]),
          ("rsf/100_0/iter1/policy/model.safetensors", "copy or save the checkpoint again"), None),
-    Case("a grid that is no JSON", "evaluate_policy", unchanged, ("--grid",), None,
+    Case("a grid that is no JSON", "sample_evaluation", unchanged, ("--grid",), None,
          {"grid": "ten"}, "dpa-2"),
-    Case("a grid of non-unit directions", "evaluate_policy", unchanged,
+    Case("a grid of non-unit directions", "sample_evaluation", unchanged,
          ("direction [1.0, 1.0] has length 1.4142", "nearest unit vector"), None,
          {"grid": "[[1, 1], [1, 0]]"}, "dpa-2"),
     Case("a direction out of length", "train_ppo", unchanged,
@@ -722,13 +722,14 @@ def other_table(run: Path) -> None:
     pd.DataFrame({"iteration": [1]}).to_parquet(run / "evaluation/prompt_rewards.parquet")
 
 
-DPA2 = {"scored": f"{RUN}/evaluation/scored/dpa-2.jsonl"}
+DPA2_SCORED = "evaluation/scored_by/reward_model/dpa-2.jsonl"
+DPA2 = {"scored": f"{RUN}/{DPA2_SCORED}"}
 REPORT = [
     Case("scores of other prompts", "collect_validation_rewards",
-         line("evaluation/scored/dpa-2.jsonl", 1, lambda r: r.update(prompt_id="0" * 16)),
+         line(DPA2_SCORED, 1, lambda r: r.update(prompt_id="0" * 16)),
          ("dpa-2.jsonl", "is not in the prompt file"), options=DPA2),
     Case("evaluated scores truncated", "collect_validation_rewards",
-         content("evaluation/scored/dpa-2.jsonl", lambda b: b[:-9]),
+         content(DPA2_SCORED, lambda b: b[:-9]),
          ("dpa-2.jsonl:12", "truncated"), options=DPA2),
     Case("a figure of an empty table", "plot_pareto_front",
          write("evaluation/prompt_rewards.parquet", b""),
@@ -743,8 +744,6 @@ CASES = [*PREPARE, *TABLES, *SAMPLE, *SCORE, *SELECT, *TRAIN_CASES, *REPORT]
 #: What a command writes, where that is not --output alone.
 OUTPUTS = {
     "prepare_data": ("output-ratings", "output-d1", "output-d2", "output-validation"),
-    "evaluate_policy": ("output-samples", "output-scored"),
-    "evaluate_soup": ("output-samples", "output-scored"),
     "train_ppo": ("output", "output-history"),
     "collect_validation_rewards": ("output", "output-by-prompt"),
     "plot_pareto_front": ("output-figures",),

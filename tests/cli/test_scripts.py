@@ -12,7 +12,11 @@ from tests.support.script_processes import processes
 
 SCRIPTS = sorted(p.stem for p in (CLONE / "scripts").glob("*.py") if p.stem != "__init__")
 #: Rules that share a script with another rule of its name.
-SHARED = {"train_initial_policy": "train_steerlm", "train_directional_dpo": "train_dpo"}
+SHARED = {
+    "train_initial_policy": "train_steerlm",
+    "train_directional_dpo": "train_dpo",
+    "score_evaluation": "score_responses",
+}
 
 
 def run(script, *arguments):

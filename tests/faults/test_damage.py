@@ -38,7 +38,7 @@ STAGES = [
     ("score_responses", "dpa/iter2-0", 900),
     ("select_responses", "dpa/iter2", 900),
     ("finetune_policy", "dpa/iter2", 100_000),
-    ("evaluate_soup", "", 2000),
+    ("sample_soup", "", 2000),
     ("plot_pareto_front", "", 9000),
 ]
 

@@ -25,7 +25,7 @@ STAGES = [
     ("sample_responses", "dpa/iter2-1", 4),
     ("score_responses", "dpa/iter2-1", 3),
     ("select_responses", "dpa/iter2", 2),
-    ("evaluate_soup", "", 4),
+    ("sample_soup", "", 4),
     ("collect_validation_rewards", "", 1),
     ("plot_pareto_front", "", 2),
 ]

@@ -47,7 +47,7 @@ METHOD = (
     "score_responses", "select_responses", "finetune_policy",
 )  # fmt: skip
 #: The scripts from policies to figure 4.
-FRONT = ("evaluate_policy", "evaluate_soup", "collect_validation_rewards", "plot_pareto_front")
+FRONT = ("sample_evaluation", "sample_soup", "collect_validation_rewards", "plot_pareto_front")
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,15 @@ COUNTS = {
         "finetune_policy": 4 * 3,
         "train_steerlm": 1,
         "preflight": 1,
-        "evaluate_policy": 5 + 4,
-        "evaluate_soup": 1,
+        "score_evaluation": 5 + 5,
+        "sample_soup": 1,
     },
     "gemma-2b-harmless": {
         "annotate_responses": 8,
         "sample_responses": 8 * 3,
         "score_responses": 8 * 3,
         "finetune_policy": 3,
-        "evaluate_policy": 4 + 3,
+        "score_evaluation": 4 + 3,
     },
     # DPA and RSF; the DPO model is trained here.
     "single-gpu": {
@@ -55,7 +55,7 @@ COUNTS = {
         "score_responses": 3 * 2,
         "finetune_policy": 3 * 2,
         "train_dpo": 1,
-        "evaluate_policy": 4 + 4,
+        "score_evaluation": 4 + 4,
     },
 }
 
@@ -71,9 +71,9 @@ def test_quickstart_plans_every_stage(clone):
     assert jobs["sample_responses"] == jobs["score_responses"] == shards * iterations
     assert jobs["select_responses"] == jobs["finetune_policy"] == iterations
     assert jobs["annotate_responses"] == shards
-    assert jobs["evaluate_policy"] == iterations + 1 + 3
+    assert jobs["score_evaluation"] == iterations + 1 + 3
     # AlpacaEval judges DPA, SteerLM, SFT and DPO; RewardBench DPA against DPO.
-    assert jobs["sample_benchmark"] == 4 + 2
+    assert jobs["sample_evaluation"] == jobs["score_evaluation"] + 4 + 2
     assert jobs["judge_alpacaeval"] == 1
     assert jobs["judge_rewardbench"] == 2
     assert jobs["collect_alpacaeval"] == jobs["collect_rewardbench"] == 1
@@ -94,9 +94,9 @@ def test_shards_and_iterations_scale_the_plan(clone, shards):
 def test_methods_not_listed_cost_nothing(clone):
     jobs = planned_jobs(clone, "--config", "methods=[dpa]")
     assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)
-    assert jobs["evaluate_policy"] == 5
+    assert jobs["score_evaluation"] == 5
     # Without the reference there is nothing to compare with; the reward model's accuracy stays.
-    assert jobs["sample_benchmark"] == 1
+    assert jobs["sample_evaluation"] == 5 + 1
     assert "judge_rewardbench" not in jobs
     assert jobs["collect_rewardbench"] == 1
 
@@ -104,7 +104,8 @@ def test_methods_not_listed_cost_nothing(clone):
 @pytest.mark.slow
 def test_a_benchmark_that_is_null_costs_nothing(clone):
     jobs = planned_jobs(clone, "--config", "alpacaeval=null", "rewardbench=null")
-    names = ("alpacaeval", "rewardbench", "sample_benchmark")
+    assert jobs["sample_evaluation"] == jobs["score_evaluation"]
+    names = ("alpacaeval", "rewardbench")
     assert not [job for job in jobs if any(name in job for name in names)]
 
 
@@ -124,9 +125,9 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["sample_responses"] == shards * (4 + 4 + 2 + 2)
     assert jobs["finetune_policy"] == 4 + 4 + 2
     assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
-    assert jobs["train_ppo"] == jobs["evaluate_soup"] == jobs["plot_policy_gradient"] == 1
-    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF; Reward Soup has a rule of its own.
-    assert jobs["evaluate_policy"] == 5 + 2 + 5
+    assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
+    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup.
+    assert jobs["score_evaluation"] == 5 + 2 + 6
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_nothing_is_left_to_do(finished):
 WATCHED = (
     "pretrain_base_model", "train_reward_model", "train_sft", "train_steerlm", "train_dpo",
     "train_ppo", "finetune_policy", "annotate_responses", "sample_responses", "score_responses",
-    "evaluate_policy", "evaluate_soup", "sample_benchmark", "judge_alpacaeval",
+    "sample_evaluation", "sample_soup", "judge_alpacaeval",
 )  # fmt: skip
 
 

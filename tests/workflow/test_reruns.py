@@ -70,7 +70,12 @@ def test_the_trainers_code_reruns_the_trainings(finished, edit):
     edit("dpa/config/trainer.py", CODE)
     jobs = planned_jobs(finished, *CONFIG)
     assert set(jobs) >= TRAININGS
-    assert set(jobs) >= {"annotate_responses", "sample_responses", "evaluate_policy", "make_report"}
+    assert set(jobs) >= {
+        "annotate_responses",
+        "sample_responses",
+        "score_evaluation",
+        "make_report",
+    }
     assert not set(jobs) & {"prepare_data", "make_quickstart_data", "preflight"}
     # What is kept is kept, whatever the code is now.
     assert planned_jobs(finished, *CONFIG, KEPT) == {}
@@ -78,7 +83,7 @@ def test_the_trainers_code_reruns_the_trainings(finished, edit):
 
 #: What follows from the policies of DPO and Directional DPO.
 FROM_PAIRS = {
-    "train_dpo": 1, "train_directional_dpo": 1, "evaluate_policy": 2,
+    "train_dpo": 1, "train_directional_dpo": 1, "sample_evaluation": 2, "score_evaluation": 2,
     "collect_validation_rewards": 1, "make_table1": 1, "plot_pareto_front": 1, "plot_samples": 1,
     "plot_costs": 1, "make_report": 1, "collect_provenance": 1, "all": 1,
 }  # fmt: skip

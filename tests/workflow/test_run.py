@@ -178,7 +178,8 @@ def test_more_iterations_extend_the_run(finished):
         "score_responses": 2,
         "select_responses": 1,
         "finetune_policy": 1,
-        "evaluate_policy": 1,
+        "sample_evaluation": 1,
+        "score_evaluation": 1,
         "collect_validation_rewards": 1,
         "make_table1": 1,
         "plot_pareto_front": 1,
@@ -194,7 +195,7 @@ def test_more_iterations_extend_the_run(finished):
 def test_evaluation_settings_do_not_retrain(finished, setting):
     jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
-        "evaluate_policy", "collect_validation_rewards", "all", *SHOWING
+        "sample_evaluation", "score_evaluation", "collect_validation_rewards", "all", *SHOWING
     }  # fmt: skip
 
 
@@ -215,9 +216,9 @@ def test_a_changed_setting_reruns_what_it_is_for(finished, setting, first, spare
 @pytest.mark.parametrize(
     ("edited", "rerun", "spared"),
     [
-        ("scripts/plot_pareto_front.py", "plot_pareto_front", "evaluate_policy"),
+        ("scripts/plot_pareto_front.py", "plot_pareto_front", "score_evaluation"),
         ("dpa/methods/best_of_n.py", "select_responses", "train_reward_model"),
-        ("dpa/evaluation/metrics.py", "plot_pareto_front", "evaluate_policy"),
+        ("dpa/evaluation/metrics.py", "plot_pareto_front", "score_evaluation"),
     ],
 )
 def test_edited_code_reruns_its_rules(finished, edited, rerun, spared):

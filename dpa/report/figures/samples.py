@@ -66,7 +66,7 @@ def read_responses(path: Path, shown: Iterable[str]) -> Responses:
         if record.prompt_id in wanted and record.sample_index == 0:
             texts.append(record)
     if not numbers:
-        raise InputError(f"{path}: no responses; rerun evaluate_policy")
+        raise InputError(f"{path}: no responses; rerun sample_evaluation")
     table = np.array(numbers, dtype=float)
     return Responses(
         Policy.parse(path.stem), texts, table[:, 0].astype(int), table[:, 1], table[:, 2:],

@@ -199,13 +199,17 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
         # 2,000 pairs of 2 x (100 + 250), 3 epochs of zephyr's recipe
         (("train_dpo", {}), {"trained": 2000 * 700 * 3, "referred": 2000 * 700 * 3}),
         # 20 prompts, 10 directions, 2 responses; SteerLM: 5 conditions; SFT: none
-        (("evaluate_policy", {"policy": "dpa-3"}),
-         {"read": 200 * 180, "sampled": 400 * 200, "scored": 20 * 150 + 400 * 200}),
-        (("evaluate_policy", {"policy": "dpa-0"}), {"sampled": 200 * 200}),
-        (("evaluate_policy", {"policy": "sft"}), {"sampled": 40 * 200}),
-        (("evaluate_soup", {}), {"sampled": 400 * 200}),
+        (("sample_evaluation", {"benchmark": "evaluation", "policy": "dpa-3"}),
+         {"read": 200 * 180, "sampled": 400 * 200, "scored": 0}),
+        (("sample_evaluation", {"benchmark": "evaluation", "policy": "dpa-0"}),
+         {"sampled": 200 * 200}),
+        (("sample_evaluation", {"benchmark": "evaluation", "policy": "sft"}),
+         {"sampled": 40 * 200}),
+        (("sample_soup", {}), {"sampled": 400 * 200}),
+        (("score_evaluation", {"scorer": "reward_model", "policy": "dpa-3"}),
+         {"sampled": 0, "scored": 20 * 150 + 400 * 200}),
         # 805 instructions, 7 directions; 2,985 responses of the reference policy, 2,985 pairs
-        (("sample_benchmark", {"benchmark": "alpacaeval", "policy": "dpa-4"}),
+        (("sample_evaluation", {"benchmark": "alpacaeval", "policy": "dpa-4"}),
          {"read": 805 * 7 * 180, "sampled": 805 * 7 * 200}),
         (("judge_rewardbench", {"policy": "dpo"}), {"scored": 2985 * 300}),
         (("score_rewardbench", {}), {"scored": 2 * 2985 * 400}),

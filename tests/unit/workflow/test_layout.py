@@ -5,6 +5,7 @@ import pytest
 from dpa.config.load import load_config
 from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
 
+SCORED = "evaluation/scored_by/reward_model"
 DPA = [f"dpa/iter{t}" for t in range(5)]
 
 
@@ -72,7 +73,7 @@ def test_targets_of_the_quickstart(quickstart):
     expected = {
         "reward_model": ["reward_model/metrics.csv", "reward_model/ranking.csv"],
         "dpa": [f"{stage}/policy" for stage in DPA],
-        "baselines": [f"evaluation/scored/{name}.jsonl" for name in ("sft", "steerlm", "dpo")],
+        "baselines": [f"{SCORED}/{name}.jsonl" for name in ("sft", "steerlm", "dpo")],
         "alpacaeval": ["alpacaeval/results.csv"],
         "rewardbench": ["rewardbench/reward_model_accuracy.csv", "rewardbench/win_rates.csv"],
         "report": ["report.html"],
@@ -100,7 +101,7 @@ def test_targets_of_the_comparison(comparison):
     others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
               "directional_dpo-2")  # fmt: skip
     assert comparison.targets("baselines") == [
-        f"results/quickstart-comparison/evaluation/scored/{name}.jsonl" for name in others
+        f"results/quickstart-comparison/{SCORED}/{name}.jsonl" for name in others
     ]
     assert comparison.policy_gradient_histories() == [
         "results/quickstart-comparison/ppo/100_0/history.csv"

@@ -1,10 +1,10 @@
-"""Sample a policy on a benchmark's prompts: one response per prompt and direction.
+"""Sample a policy on held-out prompts, or a benchmark's, under a fixed grid.
 
-Rule: sample_benchmark (AlpacaEval and RewardBench). Example:
+Rule: sample_evaluation (validation, AlpacaEval, RewardBench). Example:
 
-    python -m scripts.sample_benchmark --policy dpa/iter4/policy --directions '{}' --grid 7 \
-        --prompts alpacaeval/prompts.jsonl --objective-names helpfulness,verbosity --seed 0 \
-        --output alpacaeval/sampled/dpa-4.jsonl
+    python -m scripts.sample_evaluation --policy dpa/iter4/policy --directions '{}' --grid 10 \
+        --prompts data/prompts/validation.jsonl --objective-names helpfulness,verbosity --seed 0 \
+        --output evaluation/sampled/dpa-4.jsonl
 
 With --directions the grid is that many of the distribution, with --conditions SteerLM's curve, with
 neither the policy is asked in its own template. Writes Sample records; a killed run resumes.
@@ -20,6 +20,7 @@ from dpa.runtime.options import (
     OutputOption,
     PolicyOption,
     PromptsOption,
+    ResponsesPerPromptOption,
     SamplingOption,
     SeedOption,
 )
@@ -35,14 +36,14 @@ def main(
     objective_names: ObjectiveNamesOption,
     seed: SeedOption,
     output: OutputOption,
+    responses_per_prompt: ResponsesPerPromptOption = 1,
     models: ModelsOption = None,
     sampling: SamplingOption = None,
     directions: DirectionsOption = None,
-    grid: GridOption = "7",
+    grid: GridOption = "10",
     conditions: ConditionsOption = None,
 ) -> None:
-    """Sample a policy on a benchmark's prompts."""
-
+    """Sample a policy on prompts that it was not trained on."""
     from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig, GridConfig
@@ -51,13 +52,12 @@ def main(
     distribution = None
     if directions is not None:
         distribution = read_section(DistributionConfig, directions, "directions").model_dump()
+    points = read_section(GridConfig, grid, "grid")
     sample_file(
         output,
         policy=policy,
         prompts=prompts,
-        steer=always(
-            grid_of(distribution, read_section(GridConfig, grid, "grid"), conditions, samples=1)
-        ),
+        steer=always(grid_of(distribution, points, conditions, responses_per_prompt)),
         names=objective_names.split(","),
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
         models=read_section(ModelsConfig, models, "models", "models"),
