@@ -8,6 +8,7 @@ include: "rules/common.smk"
 wildcard_constraints:
     experiment=ANY_RUN,
     loop=LOOP_PATTERN,
+    member=MEMBER_PATTERN,
     iteration=r"\d+",
     shard=r"\d+",
     direction=DIRECTION_PATTERN,

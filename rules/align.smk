@@ -38,7 +38,9 @@ rule train_sft:
 
 rule compute_conditions:
     input:
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
+        annotations=shard_files(
+            "results/{experiment}/annotations{member}/{shard}.jsonl", cfg.shards, layout.members
+        ),
         prompts="results/{experiment}/data/prompts/d2.jsonl",
         code=code("compute_conditions"),
     output:
@@ -57,13 +59,14 @@ rule compute_conditions:
         directions=section(cfg.directions),
         top_fraction=cfg.steerlm.top_fraction,
         curve_points=cfg.steerlm.curve_points,
+        members=len(layout.members),
         seed=of.base_seed,
     message:
         "Reading off which ratings SteerLM can be asked for"
     shell:
         "python -m scripts.compute_conditions {params.annotations:q} --prompts {input.prompts:q}"
         " --directions {params.directions:q} --top-fraction {params.top_fraction}"
-        " --curve-points {params.curve_points} --seed {params.seed}"
+        " --curve-points {params.curve_points} --members {params.members} --seed {params.seed}"
         " --output {output.conditions:q} 2>&1 | tee {log}"
 
 
@@ -151,15 +154,15 @@ rule score_responses:
     input:
         sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
         prompts=of.prompt_half,
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model{member}/model"),
         code=code("score_responses"),
         preflight=PREFLIGHT,
     output:
-        scored="results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl",
+        scored="results/{experiment}/{loop}/iter{iteration}/scored{member}/{shard}.jsonl",
     log:
-        "results/{experiment}/logs/score_responses/{loop}/iter{iteration}-{shard}.log",
+        "results/{experiment}/logs/score_responses{member}/{loop}/iter{iteration}-{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/score_responses/{loop}/iter{iteration}-{shard}.tsv"
+        "results/{experiment}/benchmarks/score_responses{member}/{loop}/iter{iteration}-{shard}.tsv"
     priority: CRITICAL
     threads: cfg.threads
     resources:
@@ -180,9 +183,13 @@ rule score_responses:
 rule select_responses:
     input:
         scored=shard_files(
-            "results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl", cfg.shards
+            "results/{experiment}/{loop}/iter{iteration}/scored{member}/{shard}.jsonl",
+            cfg.shards,
+            layout.members,
         ),
-        annotations=shard_files("results/{experiment}/annotations/{shard}.jsonl", cfg.shards),
+        annotations=shard_files(
+            "results/{experiment}/annotations{member}/{shard}.jsonl", cfg.shards, layout.members
+        ),
         prompts=of.prompt_half,
         code=code("select_responses"),
     output:
@@ -203,6 +210,7 @@ rule select_responses:
         responses_per_direction=cfg.dpa.responses_per_direction,
         shared=of.shared_flag,
         replay_fraction=cfg.dpa.replay_fraction,
+        pessimism=of.pessimism_flags,
         seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: selecting each direction's best response"
@@ -212,7 +220,8 @@ rule select_responses:
         " --directions {params.directions:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
-        " --replay-fraction {params.replay_fraction} {params.shared:q} --output {output.selected:q} 2>&1 | tee {log}"
+        " --replay-fraction {params.replay_fraction} {params.shared:q} {params.pessimism:q}"
+        " --output {output.selected:q} 2>&1 | tee {log}"
 
 
 rule finetune_policy:

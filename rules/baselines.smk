@@ -84,7 +84,9 @@ rule train_dpo:
 rule select_pairs:
     input:
         scored=shard_files(
-            "results/{experiment}/{loop}/iter{iteration}/scored/{shard}.jsonl", cfg.shards
+            "results/{experiment}/{loop}/iter{iteration}/scored{member}/{shard}.jsonl",
+            cfg.shards,
+            layout.members,
         ),
         prompts=of.prompt_half,
         code=code("select_pairs"),
@@ -104,6 +106,7 @@ rule select_pairs:
         directions=of.loop_distribution,
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
+        pessimism=of.pessimism_flags,
         seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: pairing best and worst responses"
@@ -113,7 +116,7 @@ rule select_pairs:
         " --directions {params.directions:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
-        " --output {output.pairs:q} 2>&1 | tee {log}"
+        " {params.pessimism:q} --output {output.pairs:q} 2>&1 | tee {log}"
 
 
 rule train_directional_dpo:

@@ -18,8 +18,8 @@ from dpa.workflow import flags, hooks
 from dpa.workflow.adapters import Adapters
 from dpa.workflow.flags import input_flags, repeat, section
 from dpa.workflow.jobs import CRITICAL, Jobs
-from dpa.workflow.layout import DIRECTION_PATTERN, LOOP_PATTERN, Layout, loops_trained_by
-from dpa.workflow.layout import files_of, shard_files
+from dpa.workflow.layout import DIRECTION_PATTERN, LOOP_PATTERN, MEMBER_PATTERN
+from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
 from dpa.workflow.stamps import Stamps, relative_to_here
 
 # Without a configfile: directive, config holds what the command line says and nothing else.

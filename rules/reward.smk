@@ -41,11 +41,11 @@ rule train_reward_model:
         code=code("train_reward_model"),
         preflight=PREFLIGHT,
     output:
-        model=directory("results/{experiment}/reward_model/model"),
+        model=directory("results/{experiment}/reward_model{member}/model"),
     log:
-        "results/{experiment}/logs/train_reward_model.log",
+        "results/{experiment}/logs/train_reward_model{member}.log",
     benchmark:
-        "results/{experiment}/benchmarks/train_reward_model.tsv"
+        "results/{experiment}/benchmarks/train_reward_model{member}.tsv"
     priority: CRITICAL
     threads: jobs.training_threads(cfg.reward_model.threads)
     resources:
@@ -57,15 +57,16 @@ rule train_reward_model:
         schedule=section(cfg.reward_model.schedule),
         lm_loss_weight=cfg.reward_model.lm_loss_weight,
         token_dropout=cfg.reward_model.token_dropout,
+        member=of.member_flag,
         seed=of.base_seed,
     message:
-        "Training the reward model on all ratings"
+        "Training the reward model{wildcards.member} on all ratings"
     shell:
         until_saved(
             "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
             " --attributes {params.attributes:q} --trainer {params.trainer:q}"
             " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
-            " --token-dropout {params.token_dropout} --seed {params.seed}"
+            " --token-dropout {params.token_dropout} {params.member} --seed {params.seed}"
             " --output {output.model:q}"
         )
 
@@ -106,15 +107,15 @@ rule annotate_responses:
         d1="results/{experiment}/data/prompts/d1.jsonl",
         d2="results/{experiment}/data/prompts/d2.jsonl",
         validation="results/{experiment}/data/prompts/validation.jsonl",
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model{member}/model"),
         code=code("annotate_responses"),
         preflight=PREFLIGHT,
     output:
-        annotations="results/{experiment}/annotations/{shard}.jsonl",
+        annotations="results/{experiment}/annotations{member}/{shard}.jsonl",
     log:
-        "results/{experiment}/logs/annotate_responses/{shard}.log",
+        "results/{experiment}/logs/annotate_responses{member}/{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/annotate_responses/{shard}.tsv"
+        "results/{experiment}/benchmarks/annotate_responses{member}/{shard}.tsv"
     priority: CRITICAL
     threads: cfg.threads
     resources:

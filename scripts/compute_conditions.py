@@ -18,6 +18,7 @@ from dpa.runtime.log import log
 from dpa.runtime.options import (
     AnnotationsOption,
     DirectionsOption,
+    MembersOption,
     OutputOption,
     PromptsOption,
     SeedOption,
@@ -34,6 +35,7 @@ def main(
     seed: SeedOption,
     output: OutputOption,
     directions: DirectionsOption = None,
+    members: MembersOption = 1,
     top_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share of responses, the best, that give targets.")
     ] = 0.02,
@@ -52,7 +54,8 @@ def main(
     from dpa.conditions import Conditions, feasible_curve, frontier_targets
     from dpa.config.steering import DistributionConfig
     from dpa.errors import InputError
-    from dpa.records import Annotation, Prompt
+    from dpa.members import joined_annotations, mean_rewards
+    from dpa.records import Prompt
 
     distribution = read_section(
         DistributionConfig, directions, "directions", "directions"
@@ -60,15 +63,15 @@ def main(
     wanted = {prompt.prompt_id for prompt in decode_lines(prompts, Prompt)}
     everything, mine = [], []
     row_counts = RowCounts()
-    for path in annotations:
-        for record in decode_lines(path, Annotation):
-            row_counts.read += 1
-            if record.split != "train":
-                row_counts.drop("held out", asked_for=True)
-            else:
-                everything.append(record.rewards)
-                if record.prompt_id in wanted:
-                    mine.append(record.rewards)
+    for _, record, opinions in joined_annotations(annotations, members):
+        row_counts.read += 1
+        if record.split != "train":
+            row_counts.drop("held out", asked_for=True)
+            continue
+        rewards = mean_rewards(opinions)
+        everything.append(rewards)
+        if record.prompt_id in wanted:
+            mine.append(rewards)
     if not mine:
         raise InputError(f"{prompts}: none of these prompts has an annotated response")
     conditions = Conditions(

@@ -14,7 +14,9 @@ from dpa.runtime.options import (
     DirectionsOption,
     DirectionsPerPromptOption,
     IterationOption,
+    MembersOption,
     OutputOption,
+    PessimismOption,
     PromptsOption,
     ResponsesPerDirectionOption,
     ScoredOption,
@@ -35,12 +37,14 @@ def main(
     directions: DirectionsOption = None,
     directions_per_prompt: DirectionsPerPromptOption = 5,
     responses_per_direction: ResponsesPerDirectionOption = 16,
+    members: MembersOption = 1,
+    pessimism: PessimismOption = None,
 ) -> None:
     """Pair each direction's best and worst response."""
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import DistributionConfig
+    from dpa.config.steering import DistributionConfig, PessimismConfig
     from dpa.methods.best_of_n import SelectionPlan
     from dpa.methods.preference_pairs import sampled_pairs
 
@@ -52,6 +56,8 @@ def main(
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
         responses_per_direction=responses_per_direction,
+        members=members,
+        pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
     )
     sampled, paired = RowCounts(), RowCounts()
     rows = write_jsonl(output, sampled_pairs(scored, prompts, plan, sampled, paired))

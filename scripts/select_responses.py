@@ -20,7 +20,9 @@ from dpa.runtime.options import (
     DirectionsOption,
     DirectionsPerPromptOption,
     IterationOption,
+    MembersOption,
     OutputOption,
+    PessimismOption,
     PromptsOption,
     ResponsesPerDirectionOption,
     ScoredOption,
@@ -42,6 +44,8 @@ def main(
     directions: DirectionsOption = None,
     directions_per_prompt: DirectionsPerPromptOption = 5,
     responses_per_direction: ResponsesPerDirectionOption = 16,
+    members: MembersOption = 1,
+    pessimism: PessimismOption = None,
     replay_fraction: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of original responses among the rows.")
     ] = 0.15,
@@ -53,7 +57,7 @@ def main(
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import DistributionConfig
+    from dpa.config.steering import DistributionConfig, PessimismConfig
     from dpa.methods.best_of_n import SelectionPlan, select
 
     plan = SelectionPlan(
@@ -64,6 +68,8 @@ def main(
         iteration=iteration,
         directions_per_prompt=directions_per_prompt,
         responses_per_direction=responses_per_direction,
+        members=members,
+        pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
         shared=shared,
         replay_fraction=replay_fraction,
     )

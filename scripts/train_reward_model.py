@@ -41,6 +41,9 @@ def main(
     token_dropout: Annotated[
         float, typer.Option(min=0, max=1, help="Share of input tokens replaced by noise.")
     ] = 0.0,
+    member: Annotated[
+        int, typer.Option(min=0, help="Which of several reward models: another seed for each.")
+    ] = 0,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
@@ -59,7 +62,7 @@ def main(
         output,
         read_section(TrainerConfig, trainer, "trainer", "trainer"),
         read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule"),
-        derive_seed(seed, "reward-model"),
+        derive_seed(seed, "reward-model", *([member] if member else [])),
         inputs=(ratings, ref.path),
     )
     training = RewardTraining(

@@ -18,7 +18,7 @@ from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
 from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
 from dpa.config.sampling import SamplingConfig
-from dpa.config.steering import DirectionsConfig, Grid, ObjectiveConfig
+from dpa.config.steering import DirectionsConfig, Grid, ObjectiveConfig, Pessimism
 from dpa.config.trainer import ScheduleConfig, ScratchConfig, TrainerConfig
 from dpa.directions import (
     check_direction,
@@ -36,6 +36,10 @@ RESERVED = ("published", "benchmarks", "judgements")
 
 #: A dry run takes 2.4 ms of CPU a job (the quickstart with 100 and 400 shards): a minute for these.
 MOST_JOBS = 20_000
+
+
+#: Each is trained on all ratings, and scores everything that is sampled.
+MOST_MEMBERS = 20
 
 
 class ComputeConfig(Section):
@@ -73,6 +77,7 @@ class RewardTrainerConfig(Section):
 
 
 class RewardModelConfig(ModelConfig):
+    members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)]
     engine: Literal["transformers", "vllm"]
     attributes: Annotated[list[OutputName], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
@@ -100,6 +105,7 @@ class DpaConfig(Section):
     directions_per_prompt: Positive
     responses_per_direction: Positive
     replay_fraction: Annotated[float, Field(ge=0, lt=1)]
+    pessimism: Pessimism
     schedule: ScheduleConfig
 
 
@@ -228,6 +234,7 @@ class Config(Section):
     def _check(self) -> "Config":
         self._check_names()
         self._check_attributes()
+        self._check_members()
         self._check_directions()
         self._check_data()
         self._check_methods()
@@ -267,6 +274,20 @@ class Config(Section):
                     f"data.ratings: {ratings.name} has attributes {unknown} that are not in "
                     "reward_model.attributes; add them there"
                 )
+
+    def _check_members(self) -> None:
+        """Several reward models are trained, not given; one has nobody to differ from."""
+        members, given = self.reward_model.members, self.reward_model.path
+        if members > 1 and given is not None:
+            raise ValueError(
+                f"reward_model.members: {members}, but reward_model.path gives one model, {given}; "
+                "set members to 1, or path to null"
+            )
+        if members == 1 and self.dpa.pessimism != "none":
+            raise ValueError(
+                "dpa.pessimism: needs several reward models, and reward_model.members is 1; "
+                "raise it, or set pessimism to none"
+            )
 
     def _check_directions(self) -> None:
         """Directions, grids and reference corners have a weight for each objective."""
@@ -318,13 +339,14 @@ class Config(Section):
             )
 
     def _check_size(self) -> None:
-        """No more jobs than a dry run can list: an iteration has one that samples and one that
-        scores for each shard, and some more."""
+        """No more jobs than a dry run can list: an iteration has one that samples and one of
+        each reward model that scores for each shard, and some more."""
         loops = [name for name in self.methods if METHODS[name].is_loop]
         iterations = sum(getattr(self, name).iterations for name in loops)
         if "reward_soup" in self.methods:
             iterations += len(self.objectives) * self.reward_soup.iterations
-        jobs = len(self.seeds) * (iterations + 1) * (2 * self.shards + 6)
+        scattered = (1 + self.reward_model.members) * self.shards
+        jobs = len(self.seeds) * (iterations + 1) * (scattered + 6)
         if jobs > MOST_JOBS:
             raise ValueError(
                 f"some {jobs:,} jobs ({len(self.seeds)} seeds, {iterations} iterations of all "

@@ -90,3 +90,15 @@ Grid = (
 )
 GridConfig: TypeAdapter = TypeAdapter(Grid)
 ObjectivesConfig: TypeAdapter = TypeAdapter(list[ObjectiveConfig])
+
+
+class PenaltyConfig(Section):
+    """The mean less the spread."""
+
+    penalty: Annotated[float, Field(gt=0)]
+    """Standard deviations of the members' v.r that are taken off their mean."""
+
+
+#: What a direction maximises where several reward models scored.
+Pessimism = Literal["none", "min"] | PenaltyConfig
+PessimismConfig: TypeAdapter = TypeAdapter(Pessimism)

@@ -19,11 +19,12 @@ _NAN = float("nan")
 #: Artefact (path below the run) -> the benchmark of the job that made it. The first match counts;
 #: an artefact that matches none is not worth counting. A policy's is below.
 BENCHMARKS = [
-    (r"annotations/(?P<shard>[^/]+)\.jsonl", "annotate_responses/{shard}"),
+    (r"annotations(?P<member>(?:/member\d+)?)/(?P<shard>[^/]+)\.jsonl",
+     "annotate_responses{member}/{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/sampled/(?P<shard>[^/]+)\.jsonl",
      "sample_responses/{loop}/{iter}-{shard}"),
-    (r"(?P<loop>.+)/(?P<iter>iter\d+)/scored/(?P<shard>[^/]+)\.jsonl",
-     "score_responses/{loop}/{iter}-{shard}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/scored(?P<member>(?:/member\d+)?)/(?P<shard>[^/]+)\.jsonl",
+     "score_responses{member}/{loop}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/selected\.jsonl", "select_responses/{loop}/{iter}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/pairs\.jsonl", "select_pairs/{loop}/{iter}"),
 ]  # fmt: skip
@@ -124,7 +125,7 @@ def job_costs(run: Path) -> list[JobCosts]:
             path.relative_to(run / "benchmarks").with_suffix("").as_posix().partition("/")
         )
         if not rule.startswith(SHOWING):
-            part = re.sub(r"(^|iter\d+-)\d+$", lambda m: m[1].removesuffix("-"), part)
+            part = re.sub(r"(^|/|iter\d+-)\d+$", lambda m: m[1].rstrip("/-"), part)
             found.setdefault((rule, part), []).append(
                 (_column(path, "s"), _column(path, "cpu_time"), _column(path, "max_rss"))
             )

@@ -5,15 +5,17 @@ Everything streams: memory is one prompt's candidates plus the prompts themselve
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.row_counts import RowCounts
-from dpa.directions import Direction, conditioned, objectives_of, sample_direction, scalar_reward
+from dpa.config.steering import Pessimism
+from dpa.directions import Direction, conditioned, objectives_of, sample_direction
 from dpa.errors import InputError
-from dpa.records import Annotation, Prompt, ScoredSample, Selected
+from dpa.members import Opinions, by_member, joined_annotations, mean_rewards, scalar_score
+from dpa.records import Prompt, ScoredSample, Selected
 from dpa.seeds import derive_seed
 from dpa.text.prompts import read_prompts
 
@@ -31,38 +33,52 @@ class SelectionPlan:
     #: policy, SteerLM, knows conditions and no directions.
     shared: bool = False
     replay_fraction: float = 0.0
+    #: Reward models whose files are given, member by member, and what is maximised by several.
+    members: int = 1
+    pessimism: Pessimism = "none"
 
     def direction(self, prompt_id: str, index: int) -> Direction:
         """Direction `index` of a prompt; indices from directions_per_prompt on are for replay."""
         return sample_direction(self.distribution, self.seed, self.iteration, prompt_id, index)
 
 
-def best_of_n(direction: Sequence[float], rewards: Sequence[Sequence[float]]) -> int:
-    """Index of the candidate with the highest v.r; among equals the first (paper, algorithm 1)."""
-    if not rewards:
+def best_of_n(scores: Sequence[float]) -> int:
+    """Index of the highest of the candidates' scores; among equals the first (paper, algorithm 1).
+
+    The score is v.r, or what several members make of it (members.scalar_score).
+    """
+    if not scores:
         raise ValueError("no candidates")
-    scores = [scalar_reward(direction, r) for r in rewards]
     return scores.index(max(scores))
 
 
+class Candidate(NamedTuple):
+    """A sample, by the first member, and its rewards by every member."""
+
+    sample: ScoredSample
+    opinions: Opinions
+
+
 class Candidates(NamedTuple):
-    """What one direction of a prompt chooses among, in the order of sample indices."""
+    """What one direction of a prompt chooses among, in the order of sample indices, and the scores
+    that it chooses by."""
 
     prompt: Prompt
     direction: Direction
-    samples: list[ScoredSample]
+    found: list[Candidate]
+    scores: list[float]
 
 
 def candidates_of_prompt(
-    prompt: Prompt, samples: list[ScoredSample], plan: SelectionPlan
+    prompt: Prompt, found: Iterable[Candidate], plan: SelectionPlan
 ) -> Iterator[Candidates]:
-    """The candidates of each of the prompt's directions.
+    """The candidates of each of the prompt's directions; `found` is in the order of _sample_order.
 
     Raises ValueError when one is missing, doubled, or was sampled under another direction.
     """
-    by_direction: dict[int, list[ScoredSample]] = {}
-    for sample in sorted(samples, key=lambda s: (s.direction_index, s.sample_index)):
-        by_direction.setdefault(sample.direction_index, []).append(sample)
+    by_direction: dict[int, list[Candidate]] = {}
+    for candidate in found:
+        by_direction.setdefault(candidate.sample.direction_index, []).append(candidate)
     total = plan.directions_per_prompt * plan.responses_per_direction
     expected = (
         {-1: total}
@@ -70,9 +86,9 @@ def candidates_of_prompt(
         else dict.fromkeys(range(plan.directions_per_prompt), plan.responses_per_direction)
     )
     for index, count in expected.items():
-        found = [s.sample_index for s in by_direction.get(index, [])]
-        if found != list(range(count)):
-            raise ValueError(f"direction {index} has samples {found}, expected 0..{count - 1}")
+        there = [c.sample.sample_index for c in by_direction.get(index, [])]
+        if there != list(range(count)):
+            raise ValueError(f"direction {index} has samples {there}, expected 0..{count - 1}")
     if foreign := sorted(set(by_direction) - set(expected)):
         raise ValueError(f"unexpected direction indices {foreign}")
 
@@ -80,26 +96,29 @@ def candidates_of_prompt(
     for index in range(plan.directions_per_prompt):
         direction = plan.direction(prompt.prompt_id, index)
         mine = by_direction[-1 if plan.shared else index]
-        for sample in mine:
+        for sample, opinions in mine:
             if is_conditioned and sample.direction != direction:
                 raise ValueError(f"direction {index} is {sample.direction}, expected {direction}")
-            if len(sample.rewards) != len(direction):
-                raise ValueError(
-                    f"{len(sample.rewards)} rewards, but there are {len(direction)} objectives"
-                )
-        yield Candidates(prompt, direction, mine)
+            for rewards in opinions:
+                if len(rewards) != len(direction):
+                    raise ValueError(
+                        f"{len(rewards)} rewards, but there are {len(direction)} objectives"
+                    )
+        scores = [scalar_score(direction, c.opinions, plan.pessimism) for c in mine]
+        yield Candidates(prompt, direction, mine, scores)
 
 
 def _selected(
-    prompt: Prompt, direction: Direction, response: str, rewards: list[float], n: int, origin
-) -> Selected:
+    prompt: Prompt, direction: Direction, response: str, opinions: Opinions, score: float, n: int,
+    origin: Literal["sampled", "replay"],
+) -> Selected:  # fmt: skip
     return Selected(
         prompt_id=prompt.prompt_id,
         prompt=prompt.prompt,
         direction=direction,
         response=response,
-        rewards=rewards,
-        scalar_reward=round(scalar_reward(direction, rewards), 6),
+        rewards=mean_rewards(opinions),
+        scalar_reward=round(score, 6),
         candidates=n,
         origin=origin,
     )
@@ -124,17 +143,15 @@ def _place(prompt_id: str, position: dict[str, int], path: Path) -> int:
     return position[prompt_id]
 
 
-def candidates_by_direction(
-    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
-) -> Iterator[Candidates]:
-    """Candidates of all shards in prompt order, whatever the shards' number and order.
+def _sample_order(sample: ScoredSample) -> tuple[int, int]:
+    return sample.direction_index, sample.sample_index
 
-    Prompts without any candidate (too long to sample) are counted in `row_counts`. Raises
-    InputError naming the shard when candidates are missing, doubled or foreign.
-    """
-    position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
+
+def _samples_by_prompt(
+    shards: Sequence[Path], position: dict[str, int]
+) -> Iterator[tuple[int, Path, list[ScoredSample]]]:
+    """A member's samples of each prompt, with the prompt's place, in prompt order."""
     last = -1
-    seen = 0
     for path in in_prompt_order(shards, position):
         for prompt_id, group in groupby(decode_lines(path, ScoredSample), lambda r: r.prompt_id):
             place = _place(prompt_id, position, path)
@@ -144,15 +161,60 @@ def candidates_by_direction(
                     "delete the shards and rerun"
                 )
             last = place
-            seen += 1
-            try:
-                yield from candidates_of_prompt(prompts[place], list(group), plan)
-            except ValueError as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(
-                    f"{path}: prompt {prompt_id}: {error}; delete the shard and rerun"
-                ) from None
+            yield place, path, sorted(group, key=_sample_order)
+
+
+def _joined(
+    members: Sequence[Sequence[Path]], position: dict[str, int]
+) -> Iterator[tuple[int, Path, list[Candidate]]]:
+    """As _samples_by_prompt, of all members: joined on prompt, direction and sample.
+
+    Raises InputError naming the shard of a member that scored other samples than the first one.
+    """
+    for groups in zip_longest(*(_samples_by_prompt(shards, position) for shards in members)):
+        there = next(group for group in groups if group is not None)
+        place, path, samples = groups[0] or there
+        for other in groups[1:]:
+            if other is None or groups[0] is None or other[0] != place:
+                raise _scored_differently((other or there)[1])
+            for one, same in zip_longest(samples, other[2]):
+                if one is None or same is None or _identity(one) != _identity(same):
+                    raise _scored_differently(other[1])
+        found = zip(*(group[2] for group in groups), strict=True)
+        yield place, path, [Candidate(same[0], [s.rewards for s in same]) for same in found]
+
+
+def _identity(sample: ScoredSample) -> tuple[int, int, str]:
+    return sample.direction_index, sample.sample_index, sample.response
+
+
+def _scored_differently(path: Path) -> InputError:
+    return InputError(
+        f"{path}: the members scored different samples; delete the scored shards and rerun"
+    )
+
+
+def candidates_by_direction(
+    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
+) -> Iterator[Candidates]:
+    """Candidates of all shards in prompt order, whatever the shards' number and order.
+
+    `shards` are those of all members, member by member. Prompts without any candidate (too long to
+    sample) are counted in `row_counts`. Raises InputError naming the shard when candidates are
+    missing, doubled or foreign, or the members scored different ones.
+    """
+    position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
+    seen = 0
+    for place, path, found in _joined(by_member(shards, plan.members, "--scored"), position):
+        seen += 1
+        try:
+            yield from candidates_of_prompt(prompts[place], found, plan)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path}: prompt {prompts[place].prompt_id}: {error}; delete the shard and rerun"
+            ) from None
     row_counts.read += len(prompts)
     row_counts.dropped["no candidates"] += len(prompts) - seen
     if not seen:
@@ -166,13 +228,18 @@ def select_sampled(
     shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
 ) -> Iterator[Selected]:
     """Each direction's best candidate; see candidates_by_direction."""
-    for prompt, direction, samples in candidates_by_direction(shards, prompts, plan, row_counts):
-        best = samples[best_of_n(direction, [s.rewards for s in samples])]
-        yield _selected(prompt, direction, best.response, best.rewards, len(samples), "sampled")
+    for prompt, direction, found, scores in candidates_by_direction(
+        shards, prompts, plan, row_counts
+    ):
+        best = best_of_n(scores)
+        sample, opinions = found[best]
+        yield _selected(
+            prompt, direction, sample.response, opinions, scores[best], len(found), "sampled"
+        )
 
 
 def select_replay(
-    annotations: Iterable[Path],
+    annotations: Sequence[Path],
     prompts: list[Prompt],
     rows: int,
     plan: SelectionPlan,
@@ -187,16 +254,17 @@ def select_replay(
         prompts, key=lambda p: derive_seed(plan.seed, "replay", plan.iteration, p.prompt_id)
     )
     wanted = {p.prompt_id for p in prompts}
-    own: dict[str, list[Annotation]] = {}
-    for path in annotations:
-        for record in decode_lines(path, Annotation):
-            if record.prompt_id in wanted:
-                if len(record.rewards) != objectives_of(plan.distribution):
-                    raise InputError(
-                        f"{path}: an annotation has {len(record.rewards)} rewards, but there are "
-                        f"{objectives_of(plan.distribution)} objectives; rerun annotate_responses"
-                    )
-                own.setdefault(record.prompt_id, []).append(record)
+    own: dict[str, list[tuple[str, Opinions]]] = {}
+    for path, record, opinions in joined_annotations(annotations, plan.members):
+        if record.prompt_id not in wanted:
+            continue
+        for rewards in opinions:
+            if len(rewards) != objectives_of(plan.distribution):
+                raise InputError(
+                    f"{path}: an annotation has {len(rewards)} rewards, but there are "
+                    f"{objectives_of(plan.distribution)} objectives; rerun annotate_responses"
+                )
+        own.setdefault(record.prompt_id, []).append((record.response, opinions))
     available = [p for p in ordered if p.prompt_id in own]
     row_counts.dropped["no original responses"] += len(prompts) - len(available)
     if rows and not available:
@@ -206,8 +274,12 @@ def select_replay(
         index = plan.directions_per_prompt + i // len(available)
         direction = plan.direction(prompt.prompt_id, index)
         responses = own[prompt.prompt_id]
-        best = responses[best_of_n(direction, [r.rewards for r in responses])]
-        yield _selected(prompt, direction, best.response, best.rewards, len(responses), "replay")
+        scores = [scalar_score(direction, opinions, plan.pessimism) for _, opinions in responses]
+        best = best_of_n(scores)
+        response, opinions = responses[best]
+        yield _selected(
+            prompt, direction, response, opinions, scores[best], len(responses), "replay"
+        )
 
 
 def replay_rows(sampled: int, fraction: float) -> int:
@@ -218,7 +290,7 @@ def replay_rows(sampled: int, fraction: float) -> int:
 def select(
     shards: Sequence[Path],
     prompts_file: Path,
-    annotations: Iterable[Path],
+    annotations: Sequence[Path],
     plan: SelectionPlan,
     sampled_counts: RowCounts,
     replay_counts: RowCounts,

@@ -6,7 +6,6 @@ from statistics import fmean
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.row_counts import RowCounts
-from dpa.directions import scalar_reward
 from dpa.methods.best_of_n import Candidates, SelectionPlan, best_of_n, candidates_by_direction
 from dpa.records import Pair, Rating
 from dpa.seeds import derive_seed
@@ -59,7 +58,8 @@ def sampled_pairs(
     row_counts: RowCounts,
     pair_counts: RowCounts,
 ) -> Iterator[Pair]:
-    """For each prompt and direction the best and the worst of its candidates by v.r.
+    """For each prompt and direction the best and the worst of its candidates by v.r, or by what
+    several members make of it.
 
     Among equals the lowest sample index wins. Directions whose candidates are all equal give no
     pair; they are counted in `pair_counts`, prompts without candidates in `row_counts`.
@@ -75,11 +75,10 @@ def sampled_pairs(
 
 
 def _pair(candidates: Candidates) -> Pair | None:
-    prompt, direction, samples = candidates
-    rewards = [s.rewards for s in samples]
-    chosen = samples[best_of_n(direction, rewards)]
-    rejected = samples[best_of_n([-v for v in direction], rewards)]
-    gap = scalar_reward(direction, chosen.rewards) - scalar_reward(direction, rejected.rewards)
+    prompt, direction, found, scores = candidates
+    chosen = best_of_n(scores)
+    rejected = best_of_n([-score for score in scores])
+    gap = scores[chosen] - scores[rejected]
     margin = round(gap, MARGIN_DECIMALS)
     if margin <= 0:
         return None
@@ -87,8 +86,8 @@ def _pair(candidates: Candidates) -> Pair | None:
         prompt_id=prompt.prompt_id,
         prompt=prompt.prompt,
         direction=direction,
-        chosen=chosen.response,
-        rejected=rejected.response,
+        chosen=found[chosen].sample.response,
+        rejected=found[rejected].sample.response,
         margin=margin,
     )
 

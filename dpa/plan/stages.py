@@ -18,9 +18,11 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
 
     They have no GPUs and wait for nothing: it is their work that counts.
     """
-    jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", config.shards)]
+    members = config.reward_model.members
+    scattered = {"sample_responses": config.shards, "score_responses": members * config.shards}
+    jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", members * config.shards)]
     if config.reward_model.path is None:
-        jobs += _jobs("train_reward_model")
+        jobs += _jobs("train_reward_model", members)
     if config.base_model.path is None:
         jobs += _jobs("pretrain_base_model")
     every = dict.fromkeys(stages)
@@ -31,8 +33,8 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
         if last.startswith("iter") and last != "iter0":
             wildcards = {"loop": loop, "iteration": last.removeprefix("iter")}
             trained = METHODS[loop.partition("/")[0]].trained_by
-            for rule in ("sample_responses", "score_responses"):
-                jobs += _jobs(rule, config.shards, wildcards)
+            for rule, count in scattered.items():
+                jobs += _jobs(rule, count, wildcards)
             jobs += _jobs(trained, 1, wildcards)
         else:
             rule = "initial_policy" if last == "iter0" else stage.partition("/")[0]

@@ -143,7 +143,7 @@ def _row(rule: str, least: Sequence[JobCost], costs: Sequence[JobCost], gpu: boo
 
 
 def _name(job: Job) -> str:
-    shown = [v for k, v in job.wildcards.items() if k != "experiment"]
+    shown = [v for k, v in job.wildcards.items() if k != "experiment" and v]
     return " ".join([job.rule, *shown])
 
 

@@ -93,6 +93,12 @@ ScheduleOption = Annotated[
     str | None,
     typer.Option("--schedule", help="Over config.yaml's schedule of the stage (JSON, or @file)."),
 ]
+PessimismOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pessimism", help='config.yaml\'s dpa.pessimism as JSON: "min", {"penalty": 0.5}.'
+    ),
+]
 SourceOption = Annotated[
     str, typer.Option("--source", help="Where the benchmark's rows are read from (JSON).")
 ]
@@ -111,6 +117,12 @@ IterationOption = Annotated[int, typer.Option("--iteration", min=1, help=_ITERAT
 OptionalIterationOption = Annotated[int | None, typer.Option("--iteration", min=1, help=_ITERATION)]
 ShardOption = Annotated[int, typer.Option("--shard", min=0, help="Which shard, from 0.")]
 ShardsOption = Annotated[int, typer.Option("--shards", min=1, help="Number of shards.")]
+MembersOption = Annotated[
+    int,
+    typer.Option(
+        "--members", min=1, help="Reward models whose files are given, one model's after another's."
+    ),
+]
 DirectionsPerPromptOption = Annotated[
     int, typer.Option("--directions-per-prompt", min=1, help="Directions drawn for each prompt.")
 ]

@@ -143,10 +143,22 @@ class Adapters:
         made = f"{run_of(wildcards)}/base_model"
         return flags.model("--base-model", self.config.base_model, made)
 
+    def member_flag(self, wildcards: Wildcards) -> Flags:
+        """Which reward model is trained."""
+        number = wildcards.member.removeprefix("/member")
+        return ["--member", number] if number else []
+
+    def pessimism_flags(self, wildcards: Wildcards) -> Flags:
+        """How several reward models choose, if there are several."""
+        if (members := len(self.layout.members)) == 1:
+            return []
+        return ["--members", str(members), "--pessimism", section(self.config.dpa.pessimism)]
+
     def reward_model_flags(self, wildcards: Wildcards) -> Flags:
         """The reward model, and the names that its outputs must have, in order."""
         given = self.config.reward_model
-        named = flags.model("--reward-model", given, f"{run_of(wildcards)}/reward_model/model")
+        made = f"{run_of(wildcards)}/reward_model{wildcards.get('member', '')}/model"
+        named = flags.model("--reward-model", given, made)
         return [*named, "--attributes", ",".join(given.attributes)]
 
     def scorer_flags(self, wildcards: Wildcards) -> Flags:

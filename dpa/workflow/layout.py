@@ -15,6 +15,8 @@ from dpa.registry import METHODS, parse_policy, policy_name
 
 #: A fixed direction as part of a path.
 DIRECTION_PATTERN = r"[\d_-]+"
+#: What the wildcard {member} may be: see Layout.members.
+MEMBER_PATTERN = r"(?:/member[1-9]\d*)?"
 #: What the wildcard {loop} may be.
 LOOP_PATTERN = "|".join(
     method.name + (f"/{DIRECTION_PATTERN}" if method.folders == "iterated_per_direction" else "")
@@ -48,6 +50,11 @@ class Layout:
     def has_policies(self) -> bool:
         """Whether there are prompts to train policies on; else there is a reward model only."""
         return bool(self.config.data.train_prompts)
+
+    @property
+    def members(self) -> list[str]:
+        """What {member} is for each reward model: nothing for the first, then `/member1`, ..."""
+        return ["", *(f"/member{m}" for m in range(1, self.config.reward_model.members))]
 
     @cached_property
     def fixed_directions(self) -> dict[str, Direction]:
@@ -280,9 +287,13 @@ class Layout:
         raise ValueError(f"no target {name!r}")
 
 
-def shard_files(pattern: str, shards: int) -> list[str]:
-    """All shards of a pattern with {shard} in it."""
-    return [pattern.replace("{shard}", str(shard)) for shard in range(shards)]
+def shard_files(pattern: str, shards: int, members: Sequence[str] = ("",)) -> list[str]:
+    """All shards of a pattern with {shard} in it; of one with {member}, member by member."""
+    return [
+        pattern.replace("{member}", member).replace("{shard}", str(shard))
+        for member in members
+        for shard in range(shards)
+    ]
 
 
 def files_of(runs: Sequence[str], *names: str) -> list[str]:

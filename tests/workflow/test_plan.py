@@ -49,6 +49,7 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
         "plan={gpu_memory_gb: 200, gpus: 16}",
         "compute={training_nodes: 2}",
         "dpa={iterations: 3}",
+        "reward_model={members: 3}",
         f"methods={METHODS}",
     ]
     result = plan_run(
@@ -62,13 +63,20 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     jobs.pop("all")
     assert {rule: int(row["jobs"]) for rule, row in rows.items()} == jobs
     assert int(total["jobs"]) == sum(jobs.values())
+    assert rows["train_reward_model"]["jobs"] == "3"
+    assert jobs["score_responses"] == 3 * jobs["sample_responses"]
     assert rows["finetune_policy"]["devices_per_job"] == "16"  # 8 on each node
     assert float(rows["sample_responses"]["tokens_sampled"]) == pytest.approx(
         jobs["sample_responses"] / 7 * 1000 * 80 * 200, rel=1e-4
     )
     # Preflight has no DAG, and comes to the same bytes.
     monkeypatch.chdir(clone)
-    overrides = {"shards": 7, "dpa": {"iterations": 3}, "methods": METHODS.strip("[]").split(", ")}
+    overrides = {
+        "shards": 7,
+        "dpa": {"iterations": 3},
+        "reward_model": {"members": 3},
+        "methods": METHODS.strip("[]").split(", "),
+    }
     config = load_config({"experiment": str(clone / "experiments/mine.yaml"), **overrides})
     experiment = Experiment(config, load_assumptions(clone / "numbers.yaml"))
     kept = sum(float(row["gigabytes_kept"]) for row in rows.values())

@@ -59,12 +59,13 @@ def candidates_of(the_plan, prompts):
 
 def test_best_of_n_by_hand():
     # v = (0.8, -0.6): 0.8*70-0.6*50 = 26, 0.8*60-0.6*20 = 36, 0.8*80-0.6*60 = 28.
-    assert best_of_n([0.8, -0.6], [[70, 50], [60, 20], [80, 60]]) == 1
-    assert best_of_n([1.0, 0.0], [[70, 50], [60, 20], [80, 60]]) == 2
+    rewards = [[70, 50], [60, 20], [80, 60]]
+    assert best_of_n([scalar_reward([0.8, -0.6], r) for r in rewards]) == 1
+    assert best_of_n([scalar_reward([1.0, 0.0], r) for r in rewards]) == 2
 
 
 def test_ties_go_to_the_lowest_index():
-    assert best_of_n([1.0, 0.0], [[5, 1], [9, 2], [9, 3]]) == 1
+    assert best_of_n([5.0, 9.0, 9.0]) == 1
 
 
 rewards_lists = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=20)
@@ -75,10 +76,10 @@ def test_more_candidates_never_lower_the_chosen_reward(few, more, angle):
     from dpa.directions import from_degrees
 
     v = from_degrees(angle)
-    chosen = scalar_reward(v, few[best_of_n(v, few)])
-    assert chosen == max(scalar_reward(v, r) for r in few)
-    both = few + more
-    assert scalar_reward(v, both[best_of_n(v, both)]) >= chosen
+    scores = [scalar_reward(v, r) for r in few + more]
+    chosen = scores[best_of_n(scores[: len(few)])]
+    assert chosen == max(scores[: len(few)])
+    assert scores[best_of_n(scores)] >= chosen
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
@@ -94,7 +95,7 @@ def test_same_bytes_for_any_number_and_order_of_shards(tmp_path, iteration, shar
     for i, (a, b) in enumerate(pairwise(cuts)):
         paths.append(tmp_path / f"{i}.jsonl")
         write_jsonl(paths[-1], records[a * per_prompt : b * per_prompt])
-    rows = list(select_sampled(reversed(paths), prompts, the_plan, RowCounts()))
+    rows = list(select_sampled(paths[::-1], prompts, the_plan, RowCounts()))
     whole = tmp_path / "whole.jsonl"
     write_jsonl(whole, records)
     expected = list(select_sampled([whole], prompts, the_plan, RowCounts()))

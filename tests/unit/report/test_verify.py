@@ -219,7 +219,8 @@ def test_the_records_of_every_rules_output_are_known():
     }
     assert len(names) > 15
     for name in names:
-        place = Path(name.replace("{benchmark}", "rewardbench").replace("{", "").replace("}", ""))
+        name = name.replace("{benchmark}", "rewardbench").replace("{member}", "/member1")
+        place = Path(name.replace("{", "").replace("}", ""))
         if place.parts[0] in ("results", "run"):
             assert record_type(place) is not None, name
 
