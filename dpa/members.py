@@ -4,16 +4,19 @@ Files come member by member: all of the first member's, then all of the second's
 how the members came to be. No torch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TypeVar
+
+import msgspec
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.config.steering import PenaltyConfig, Pessimism
 from dpa.directions import scalar_reward
 from dpa.errors import InputError
-from dpa.records import Annotation
+from dpa.records import Annotation, ScoredSample
 
 #: A response's rewards by each member, in order: (members, objectives).
 Opinions = Sequence[Sequence[float]]
@@ -65,31 +68,38 @@ def joined_annotations(
     Raises InputError where members' files are not of the same responses in the same order.
     """
     for paths in zip(*by_member(files, members, "--annotations"), strict=True):
-        yield from _zipped(paths)
+        for records in _in_step(paths, Annotation):
+            yield paths[0], records[0], [record.rewards for record in records]
 
 
-def _zipped(paths: Sequence[Path]) -> Iterator[tuple[Path, Annotation, Opinions]]:
-    streams = [decode_lines(path, Annotation) for path in paths]
-    for records in _in_step(streams, paths):
-        first = records[0]
+def mean_samples(paths: Sequence[Path]) -> Iterator[ScoredSample]:
+    """Samples with the members' mean outputs and rewards; a file of the same samples by each.
+
+    Raises InputError where they are not of the same samples in the same order.
+    """
+    for records in _in_step(paths, ScoredSample):
+        outputs = mean_rewards([list(record.attributes.values()) for record in records])
+        yield msgspec.structs.replace(
+            records[0],
+            attributes=dict(zip(records[0].attributes, outputs, strict=True)),
+            rewards=mean_rewards([record.rewards for record in records]),
+        )
+
+
+AnyScored = TypeVar("AnyScored", Annotation, ScoredSample)
+
+
+def _in_step(paths: Sequence[Path], type: type[AnyScored]) -> Iterator[Sequence[AnyScored]]:
+    """The members' records of each response."""
+    for records in zip_longest(*(decode_lines(path, type) for path in paths)):
         for path, record in zip(paths, records, strict=True):
-            if (record.prompt_id, record.response) != (first.prompt_id, first.response):
-                raise _differ(path, paths[0])
-        yield paths[0], first, [record.rewards for record in records]
+            if record is None or records[0] is None or _response(record) != _response(records[0]):
+                raise InputError(
+                    f"{path}: other responses than in {paths[0]}; delete both and rerun what "
+                    "scored them"
+                )
+        yield records
 
 
-def _in_step(
-    streams: Sequence[Iterator[Annotation]], paths: Sequence[Path]
-) -> Iterable[tuple[Annotation, ...]]:
-    try:
-        yield from zip(*streams, strict=True)
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise _differ(paths[-1], paths[0]) from None
-
-
-def _differ(path: Path, first: Path) -> InputError:
-    return InputError(
-        f"{path}: other responses than in {first}; delete both and rerun annotate_responses"
-    )
+def _response(record: Annotation | ScoredSample) -> tuple[str, str]:
+    return record.prompt_id, record.response

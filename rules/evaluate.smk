@@ -100,10 +100,38 @@ rule score_evaluation:
         " --tokens-per-batch {params.tokens} --output {output.scored:q} 2>&1 | tee {log}"
 
 
+rule average_scores:
+    input:
+        scored=shard_files(
+            "results/{experiment}/evaluation/scored_by/reward_model{member}/{policy}.jsonl",
+            1,
+            layout.members,
+        ),
+        code=code("average_scores"),
+    output:
+        scored="results/{experiment}/evaluation/scored_by/members/{policy}.jsonl",
+    log:
+        "results/{experiment}/logs/average_scores/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/average_scores/{policy}.tsv"
+    localrule: True
+    resources:
+        mem_mb=jobs.memory(1000),
+        runtime=30,
+    params:
+        scored=input_flags("scored"),
+    message:
+        "Evaluation: averaging the scores of {wildcards.policy}"
+    shell:
+        "python -m scripts.average_scores {params.scored:q} --output {output.scored:q}"
+        " 2>&1 | tee {log}"
+
+
 rule collect_validation_rewards:
     input:
         scored=expand(
-            "results/{{experiment}}/evaluation/scored_by/reward_model/{policy}.jsonl",
+            "results/{{experiment}}/evaluation/scored_by/{scorer}/{policy}.jsonl",
+            scorer=layout.shown_scorer,
             policy=layout.policies(),
         ),
         prompts="results/{experiment}/data/prompts/validation.jsonl",

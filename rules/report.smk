@@ -70,7 +70,7 @@ rule plot_samples:
         scored=files_of(
             RUNS,
             *(
-                f"evaluation/scored_by/reward_model/{p}.jsonl"
+                f"evaluation/scored_by/{layout.shown_scorer}/{p}.jsonl"
                 for p in layout.last_policies(cfg.methods)
             ),
         ),

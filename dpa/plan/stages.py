@@ -42,7 +42,7 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
     for policy in policies:
         rule = "sample_soup" if policy == "reward_soup" else "sample_evaluation"
         jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
-        jobs += _jobs("score_evaluation", 1, {"policy": policy})
+        jobs += _jobs("score_evaluation", members, {"policy": policy})
     layout = Layout(config)
     benchmarks = {
         "alpacaeval": layout.alpacaeval_policies(), "rewardbench": layout.rewardbench_judged()

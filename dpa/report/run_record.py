@@ -31,7 +31,10 @@ INSTANCES = (
     (r"^seed\d+/", ""),
     (r"/iter\d+/", "/iter*/"),
     (rf"(^|/)({'|'.join(DIRECTED)})/[\d_-]+/", r"\1\2/*/"),
-    (r"((?:^|/)(?:annotations|sampled|scored|judged)(?:/member\d+)?)/[^/]+\.jsonl$", r"\1/*.jsonl"),
+    (
+        r"((?:^|/)(?:annotations|sampled|scored|scored_by/[^/]+|judged)(?:/member\d+)?)/[^/]+\.jsonl$",
+        r"\1/*.jsonl",
+    ),
 )
 
 

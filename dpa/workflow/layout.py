@@ -198,7 +198,12 @@ class Layout:
 
         Each is `<scorer>/model` below the run, or a model that the configuration names.
         """
-        return {"reward_model": self.config.reward_model}
+        return {f"reward_model{member}": self.config.reward_model for member in self.members}
+
+    @property
+    def shown_scorer(self) -> str:
+        """Whose rewards tables and figures show: the reward model's, or the means of several."""
+        return "members" if len(self.members) > 1 else "reward_model"
 
     # --- Benchmarks ------------------------------------------------------------------------------
 
@@ -278,7 +283,9 @@ class Layout:
             return [f"{run}/dpa/iter{t}/policy" for run in self.runs for t in stages]
         if name == "baselines":
             others = [policy for policy in self.policies() if parse_policy(policy)[0] != "dpa"]
-            scored = [f"evaluation/scored_by/reward_model/{policy}.jsonl" for policy in others]
+            scored = [
+                f"evaluation/scored_by/{self.shown_scorer}/{policy}.jsonl" for policy in others
+            ]
             return files_of(self.runs, *scored)
         if name == "alpacaeval":
             return [f"{results}/alpacaeval/results.csv"] if self.alpacaeval_policies() else []

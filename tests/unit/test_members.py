@@ -10,7 +10,7 @@ from dpa.artefacts.row_counts import RowCounts
 from dpa.config.load import load_config
 from dpa.config.steering import PenaltyConfig
 from dpa.errors import InputError
-from dpa.members import by_member, joined_annotations, mean_rewards, scalar_score
+from dpa.members import by_member, joined_annotations, mean_rewards, mean_samples, scalar_score
 from dpa.methods.best_of_n import SelectionPlan, replay_rows, select
 from dpa.methods.preference_pairs import sampled_pairs
 from dpa.records import Annotation, Prompt, ScoredSample
@@ -185,6 +185,21 @@ def test_members_that_annotated_other_responses_are_refused(tmp_path, spoil):
     write_jsonl(tmp_path / "1.jsonl", spoil(annotated_by(1)))
     with pytest.raises(InputError, match=r"1\.jsonl: other responses than in .*0\.jsonl"):
         list(joined_annotations([tmp_path / "0.jsonl", tmp_path / "1.jsonl"], 2))
+
+
+def test_shown_are_the_means(tmp_path):
+    paths = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]
+    for member, path in enumerate(paths):
+        records = scored_by(member)
+        outputs = {"a": 10.0 * member, "b": 1.0}
+        write_jsonl(path, [msgspec.structs.replace(r, attributes=outputs) for r in records])
+    means = list(mean_samples(paths))
+    assert [m.response for m in means] == [r.response for r in scored_by(0)]
+    assert means[4].attributes == {"a": 5.0, "b": 1.0}
+    assert means[4].rewards == mean_rewards([rewards_by(m, 0, 1, 1) for m in range(2)])
+    write_jsonl(paths[1], scored_by(1)[1:])
+    with pytest.raises(InputError, match=r"1\.jsonl: other responses than in"):
+        list(mean_samples(paths))
 
 
 @pytest.mark.parametrize(
