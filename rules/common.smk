@@ -48,6 +48,7 @@ RUNS, RESULTS = layout.runs, layout.results
 ONE_SEED = "|".join(layout.seed_of)
 ANY_RUN = "|".join(dict.fromkeys([*layout.seed_of, cfg.experiment]))
 OBJECTIVE_NAMES = ",".join(objective.name for objective in cfg.objectives)
+FIGURE_FILES = [*cfg.figures.style.formats, "csv", "md"]
 REFERENCE = ",".join(map(str, cfg.evaluation.hypervolume_reference))
 
 #: Proof of a passed preflight, for all seeds.

@@ -7,7 +7,7 @@ rule plot_pareto_front:
         published=clone("results/published/figure4_validation_rewards.csv"),
         code=code("plot_pareto_front", "results/published/figure4_validation_rewards.csv"),
     output:
-        multiext(f"{RESULTS}/figures/figure4.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/figure4.", *FIGURE_FILES),
     log:
         f"{RESULTS}/logs/plot_pareto_front.log",
     benchmark:
@@ -22,7 +22,7 @@ rule plot_pareto_front:
         reference=REFERENCE,
         uncertainty=cfg.figures.uncertainty,
         published="--draw-published" if cfg.figures.published else "",
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         folder=folder_of,
     message:
@@ -30,7 +30,7 @@ rule plot_pareto_front:
     shell:
         "python -m scripts.plot_pareto_front {params.rewards:q} --objective-names {params.objective_names:q}"
         " --hypervolume-reference {params.reference} --published {input.published:q}"
-        " {params.published} --uncertainty {params.uncertainty} --dpi {params.dpi}"
+        " {params.published} --uncertainty {params.uncertainty} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
@@ -40,7 +40,7 @@ rule plot_win_rates:
         published=clone("results/published/figure5_alpacaeval2.csv"),
         code=code("plot_win_rates", "results/published/figure5_alpacaeval2.csv"),
     output:
-        multiext(f"{RESULTS}/figures/figure5.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/figure5.", *FIGURE_FILES),
     log:
         f"{RESULTS}/logs/plot_win_rates.log",
     benchmark:
@@ -53,7 +53,7 @@ rule plot_win_rates:
         objective_names=OBJECTIVE_NAMES,
         published="--draw-published" if cfg.figures.published else "",
         world="--world" if cfg.world else "",
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         folder=folder_of,
     message:
@@ -61,7 +61,7 @@ rule plot_win_rates:
     shell:
         "python -m scripts.plot_win_rates --alpacaeval-results {input.results:q}"
         " --published {input.published:q} --objective-names {params.objective_names:q} {params.published}"
-        " {params.world} --dpi {params.dpi} --experiment {params.experiment}"
+        " {params.world} --figure-style {params.style:q} --experiment {params.experiment}"
         " --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
@@ -77,16 +77,9 @@ rule plot_samples:
         prompts=f"{RUNS[0]}/data/prompts/validation.jsonl",
         code=code("plot_samples"),
     output:
-        multiext(f"{RESULTS}/figures/figure1.", "pdf", "svg", "png", "csv", "md"),
-        multiext(f"{RESULTS}/figures/response_length.", "pdf", "svg", "png", "csv", "md"),
-        multiext(
-            f"{RESULTS}/figures/reward_against_length.",
-            "pdf",
-            "svg",
-            "png",
-            "csv",
-            "md",
-        ),
+        multiext(f"{RESULTS}/figures/figure1.", *FIGURE_FILES),
+        multiext(f"{RESULTS}/figures/response_length.", *FIGURE_FILES),
+        multiext(f"{RESULTS}/figures/reward_against_length.", *FIGURE_FILES),
         multiext(f"{RESULTS}/tables/figure1.", "csv", "md", "tex"),
         samples=f"{RESULTS}/tables/samples.csv",
     log:
@@ -101,7 +94,7 @@ rule plot_samples:
         scored=input_flags("scored"),
         objective_names=OBJECTIVE_NAMES,
         shown=",".join(map(str, cfg.figures.prompts)),
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.samples),
@@ -109,7 +102,7 @@ rule plot_samples:
         "Drawing figure 1, response lengths, and reward against length"
     shell:
         "python -m scripts.plot_samples {params.scored:q} --prompts {input.prompts:q}"
-        " --objective-names {params.objective_names:q} --shown {params.shown} --dpi {params.dpi}"
+        " --objective-names {params.objective_names:q} --shown {params.shown} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} 2>&1 | tee {log}"
 
@@ -121,7 +114,7 @@ rule plot_reward_model:
         ranking=f"{RUNS[0]}/reward_model/ranking.csv",
         code=code("plot_reward_model"),
     output:
-        multiext(f"{RESULTS}/figures/reward_model.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/reward_model.", *FIGURE_FILES),
         multiext(f"{RESULTS}/tables/reward_model.", "md", "tex"),
         table=f"{RESULTS}/tables/reward_model.csv",
     log:
@@ -133,7 +126,7 @@ rule plot_reward_model:
         mem_mb=jobs.memory(4000),
         runtime=30,
     params:
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.table),
@@ -141,7 +134,7 @@ rule plot_reward_model:
         "Drawing the reward model's predictions against labels"
     shell:
         "python -m scripts.plot_reward_model --predictions {input.predictions:q}"
-        " --metrics {input.metrics:q} --ranking {input.ranking:q} --dpi {params.dpi}"
+        " --metrics {input.metrics:q} --ranking {input.ranking:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} 2>&1 | tee {log}"
 
@@ -151,7 +144,7 @@ rule plot_policy_gradient:
         histories=layout.policy_gradient_histories(),
         code=code("plot_policy_gradient"),
     output:
-        multiext(f"{RESULTS}/figures/policy_gradient.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/policy_gradient.", *FIGURE_FILES),
     log:
         f"{RESULTS}/logs/plot_policy_gradient.log",
     benchmark:
@@ -162,13 +155,13 @@ rule plot_policy_gradient:
         runtime=10,
     params:
         histories=input_flags("histories", "--history"),
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         folder=folder_of,
     message:
         "Drawing the policy gradient's reward and KL curves"
     shell:
-        "python -m scripts.plot_policy_gradient {params.histories:q} --dpi {params.dpi}"
+        "python -m scripts.plot_policy_gradient {params.histories:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
 
 
@@ -180,7 +173,7 @@ rule plot_costs:
         benchmarks=layout.targets("alpacaeval") + layout.targets("rewardbench"),
         code=code("plot_costs"),
     output:
-        multiext(f"{RESULTS}/figures/costs.", "pdf", "svg", "png", "csv", "md"),
+        multiext(f"{RESULTS}/figures/costs.", *FIGURE_FILES),
         multiext(f"{RESULTS}/tables/costs.", "md", "tex"),
         table=f"{RESULTS}/tables/costs.csv",
     log:
@@ -194,14 +187,14 @@ rule plot_costs:
     params:
         runs=repeat("--run", RUNS),
         stages=section(layout.method_stages()),
-        dpi=cfg.figures.dpi,
+        style=section(cfg.figures.style),
         experiment=cfg.experiment,
         figures=folder_of,
         tables=lambda wildcards, output: os.path.dirname(output.table),
     message:
         "Drawing what the run cost"
     shell:
-        "python -m scripts.plot_costs {params.runs:q} --stages {params.stages:q} --dpi {params.dpi}"
+        "python -m scripts.plot_costs {params.runs:q} --stages {params.stages:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} 2>&1 | tee {log}"
 

@@ -12,8 +12,8 @@ tables/costs.{csv,md,tex}. --stages names the folders of a run that make up each
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
-    DpiOption,
     ExperimentOption,
+    FigureStyleOption,
     OutputFiguresOption,
     OutputTablesOption,
     RunsOption,
@@ -31,11 +31,12 @@ def main(
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
     output_tables: OutputTablesOption,
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw what a run cost."""
     from pydantic import TypeAdapter
 
+    from dpa.config.figures import FigureStyleConfig
     from dpa.report.figures.costs import (
         cost_caption,
         cost_marks,
@@ -44,15 +45,18 @@ def main(
         rule_costs,
         stage_costs,
     )
-    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.style import drawn_in, write_figure
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     rules = rule_costs(run)
     by_stage = stage_costs(run, read_section(TypeAdapter(dict[str, list[str]]), stages, "stages"))
     marks = cost_marks(rules, by_stage)
     title = f"Cost, experiment {experiment}"
     caption = cost_caption(rules, experiment, len(run))
-    write_figure(output_figures, "costs", draw_costs(marks, title), marks, caption, [], dpi)
+    with drawn_in(style):
+        figure = draw_costs(marks, style.title_of(title))
+        write_figure(output_figures, "costs", figure, marks, caption, [], style)
     page = (title, "", cost_tables(rules, by_stage))
     texts = {
         "costs.csv": csv_text(rules),

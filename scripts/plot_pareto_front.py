@@ -18,15 +18,16 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
-    DpiOption,
     DrawPublishedOption,
     ExperimentOption,
+    FigureStyleOption,
     ObjectiveNamesOption,
     OutputFiguresOption,
     PromptRewardsOption,
     PublishedOption,
     ReferenceOption,
 )
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
@@ -41,24 +42,27 @@ def main(
     output_figures: OutputFiguresOption,
     draw_published: DrawPublishedOption = False,
     uncertainty: Annotated[str, typer.Option(help="ellipses, bars or none.")] = "ellipses",
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw figure 4."""
     from dpa.artefacts.frames import RESTORE, read_csv_table
+    from dpa.config.figures import FigureStyleConfig
     from dpa.evaluation.bootstrap import common_prompts, read_prompt_rewards
     from dpa.report.figures.fronts import draw_figure4, figure4_caption, figure4_marks
-    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.style import drawn_in, write_figure
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
     tables = [read_prompt_rewards(path, names) for path in prompt_rewards]
     marks = figure4_marks(tables, names, reference, read_csv_table(published, RESTORE))
-    title = f"Figure 4, experiment {experiment}"
-    figure = draw_figure4(marks, names, title, draw_published, uncertainty)
+    title = style.title_of(f"Figure 4, experiment {experiment}")
     prompts = min(len(common_prompts(table)) for table in tables)
     caption = figure4_caption(marks, experiment, names, prompts, uncertainty)
     inputs = [*prompt_rewards, published]
-    write_figure(output_figures, "figure4", figure, marks, caption, inputs, dpi)
+    with drawn_in(style):
+        figure = draw_figure4(marks, names, title, draw_published, uncertainty)
+        write_figure(output_figures, "figure4", figure, marks, caption, inputs, style)
     log.info("wrote %s", output_figures / "figure4.pdf")
 
 

@@ -15,7 +15,8 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import DpiOption, ExperimentOption, OutputFiguresOption
+from dpa.runtime.options import ExperimentOption, FigureStyleOption, OutputFiguresOption
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
@@ -25,25 +26,28 @@ def main(
     history: Annotated[list[Path], typer.Option(help="<direction>/history.csv files.")],
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw the training curves of the PPO row."""
     import os
 
     from dpa.artefacts.frames import read_csv_table
+    from dpa.config.figures import FigureStyleConfig
     from dpa.report.figures.policy_gradient import (
         draw_policy_gradient,
         policy_gradient_caption,
         policy_gradient_marks,
     )
-    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.style import drawn_in, write_figure
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     common = os.path.commonpath([path.parent.parent for path in history])
     names = {str(path.parent.relative_to(common)): path for path in history}
     marks = policy_gradient_marks({name: read_csv_table(path) for name, path in names.items()})
-    figure = draw_policy_gradient(marks, f"PPO row, experiment {experiment}")
     caption = policy_gradient_caption(experiment)
-    write_figure(output_figures, "policy_gradient", figure, marks, caption, history, dpi)
+    with drawn_in(style):
+        figure = draw_policy_gradient(marks, style.title_of(f"PPO row, experiment {experiment}"))
+        write_figure(output_figures, "policy_gradient", figure, marks, caption, history, style)
     log.info("wrote %s", output_figures / "policy_gradient.pdf")
 
 

@@ -17,12 +17,13 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
-    DpiOption,
     ExperimentOption,
+    FigureStyleOption,
     MetricsOption,
     OutputFiguresOption,
     OutputTablesOption,
 )
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
@@ -35,10 +36,11 @@ def main(
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
     output_tables: OutputTablesOption,
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw the reward model's predictions against held-out labels."""
     from dpa.artefacts.frames import read_csv_table, read_parquet_table
+    from dpa.config.figures import FigureStyleConfig
     from dpa.report.figures.reward_model import (
         draw_reward_model,
         quality,
@@ -46,16 +48,18 @@ def main(
         reward_model_caption,
         reward_model_marks,
     )
-    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.style import drawn_in, write_figure
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     table = quality(read_csv_table(metrics), read_csv_table(ranking))
     marks = reward_model_marks(read_parquet_table(predictions))
     title = f"Reward model, experiment {experiment}"
-    figure = draw_reward_model(marks, table, title)
     inputs = [predictions, metrics, ranking]
     caption = reward_model_caption(table, marks, experiment)
-    write_figure(output_figures, "reward_model", figure, marks, caption, inputs, dpi)
+    with drawn_in(style):
+        figure = draw_reward_model(marks, table, style.title_of(title))
+        write_figure(output_figures, "reward_model", figure, marks, caption, inputs, style)
     page = (title, "", [quality_table(table)])
     texts = {
         "reward_model.csv": csv_text(table, None),

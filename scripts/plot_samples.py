@@ -21,14 +21,15 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
-    DpiOption,
     ExperimentOption,
+    FigureStyleOption,
     ObjectiveNamesOption,
     OutputFiguresOption,
     OutputTablesOption,
     PromptsOption,
     ScoredOption,
 )
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
@@ -42,13 +43,15 @@ def main(
     output_figures: OutputFiguresOption,
     output_tables: OutputTablesOption,
     shown: Annotated[str, typer.Option(help="Positions of prompts; figure 1 has the first.")] = "0",
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw figure 1, response lengths, and reward against length."""
+    from dpa.config.figures import FigureStyleConfig
     from dpa.report.figures import samples as figures
-    from dpa.report.figures.style import write_figure
+    from dpa.report.figures.style import drawn_in, write_figure
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     names = objective_names.split(",")
     chosen = figures.choose_prompts(prompts, [int(position) for position in shown.split(",")])
     ids = [prompt.prompt_id for prompt in chosen]
@@ -63,24 +66,26 @@ def main(
 
     title = f"Figure 1, experiment {experiment}"
     caption = figures.figure1_caption(first, experiment)
-    drawings = {
-        "figure1": (figures.draw_figure1(first, names, title), first, caption),
+    drawings: dict = {
+        "figure1": (figures.draw_figure1, first, title, caption),
         "response_length": (
-            figures.draw_lengths(lengths, names, f"Response length, experiment {experiment}"),
+            figures.draw_lengths,
             lengths,
+            f"Response length, experiment {experiment}",
             figures.length_caption(experiment),
         ),
         "reward_against_length": (
-            figures.draw_reward_length(
-                rewards, names, f"Reward against length, experiment {experiment}"
-            ),
+            figures.draw_reward_length,
             rewards,
+            f"Reward against length, experiment {experiment}",
             figures.reward_length_caption(experiment),
         ),
     }
     inputs = [*scored, prompts]
-    for name, (figure, marks, text) in drawings.items():
-        write_figure(output_figures, name, figure, marks, text, inputs, dpi)
+    for name, (draw, marks, heading, text) in drawings.items():
+        with drawn_in(style):
+            figure = draw(marks, names, style.title_of(heading))
+            write_figure(output_figures, name, figure, marks, text, inputs, style)
     page = (title, "", [figures.figure1_table(first, names)])
     texts = {
         "figure1.csv": csv_text(first),

@@ -18,14 +18,15 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
-    DpiOption,
     DrawPublishedOption,
     ExperimentOption,
+    FigureStyleOption,
     ObjectiveNamesOption,
     OutputFiguresOption,
     PublishedOption,
     WorldOption,
 )
+from dpa.runtime.sections import read_section
 
 app = make_app()
 
@@ -41,28 +42,29 @@ def main(
     output_figures: OutputFiguresOption,
     draw_published: DrawPublishedOption = False,
     world: WorldOption = False,
-    dpi: DpiOption = 200,
+    figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw figure 5."""
     from dpa.artefacts.frames import RESTORE, read_csv_table
-    from dpa.report.figures.style import write_figure
+    from dpa.config.figures import FigureStyleConfig
+    from dpa.report.figures.style import drawn_in, write_figure
     from dpa.report.figures.win_rates import (
         draw_figure5,
         figure5_caption,
         figure5_marks,
-        missing_reason,
         read_results,
     )
 
+    style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     names = objective_names.split(",")
     table = read_results(win_rates_by_length)
     marks = figure5_marks(table, read_csv_table(published, RESTORE), names)
-    title = f"Figure 5, experiment {experiment}"
-    figure = draw_figure5(marks, names, title, draw_published, missing_reason(table))
+    title = style.title_of(f"Figure 5, experiment {experiment}")
     caption = figure5_caption(table, experiment, world)
-    write_figure(
-        output_figures, "figure5", figure, marks, caption, [win_rates_by_length, published], dpi
-    )
+    inputs = [win_rates_by_length, published]
+    with drawn_in(style):
+        figure = draw_figure5(marks, names, title, draw_published)
+        write_figure(output_figures, "figure5", figure, marks, caption, inputs, style)
     log.info("wrote %s", output_figures / "figure5.pdf")
 
 

@@ -17,6 +17,7 @@ from dpa.config.base import (
 from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
 from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
+from dpa.config.figures import FiguresConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import DirectionsConfig, Grid, ObjectiveConfig, Pessimism
 from dpa.config.trainer import ScheduleConfig, ScratchConfig, TrainerConfig
@@ -158,13 +159,6 @@ class EvaluationConfig(Section):
     temperature: Temperature
     gold: Literal["quickstart"] | None
     hypervolume_reference: list[float]
-
-
-class FiguresConfig(Section):
-    published: bool
-    uncertainty: Literal["ellipses", "bars", "none"]
-    prompts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    dpi: Annotated[int, Field(ge=50)]
 
 
 class Config(Section):

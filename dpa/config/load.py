@@ -26,6 +26,7 @@ RENAMED = {
     "training": "trainer",
     "cluster": "plan",
     "compute.gpu_memory_gb": "plan.gpu_memory_gb",
+    "figures.dpi": "figures.style.dpi",
     "directions.law": "directions.distribution",
     "base_model.scratch.pretraining": "base_model.scratch.schedule",
     "*.training": "schedule",

@@ -164,7 +164,9 @@ StagesOption = Annotated[
 WorldOption = Annotated[
     bool, typer.Option("--world", help="The benchmark is the quickstart's own.")
 ]
-DpiOption = Annotated[int, typer.Option("--dpi", min=50, help="Of PNG files.")]
+FigureStyleOption = Annotated[
+    str | None, typer.Option("--figure-style", help="figures.style (JSON, or @file).")
+]
 DrawPublishedOption = Annotated[
     bool, typer.Option("--draw-published", help="Draw the paper's numbers beneath ours.")
 ]

@@ -265,7 +265,7 @@ class Layout:
         """The files of a target rule: `reward_model`, `dpa`, `baselines`, `figures`, ..."""
         config, results = self.config, self.results
         shown = {
-            "figures": ("figures", self.figure_names, ("pdf", "svg", "png")),
+            "figures": ("figures", self.figure_names, config.figures.style.formats),
             "tables": ("tables", self.table_names, ("csv", "md", "tex")),
         }
         if name in shown:

@@ -2,11 +2,14 @@
 
 import pandas as pd
 
+from dpa.config.figures import FigureStyleConfig
 from dpa.runtime.run_environment import CLONE
+from dpa.runtime.sections import read_section
 
 OBJECTIVES = ["helpfulness", "verbosity"]
 PUBLISHED = pd.read_csv(CLONE / "results/published/figure4_validation_rewards.csv")
 REFERENCE = [0.0, 100.0]
+STYLE = read_section(FigureStyleConfig, '{"dpi": 60}', "style", "figures.style")
 DIRECTIONS = [(1.0, 0.0), (0.8, -0.6)]
 
 

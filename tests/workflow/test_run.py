@@ -163,7 +163,10 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
         ("uncertainty: bars", {"plot_pareto_front"}),
         ("published: true", {"plot_pareto_front"}),
         ("prompts: [2]", {"plot_samples"}),
-        ("dpi: 90", {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model"}),
+        (
+            "style: {dpi: 90}",
+            {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model"},
+        ),
     ],
 )  # fmt: skip
 def test_a_plotting_option_redraws_and_nothing_else(finished, option, redrawn):

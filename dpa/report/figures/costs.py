@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dpa.evaluation.costs import job_costs, method_cost
-from dpa.report.figures.style import STYLE, WIDTH
+from dpa.report.figures.style import page_width
 from dpa.report.tables import Table
 
 #: The verb of a rule's name -> kind of work, and its colour.
@@ -24,6 +24,8 @@ COLOURS = {
     "training": "#0072B2", "sampling": "#E69F00", "scoring": "#009E73", "evaluation": "#CC79A7",
     "data": "#999999",
 }  # fmt: skip
+#: Rules that took less, in all their jobs, have no bar: they are in the table.
+LEAST_SECONDS = 0.5
 TOKENS = {"tokens_sampled": ("sampled", "#E69F00"), "tokens_trained": ("trained on", "#0072B2")}
 
 
@@ -70,16 +72,17 @@ def cost_marks(rules: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
 
 def draw_costs(marks: pd.DataFrame, title: str) -> Figure:
     """Left, seconds by rule; right, tokens by stage."""
-    rules = marks[(marks["panel"] == "rule") & (marks["value"] > 0)]
+    rules = marks[marks["panel"] == "rule"]
+    rules = rules[rules["value"] >= max(LEAST_SECONDS, rules["value"].max() / 200)]
     stages = marks[marks["panel"] == "stage"]
     names = list(dict.fromkeys(stages["name"]))
-    with plt.rc_context(STYLE):
-        height = 1.2 + 0.17 * max(len(rules), len(names))
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(WIDTH, max(height, 2.6)), layout="constrained"
-        )
-        _draw_rules(left, rules)
-        _draw_stages(right, stages, names)
+    height = 1.2 + 0.17 * max(len(rules), len(names))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(page_width(), max(height, 2.6)), layout="constrained"
+    )
+    _draw_rules(left, rules)
+    _draw_stages(right, stages, names)
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -147,6 +150,7 @@ def cost_caption(rules: pd.DataFrame, experiment: str, runs: int) -> str:
     hours = rules["seconds"].sum() / 3600
     return f"""\
 **Cost (experiment {experiment}).** Left, wall time by rule, summed over its jobs: {hours:.2f}
-hours of jobs in all{over}. Right, response tokens sampled and trained on in each stage; of
+hours of jobs in all{over}; rules of less than {LEAST_SECONDS} s or half a percent of the longest
+are left to the table. Right, response tokens sampled and trained on in each stage; of
 policies that sample while they train every response is both. Times are those of the machine that
 it ran on, and of what else ran there."""

@@ -31,7 +31,14 @@ from dpa.evaluation.bootstrap import (
 )
 from dpa.evaluation.validation import front_hypervolume
 from dpa.registry import METHODS, PolicyKey
-from dpa.report.figures.style import PAPER_COLOUR, SCORERS, STYLE, WIDTH, iteration_colours
+from dpa.report.figures.style import (
+    PAPER_COLOUR,
+    SCORERS,
+    iteration_colours,
+    label_end,
+    page_width,
+    text_of_direction,
+)
 from dpa.seeds import derive_seed
 
 #: Standard deviations to the edge of a LEVEL % region of a normal point: in two dimensions (the
@@ -172,34 +179,45 @@ def draw_figure4(
     ours = marks[marks["source"] == "ours"]
     paper = marks[marks["source"] == "paper"]
     scorers = [by for by in SCORERS if (ours["by"] == by).any()]
-    with plt.rc_context(STYLE):
-        if len(scorers) == 1:
-            figure, axes = plt.subplots(
-                1, 2, figsize=(WIDTH, 4.4), width_ratios=[3, 2], squeeze=False, layout="constrained"
-            )
-            panels = list(zip(axes[0], ["front", "hypervolume"], scorers * 2, strict=True))
+    if len(scorers) == 1:
+        figure, axes = plt.subplots(
+            1,
+            2,
+            figsize=(page_width(), 4.4),
+            width_ratios=[3, 2],
+            squeeze=False,
+            layout="constrained",
+        )
+        panels = list(zip(axes[0], ["front", "hypervolume"], scorers * 2, strict=True))
+    else:
+        figure, axes = plt.subplots(
+            2,
+            len(scorers),
+            figsize=(page_width(), 6.8),
+            height_ratios=[5, 3],
+            layout="constrained",
+            sharex="row",
+            sharey="row",
+        )
+        panels = [
+            (axes[i, j], panel, by)
+            for i, panel in enumerate(["front", "hypervolume"])
+            for j, by in enumerate(scorers)
+        ]
+    for panel_axes, panel, by in panels:
+        drawn = ours[(ours["panel"] == panel) & (ours["by"] == by)]
+        beneath = paper[(paper["panel"] == panel) & (paper["by"] == by)]
+        if panel == "front":
+            if published:
+                _draw_paper(panel_axes, beneath)
+            _draw_fronts(panel_axes, drawn, objectives, uncertainty)
+            panel_axes.set_title(f"validation rewards {SCORERS[by]}")
         else:
-            figure, axes = plt.subplots(
-                2, len(scorers), figsize=(WIDTH, 6.8), height_ratios=[5, 3], layout="constrained"
-            )
-            panels = [
-                (axes[i, j], panel, by)
-                for i, panel in enumerate(["front", "hypervolume"])
-                for j, by in enumerate(scorers)
-            ]
-        for panel_axes, panel, by in panels:
-            drawn = ours[(ours["panel"] == panel) & (ours["by"] == by)]
-            beneath = paper[(paper["panel"] == panel) & (paper["by"] == by)]
-            if panel == "front":
-                if published:
-                    _draw_paper(panel_axes, beneath)
-                _draw_fronts(panel_axes, drawn, objectives, uncertainty)
-                panel_axes.set_title(f"validation rewards {SCORERS[by]}")
-            else:
-                _draw_hypervolume(panel_axes, drawn, beneath if published else beneath[:0])
-                panel_axes.set_title(f"hypervolume {SCORERS[by]}")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+            _draw_hypervolume(panel_axes, drawn, beneath if published else beneath[:0])
+            panel_axes.set_title(f"hypervolume {SCORERS[by]}")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -218,6 +236,11 @@ def _draw_fronts(
                 name = f"DPA t={t}" + (" (SteerLM on D2)" if t == 0 else "")
                 points = policies[policies["iteration"] == t].sort_values("direction_index")
                 _draw_points(axes, points, "o-", colours[t], uncertainty, name, zorder=3 + int(t))
+            if t == iterations[-1] and len(points) > 1:
+                for place in (0, -1):
+                    v = points[[f"v_{name}" for name in objectives]].iloc[place]
+                    if not v.isna().any():
+                        label_end(axes, points, place, text_of_direction(v))
         elif len(policies):
             # Of a baseline with iterations the last.
             last = policies["iteration"].max()
@@ -225,6 +248,7 @@ def _draw_fronts(
             points = points.sort_values("direction_index")
             style = marker + ("--" if len(points) > 1 else "")
             _draw_points(axes, points, style, colour, uncertainty, label, zorder=3)
+    axes.margins(x=0.12)
     axes.set_xlabel(f"{objectives[1]} (mean reward, 0–100)")
     axes.set_ylabel(f"{objectives[0]} (mean reward, 0–100)")
 
@@ -278,7 +302,7 @@ def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> No
     """DPA by iteration with intervals, the paper's beneath it; the other methods beside it."""
     published = paper[paper["method"] == "dpa"].sort_values("iteration")
     axes.plot(
-        published["x"].astype(float), published["y"], "o-", color=PAPER_COLOUR, alpha=0.45, lw=1
+        published["x"].astype(float), published["y"], "o:", color=PAPER_COLOUR, alpha=0.6, lw=1
     )
     dpa = rows[rows["method"] == "dpa"].sort_values("iteration")
     colours = iteration_colours(len(dpa))
@@ -302,19 +326,25 @@ def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> No
         )  # fmt: skip
     if iterations and others:
         axes.axvline(start - 0.5, color="#CCCCCC", linewidth=0.8)
-    axes.set_xticks(iterations, [str(t) for t in iterations])
-    axes.set_xlabel("DPA's iteration t | other methods")
+    places = [*iterations, *(start + 0.7 * place for place in range(len(others)))]
+    axes.set_xticks(places, [*map(str, iterations), *(METHODS[m].label for m in others)])
+    for text in axes.get_xticklabels()[len(iterations) :]:
+        text.set(rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set_xlabel("DPA's iteration t" + (" | other methods" if others else ""))
     axes.set_ylabel("hypervolume (% of the box)")
 
 
 def _draw_paper(axes: Axes, rows: pd.DataFrame) -> None:
-    label = "published (paper, read off)"
-    for (method, _), points in rows.groupby(["method", "iteration"], dropna=False, sort=False):
+    iterations = sorted(rows.loc[rows["method"] == "dpa", "iteration"].dropna().unique())
+    colours = dict(zip(iterations, iteration_colours(len(iterations)), strict=False))
+    label = "published (paper, read off): same colours, dotted"
+    for (method, t), points in rows.groupby(["method", "iteration"], dropna=False, sort=False):
         ordered = points.sort_values("direction_index")
         many = len(ordered) > 1
+        colour = colours[t] if method == "dpa" else METHODS[str(method)].colour
         axes.plot(
-            ordered["x"], ordered["y"], METHODS[str(method)].marker + ("-" if many else ""),
-            color=PAPER_COLOUR, alpha=0.45, linewidth=1, markersize=3 if many else 6, label=label,
+            ordered["x"], ordered["y"], METHODS[str(method)].marker + (":" if many else ""),
+            color=colour, alpha=0.45, linewidth=1, markersize=3 if many else 6, label=label,
             zorder=0.5,
         )  # fmt: skip
         label = "_nolegend_"

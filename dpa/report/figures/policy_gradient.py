@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dpa.report.figures.style import STYLE, WIDTH
+from dpa.report.figures.style import page_width
 
 #: Column of history.csv -> label with unit.
 HISTORY_PANELS = {
@@ -24,15 +24,17 @@ def policy_gradient_marks(histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def draw_policy_gradient(marks: pd.DataFrame, title: str) -> Figure:
     """Reward, divergence from the SFT policy, and length by step; a line per direction."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.2), sharex=True, layout="constrained")
-        for panel, (column, label) in zip(axes.flat, HISTORY_PANELS.items(), strict=True):
-            for name, history in marks.groupby("direction", sort=False):
-                panel.plot(history["step"], history[column], label=name)
-            panel.set_ylabel(label)
-        for panel in axes[1]:
-            panel.set_xlabel("optimiser step")
-        axes[0, 0].legend(title="direction (hundredths)")
+    figure, axes = plt.subplots(
+        2, 2, figsize=(page_width(), 5.2), sharex=True, layout="constrained"
+    )
+    for panel, (column, label) in zip(axes.flat, HISTORY_PANELS.items(), strict=True):
+        for name, history in marks.groupby("direction", sort=False):
+            panel.plot(history["step"], history[column], label=name)
+        panel.set_ylabel(label)
+    for panel in axes[1]:
+        panel.set_xlabel("optimiser step")
+    axes[0, 0].legend(title="direction (hundredths)")
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 

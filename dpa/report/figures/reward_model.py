@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpa.report.figures.style import QUANTILES, STYLE, WIDTH
+from dpa.report.figures.style import QUANTILES, page_width
 from dpa.report.tables import Table
 from dpa.reward.scorer import FEWEST_INPUTS
 
@@ -92,18 +92,18 @@ def draw_reward_model(marks: pd.DataFrame, table: pd.DataFrame, title: str) -> F
     names = list(table["attribute"])
     across = min(len(names), 5)
     down = -(-len(names) // across)
-    with plt.rc_context(STYLE):
-        width = WIDTH if across > 1 else 3.6
-        figure, axes = plt.subplots(
-            down, across, figsize=(width, 0.6 + (1.95 if across > 1 else 3) * down), sharex=True,
-            sharey=True, squeeze=False, layout="constrained",
-        )  # fmt: skip
-        for panel, row in zip(axes.flat, table.to_dict("records"), strict=False):
-            _draw_attribute(panel, marks[marks["attribute"] == row["attribute"]], row)
-        for panel in list(axes.flat)[len(names) :]:
-            panel.axis("off")
-        figure.supxlabel("label (0–100)", fontsize=9)
-        figure.supylabel("prediction (0–100)", fontsize=9)
+    width = page_width() if across > 1 else 3.6
+    figure, axes = plt.subplots(
+        down, across, figsize=(width, 0.6 + (1.95 if across > 1 else 3) * down), sharex=True,
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for panel, row in zip(axes.flat, table.to_dict("records"), strict=False):
+        _draw_attribute(panel, marks[marks["attribute"] == row["attribute"]], row)
+    for panel in list(axes.flat)[len(names) :]:
+        panel.axis("off")
+    figure.supxlabel("label (0–100)", fontsize=9)
+    figure.supylabel("prediction (0–100)", fontsize=9)
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -124,22 +124,23 @@ def _draw_attribute(axes: Axes, rows: pd.DataFrame, measures: dict) -> None:
     )  # fmt: skip
     source, _, name = measures["attribute"].partition("-")
     axes.set_title(f"{source}\n{name}" if name else source, fontsize=7.5)
-    numbers = [
-        ("r", "pearson", ".2f"), ("ρ", "spearman", ".2f"), ("RMSE", "rmse", ".1f"),
-        ("pairs", "pairwise_accuracy", ".2f"),
-    ]  # fmt: skip
-    text = "\n".join(
-        f"{label} {measures[column]:{form}}"
-        for label, column, form in numbers
+    shown = {
+        label: f"{label} {measures[column]:{form}}"
+        for label, column, form in (
+            ("r", "pearson", ".2f"),
+            ("ρ", "spearman", ".2f"),
+            ("RMSE", "rmse", ".1f"),
+            ("pairs", "pairwise_accuracy", ".2f"),
+        )
         if not pd.isna(measures[column])
-    )
+    }
+    lines = (("r", "ρ"), ("RMSE", "pairs"))
+    text = "\n".join(", ".join(shown[label] for label in line if label in shown) for line in lines)
     if constant_attributes(rows):
         text += "\nCONSTANT"
-    axes.text(
-        0.03, 0.98, text, transform=axes.transAxes, va="top", fontsize=6.5, linespacing=1.25,
-        bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
-    )  # fmt: skip
-    axes.set(xlim=(-5, 105), ylim=(-5, 105))
+    # Above the boxes: the axis goes on where no prediction can be.
+    axes.text(0.03, 0.99, text, transform=axes.transAxes, va="top", fontsize=6, linespacing=1.2)
+    axes.set(xlim=(-5, 105), ylim=(-5, 132))
     axes.set_xticks([0, 50, 100])
     axes.set_yticks([0, 50, 100])
     axes.tick_params(labelsize=7)

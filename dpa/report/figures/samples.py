@@ -21,7 +21,7 @@ from dpa.errors import InputError
 from dpa.evaluation.validation import Policy
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
-from dpa.report.figures.style import QUANTILES, STYLE, WIDTH, direction_colours, text_of_direction
+from dpa.report.figures.style import QUANTILES, direction_colours, page_width, text_of_direction
 from dpa.report.tables import Table
 from dpa.text.prompts import (
     CONDITION_SENTENCE,
@@ -165,34 +165,35 @@ def figure1_rows(samples: pd.DataFrame) -> pd.DataFrame:
 
 def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
     """The prompt on top; left, the directions as arrows; right, a card for each response."""
-    with plt.rc_context(STYLE):
-        line, left, wrap = 0.155, 1.95, 84
-        cards = [_card(row, objectives, wrap) for row in rows.to_dict("records")]
-        prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
-        prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
-        heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
-        head = 0.45 + line * len(prompt)
-        height = max(head + sum(heights) + 0.1, head + 2.2)
-        figure = plt.figure(figsize=(WIDTH, height))
-        page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
-        page.axis("off")
-        _text(page, WIDTH / 2, 0.18, title, size=10, ha="center")
-        _text(page, 0.15, 0.42, "\n".join(prompt), size=8.5, weight="bold", va="top")
-        colours = _card_colours(rows)
-        top = head + 0.08
-        for (header, body), colour, tall in zip(cards, colours, heights, strict=True):
-            x, bottom = left + 0.2, top + tall - 0.1
-            page.fill_between([x, WIDTH - 0.12], top, bottom, color=colour, alpha=0.07, linewidth=0)
-            page.plot([x, x], [top, bottom], color=colour, linewidth=3, solid_capstyle="butt")
-            asked, numbers = header
-            _text(page, x + 0.1, top + 0.15, asked, size=7.5, weight="bold")
-            _text(page, x + 0.1, top + 0.15 + line, numbers, size=7, color="#444444")
-            _text(page, x + 0.1, top + 0.26 + line, "\n".join(body), size=7.5, va="top")
-            top += tall
-        directions = figure.add_axes(
-            (0.62 / WIDTH, 1 - (head + 0.15 + 1.45) / height, 1.35 / WIDTH, 1.35 / height)
+    line, left, wrap = 0.155, 1.95, 84
+    cards = [_card(row, objectives, wrap) for row in rows.to_dict("records")]
+    prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
+    prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
+    heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
+    head = 0.45 + line * len(prompt)
+    height = max(head + sum(heights) + 0.1, head + 2.2)
+    figure = plt.figure(figsize=(page_width(), height))
+    page = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width()), ylim=(height, 0))
+    page.axis("off")
+    _text(page, page_width() / 2, 0.18, title, size=10, ha="center")
+    _text(page, 0.15, 0.42, "\n".join(prompt), size=8.5, weight="bold", va="top")
+    colours = _card_colours(rows)
+    top = head + 0.08
+    for (header, body), colour, tall in zip(cards, colours, heights, strict=True):
+        x, bottom = left + 0.2, top + tall - 0.1
+        page.fill_between(
+            [x, page_width() - 0.12], top, bottom, color=colour, alpha=0.07, linewidth=0
         )
-        _draw_arrows(directions, rows, colours, objectives)
+        page.plot([x, x], [top, bottom], color=colour, linewidth=3, solid_capstyle="butt")
+        asked, numbers = header
+        _text(page, x + 0.1, top + 0.15, asked, size=7.5, weight="bold")
+        _text(page, x + 0.1, top + 0.15 + line, numbers, size=7, color="#444444")
+        _text(page, x + 0.1, top + 0.26 + line, "\n".join(body), size=7.5, va="top")
+        top += tall
+    directions = figure.add_axes(
+        (0.62 / page_width(), 1 - (head + 0.15 + 1.45) / height, 1.35 / page_width(), 1.35 / height)
+    )
+    _draw_arrows(directions, rows, colours, objectives)
     return figure
 
 
@@ -298,29 +299,35 @@ def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> 
     dpa = marks[(marks["method"] == "dpa") & (marks["direction_index"] >= 0)]
     steered = [f"v_{name}" for name in objectives]
     methods = [m for m in METHODS if (marks["method"] == m).any()]
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(WIDTH, 3.6), width_ratios=[max(len(dpa), 2), len(methods)], sharey=True,
-            layout="constrained",
-        )  # fmt: skip
-        colours = direction_colours(len(dpa))
-        _draw_boxes(left, list(_boxes(dpa)), colours)
-        directions = dpa[steered].to_numpy(dtype=float)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(page_width(), 3.6), width_ratios=[max(len(dpa), 2), len(methods)],
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    colours = direction_colours(len(dpa))
+    _draw_boxes(left, list(_boxes(dpa)), colours)
+    directions = dpa[steered].to_numpy(dtype=float)
+    if len(objectives) == 2 and np.isfinite(directions).all():
+        angles = np.degrees(np.arctan2(directions[:, 1], directions[:, 0]))
+        labels = [f"{angle:.0f}°".replace("-", "−") for angle in angles]
+        left.set_xticks(range(len(dpa)), labels, fontsize=7.5)
+        left.set_xlabel(f"direction: angle between its weights of {' and '.join(objectives)}")
+    else:
         labels = [
             text_of_direction(v) if v[0] == v[0] else f"condition {i}"
             for i, v in enumerate(directions)
         ]
         left.set_xticks(range(len(dpa)), labels, rotation=60, ha="right", fontsize=7.5)
         left.set_xlabel(f"direction ({', '.join(objectives)})")
-        left.set_ylabel("response length (tokens)")
-        last = dpa["iteration"].max()
-        left.set_title(f"DPA, iteration {last}, by direction")
-        whole = marks[marks["direction_index"] == -1].set_index("method").loc[methods]
-        _draw_boxes(right, list(_boxes(whole)), [METHODS[m].colour for m in methods])
-        names = [METHODS[m].label for m in methods]
-        right.set_xticks(range(len(methods)), names, rotation=60, ha="right", fontsize=7.5)
-        right.set_title("all responses")
-        left.set_ylim(bottom=0)
+    left.set_ylabel("response length (tokens)")
+    last = dpa["iteration"].max()
+    left.set_title(f"DPA, iteration {last}, by direction")
+    whole = marks[marks["direction_index"] == -1].set_index("method").loc[methods]
+    _draw_boxes(right, list(_boxes(whole)), [METHODS[m].colour for m in methods])
+    names = [METHODS[m].label for m in methods]
+    right.set_xticks(range(len(methods)), names, rotation=60, ha="right", fontsize=7.5)
+    right.set_title("all responses")
+    left.set_ylim(bottom=0)
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -360,14 +367,17 @@ percentile."""
 
 
 def reward_length_marks(policies: Sequence[Responses], objectives: Sequence[str]) -> pd.DataFrame:
-    """Dots (at most DOTS responses) and curves (means of BINS parts by length) for each policy.
+    """Dots (at most DOTS responses) and a curve (means of BINS parts by length) for each policy.
 
     `correlation` is Pearson's, of reward and length over all the policy's responses.
     """
     rows = []
     for found in policies:
         order = np.argsort(found.tokens, kind="stable")
-        parts = [part for part in np.array_split(order, BINS) if len(part)]
+        # Responses of one length are in one part: a curve has one mean for each length.
+        edges = np.unique(np.quantile(found.tokens, np.linspace(0, 1, BINS + 1)[1:-1]))
+        part_of = np.searchsorted(edges, found.tokens)
+        parts = [np.flatnonzero(part_of == part) for part in np.unique(part_of)]
         every = np.arange(0, len(order), max(len(order) // DOTS, 1))
         for i, name in enumerate(objectives):
             rewards = found.rewards[:, i]
@@ -392,31 +402,31 @@ def reward_length_marks(policies: Sequence[Responses], objectives: Sequence[str]
 def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
     """A panel per objective: DPA's responses as dots, every method's mean reward by length."""
     methods = [method for method in METHODS if (marks["method"] == method).any()]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(objectives), figsize=(WIDTH, 4.3), squeeze=False, layout="constrained"
-        )
-        for panel, name in zip(axes[0], objectives, strict=True):
-            rows = marks[marks["objective"] == name]
-            dots = rows[(rows["mark"] == "dot") & (rows["method"] == "dpa")]
-            panel.plot(
-                dots["tokens"], dots["reward"], ".", color=METHODS["dpa"].colour, alpha=0.10,
-                markersize=3, markeredgewidth=0, rasterized=True, zorder=1,
-            )  # fmt: skip
-            for method in methods:
-                marker, colour = METHODS[method].marker, METHODS[method].colour
-                curve = rows[(rows["mark"] == "curve") & (rows["method"] == method)]
-                panel.plot(
-                    curve["tokens"], curve["reward"], marker + "-", color=colour,
-                    label=_length_label(marks, method, objectives), zorder=3,
-                )  # fmt: skip
-            panel.set_xlabel("response length (tokens)")
-            panel.set_ylabel(f"{name} (reward, 0–100)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=3, fontsize=7.5, title_fontsize=7.5,
-            title=f"with Pearson's r of length and {', '.join(objectives)}",
+    figure, axes = plt.subplots(
+        1, len(objectives), figsize=(page_width(), 4.3), squeeze=False, layout="constrained"
+    )
+    for panel, name in zip(axes[0], objectives, strict=True):
+        rows = marks[marks["objective"] == name]
+        dots = rows[(rows["mark"] == "dot") & (rows["method"] == "dpa")]
+        panel.plot(
+            dots["tokens"], dots["reward"], ".", color=METHODS["dpa"].colour, alpha=0.35,
+            markersize=4, markeredgewidth=0, rasterized=True, zorder=1,
         )  # fmt: skip
+        for method in methods:
+            marker, colour = METHODS[method].marker, METHODS[method].colour
+            curve = rows[(rows["mark"] == "curve") & (rows["method"] == method)]
+            panel.plot(
+                curve["tokens"], curve["reward"], marker + "-", color=colour,
+                label=_length_label(marks, method, objectives), zorder=3,
+            )  # fmt: skip
+        panel.set_xlabel("response length (tokens)")
+        panel.set_ylabel(f"{name} (reward, 0–100)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, fontsize=7.5, title_fontsize=7.5,
+        title=f"with Pearson's r of length and {', '.join(objectives)}",
+    )  # fmt: skip
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -431,6 +441,6 @@ def reward_length_caption(experiment: str) -> str:
     return f"""\
 **Reward against length (experiment {experiment}).** The reward model's scores of the validation
 responses against their length: dots are responses of DPA's last iteration under all directions,
-curves the mean reward of each method in {BINS} equal parts by length; r is Pearson's correlation
+curves the mean reward of each method in up to {BINS} parts by length; r is Pearson's correlation
 over all responses of a method. A curve that rises with length where quality does not is verbosity
 bias."""

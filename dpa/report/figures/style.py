@@ -1,10 +1,11 @@
 """What all figures share: one style, colour-blind safe, and files that are byte-stable.
 
-A figure is a file in each of KINDS, the table of its marks (CSV), and a caption (Markdown).
+A figure is a file in each format, the table of its marks (CSV), and a caption (Markdown).
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,20 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dpa.artefacts.outputs import atomic, hold, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.figures import FigureStyleConfig
+from dpa.errors import InputError
 from dpa.report.tables import csv_text
 from dpa.runtime.log import visible
 
 # Whatever a user's own matplotlibrc says.
 matplotlib.rcdefaults()
-
-#: Inches: the text width of a printed page.
-WIDTH = 7.2
-KINDS = ("pdf", "svg", "png")
 
 STYLE: Any = {
     "font.size": 9,
@@ -55,6 +55,24 @@ SCORERS = {"r": "by the reward model", "gold": "by the gold scorer"}
 PAPER_COLOUR = "#8C8C8C"
 
 
+@contextmanager
+def drawn_in(style: FigureStyleConfig) -> Iterator[None]:
+    """Draw in our style, with the user's width and settings. Raises InputError for wrong ones."""
+    settings: Any = {**STYLE, "figure.figsize": (style.width, style.width / 2)} | style.rcparams
+    try:
+        settings = matplotlib.RcParams(settings)
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error.args[0]).split())
+        raise InputError(f"figures.style.rcparams: {reason}") from None
+    with plt.rc_context(settings):
+        yield
+
+
+def page_width() -> float:
+    """Inches."""
+    return plt.rcParams["figure.figsize"][0]
+
+
 def iteration_colours(count: int) -> np.ndarray:
     """Colours of DPA's iterations, light to dark."""
     return plt.colormaps["viridis"](np.linspace(0.85, 0.0, max(count, 2)))
@@ -73,6 +91,16 @@ def text_of_direction(direction: Iterable[float], names: Sequence[str] = ()) -> 
     return f"({', '.join(weights)})"
 
 
+def label_end(axes: Axes, points: pd.DataFrame, place: int, text: str) -> None:
+    """Write beside a curve's first (0) or last (-1) point, on the side where the curve is not."""
+    x, y = points["x"].iloc[place], points["y"].iloc[place]
+    on_right = x >= points["x"].mean()
+    axes.annotate(
+        text, (x, y), xytext=(7 if on_right else -7, 0), textcoords="offset points", fontsize=6.5,
+        ha="left" if on_right else "right", va="center", zorder=9,
+    )  # fmt: skip
+
+
 def write_figure(
     folder: Path,
     name: str,
@@ -80,18 +108,18 @@ def write_figure(
     marks: pd.DataFrame,
     caption: str,
     inputs: Iterable[Path],
-    dpi: int,
+    style: FigureStyleConfig,
 ) -> None:
-    """Write `name`.{pdf,svg,png}, its marks as .csv and its caption as .md into a folder."""
+    """Write `name` in the style's formats, its marks as .csv and its caption as .md."""
     table, text = folder / f"{name}.csv", folder / f"{name}.md"
-    paths = [folder / f"{name}.{kind}" for kind in KINDS]
+    paths = [folder / f"{name}.{kind}" for kind in style.formats]
     for path in (table, text, *paths):
         hold(path)
     write_text(table, csv_text(marks))
     rows = RowCounts.all_kept(len(marks))
     write_sidecar(table, inputs, rows)
     write_text(text, textwrap.fill(" ".join(caption.split()), 100) + "\n")
-    save_figure(figure, paths, dpi)
+    save_figure(figure, paths, style.dpi)
     for path in (text, *paths):
         write_sidecar(path, [table], rows, counted_in=table.name)
 
@@ -106,6 +134,6 @@ def save_figure(figure: Figure, paths: Sequence[Path], dpi: int) -> None:
             text.set_text(shown)
     for path in paths:
         metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
-        with plt.rc_context(STYLE), atomic(path) as partial:
+        with atomic(path) as partial:
             figure.savefig(partial, format=path.suffix[1:], metadata=metadata, dpi=dpi)
     plt.close(figure)

@@ -5,7 +5,6 @@ mean length (characters) and y its win rate (percent). With one seed `se` is the
 instructions; with several, that of the mean over seeds.
 """
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from dpa.artefacts.frames import read_csv_table
 from dpa.registry import METHODS
-from dpa.report.figures.style import PAPER_COLOUR, STYLE, WIDTH, text_of_direction
+from dpa.report.figures.style import PAPER_COLOUR, label_end, page_width, text_of_direction
 
 WIN_RATE_PANELS = {
     "win_rate": ("win rate", "win_rate"),
@@ -71,35 +70,32 @@ def figure5_marks(
 
 
 def draw_figure5(
-    marks: pd.DataFrame,
-    objectives: Sequence[str],
-    title: str,
-    published: bool = False,
-    reason: str = "",
+    marks: pd.DataFrame, objectives: Sequence[str], title: str, published: bool = False
 ) -> Figure:
-    """Left the win rate, right the length-controlled one, or the `reason` why there is none."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharex=True, layout="constrained")
-        for panel_axes, (panel, (label, _)) in zip(axes, WIN_RATE_PANELS.items(), strict=True):
-            drawn = marks[marks["panel"] == panel]
-            if published:
-                _draw_paper(panel_axes, drawn[drawn["source"] == "paper"])
-            ours = drawn[drawn["source"] == "ours"]
-            _draw_methods(panel_axes, ours, objectives)
-            panel_axes.set_xlabel("mean response length (characters)")
-            panel_axes.set_ylabel(f"{label} (%)")
-            if not len(ours):
-                absent = "not available:\n" + textwrap.fill(reason, 44)
-                panel_axes.text(
-                    0.5, 0.5, absent, transform=panel_axes.transAxes,
-                    ha="center", va="center", fontsize=7.5, color="#555555",
-                    parse_math=False,
-                )  # fmt: skip
-                panel_axes.set_yticks([])
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    """Left the win rate, right the length-controlled one, where there is one."""
+    panels = [p for p in WIN_RATE_PANELS if _ours(marks, p).any()] or list(WIN_RATE_PANELS)[:1]
+    width = page_width() if len(panels) > 1 else 0.7 * page_width()
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(width, 4.0), sharex=True, squeeze=False, layout="constrained"
+    )
+    for panel_axes, panel in zip(axes[0], panels, strict=True):
+        drawn = marks[marks["panel"] == panel]
+        if published:
+            _draw_paper(panel_axes, drawn[drawn["source"] == "paper"])
+        ours = drawn[drawn["source"] == "ours"]
+        _draw_methods(panel_axes, ours, objectives)
+        panel_axes.set_xlabel("mean response length (characters)")
+        panel_axes.set_ylabel(f"{WIN_RATE_PANELS[panel][0]} (%)")
+        panel_axes.set_ylim(bottom=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _ours(marks: pd.DataFrame, panel: str) -> pd.Series:
+    return (marks["panel"] == panel) & (marks["source"] == "ours")
 
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, objectives: Sequence[str]) -> None:
@@ -122,12 +118,8 @@ def _draw_methods(axes: Axes, rows: pd.DataFrame, objectives: Sequence[str]) -> 
             for place in (0, -1):
                 v = points[[f"v_{name}" for name in objectives]].iloc[place]
                 if not v.isna().any():
-                    axes.annotate(
-                        text_of_direction(v), (points["x"].iloc[place], points["y"].iloc[place]),
-                        xytext=(-5, 3) if place == 0 else (6, -9), textcoords="offset points",
-                        fontsize=6.5, ha="right" if place == 0 else "left",
-                    )  # fmt: skip
-    axes.margins(x=0.12, y=0.12)
+                    label_end(axes, points, place, text_of_direction(v))
+    axes.margins(x=0.2, y=0.12)
 
 
 def _radius(points: pd.DataFrame) -> float:

@@ -13,8 +13,15 @@ from dpa.evaluation.rating_agreement import prediction_rows
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
 from dpa.report.figures import costs, fronts, policy_gradient, reward_model, samples
-from dpa.report.figures.style import KINDS, write_figure
-from tests.support.figure_data import DIRECTIONS, OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
+from dpa.report.figures.style import drawn_in, page_width, write_figure
+from tests.support.figure_data import (
+    DIRECTIONS,
+    OBJECTIVES,
+    PUBLISHED,
+    REFERENCE,
+    STYLE,
+    make_rewards,
+)
 
 
 def pick(marks, **where):
@@ -87,14 +94,14 @@ def test_figure4_shows_what_is_there(tmp_path, gold):
     marks = fronts.figure4_marks([make_rewards(gold=gold)], OBJECTIVES, REFERENCE, PUBLISHED)
     figure = fronts.draw_figure4(marks, OBJECTIVES, "title")
     assert len(figure.axes) == (4 if gold else 2)
-    write_figure(tmp_path, "figure4", figure, marks, "caption", [], 100)
+    write_figure(tmp_path, "figure4", figure, marks, "caption", [], STYLE)
     svg = (tmp_path / "figure4.svg").read_text()
     for text in ("DPA t=1", "DPA t=0 (SteerLM on D2)", "SFT", "hypervolume by the reward model"):
         assert text in svg
     assert ("by the gold scorer" in svg) == gold
     assert "published" not in svg
     figure = fronts.draw_figure4(marks, OBJECTIVES, "title", published=True, uncertainty="bars")
-    write_figure(tmp_path, "figure4", figure, marks, "caption", [], 100)
+    write_figure(tmp_path, "figure4", figure, marks, "caption", [], STYLE)
     assert "published (paper, read off)" in (tmp_path / "figure4.svg").read_text()
 
 
@@ -178,6 +185,7 @@ def test_reward_by_length(evaluation):
     curve = pick(dpa, mark="curve")
     assert np.average(curve["reward"], weights=curve["n"]) == pytest.approx(75)
     assert curve["tokens"].is_monotonic_increasing
+    assert curve["tokens"].is_unique  # responses of one length are in one part
     # 30, 31 | 40, 41 tokens against 70, 70 | 80, 80: covariance 25, deviations sqrt(25.25) and 5.
     assert dpa["correlation"].iloc[0] == pytest.approx(25 / (5 * 25.25**0.5))
     # All of DPO's responses have the same reward.
@@ -315,10 +323,10 @@ def every_figure(evaluation, run):
 def test_all_figures_are_byte_stable_and_complete(evaluation, run, tmp_path):
     for folder in ("one", "two"):
         for name, figure, marks in every_figure(evaluation, run):
-            write_figure(tmp_path / folder, name, figure, marks, "a\ncaption", [run], 60)
+            write_figure(tmp_path / folder, name, figure, marks, "a\ncaption", [run], STYLE)
     names = {path.name for path in (tmp_path / "one").iterdir()}
     for name in ("figure1", "figure4", "costs", "reward_model", "policy_gradient"):
-        assert {f"{name}.{kind}" for kind in (*KINDS, "csv", "md")} < names
+        assert {f"{name}.{kind}" for kind in (*STYLE.formats, "csv", "md")} < names
     for path in (tmp_path / "one").iterdir():
         if path.suffix == ".json":
             continue  # a sidecar, which names the folder
@@ -327,3 +335,42 @@ def test_all_figures_are_byte_stable_and_complete(evaluation, run, tmp_path):
     figure1 = (tmp_path / "one/figure1.svg").read_text()
     assert "$x_1$ &lt;script&gt;" in figure1
     assert re.search(r"\(\d+ more characters\)", figure1) is None  # fits in the card
+
+
+# --- Style -----------------------------------------------------------------------------------
+
+
+def test_a_width_formats_and_settings_of_ones_own(tmp_path):
+    style = STYLE.model_copy(
+        update={"width": 3.4, "formats": ["png"], "rcparams": {"font.size": 5}}
+    )
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    with drawn_in(style):
+        assert page_width() == 3.4
+        figure = fronts.draw_figure4(marks, OBJECTIVES, style.title_of("Figure 4"))
+        assert figure.get_figwidth() == 3.4
+        assert figure.axes[0].xaxis.label.get_fontsize() == 5
+        assert figure.get_suptitle() == ""
+        write_figure(tmp_path, "figure4", figure, marks, "c", [], style)
+    drawn = {path.suffix for path in tmp_path.iterdir() if path.suffix != ".json"}
+    assert drawn == {".png", ".csv", ".md"}
+    assert STYLE.model_copy(update={"title": True}).title_of("Figure 4") == "Figure 4"
+
+
+@pytest.mark.parametrize("settings", [{"font.siz": 5}, {"font.size": "wide"}])
+def test_a_setting_that_matplotlib_does_not_take_is_named(settings):
+    style = STYLE.model_copy(update={"rcparams": settings})
+    with (
+        pytest.raises(InputError, match=r"figures.style.rcparams: .*font\.siz"),
+        drawn_in(style),
+    ):
+        pass
+
+
+def test_figure4s_panels_have_the_same_limits():
+    marks = fronts.figure4_marks([make_rewards(shift=9)], OBJECTIVES, REFERENCE, PUBLISHED)
+    reward_model_panel, gold_panel = fronts.draw_figure4(marks, OBJECTIVES, "").axes[:2]
+    assert reward_model_panel.get_xlim() == gold_panel.get_xlim()
+    assert reward_model_panel.get_ylim() == gold_panel.get_ylim()
+    said = {text.get_text() for text in gold_panel.texts}
+    assert said == {"(1.00, 0.00)", "(0.80, −0.60)"}

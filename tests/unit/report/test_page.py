@@ -38,7 +38,7 @@ from dpa.report.tables import (
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
 from tests.support.browser import load
-from tests.support.figure_data import OBJECTIVES, PUBLISHED, REFERENCE, make_rewards
+from tests.support.figure_data import OBJECTIVES, PUBLISHED, REFERENCE, STYLE, make_rewards
 
 DEVIATIONS = CLONE / "docs/deviations.md"
 EVIL = "<script>alert(1)</script> **bold** | $x$ & `code` </table>"
@@ -66,11 +66,11 @@ def results(tmp_path_factory):
     marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
     figure = fronts.draw_figure4(marks, OBJECTIVES, "Figure 4")
     caption = fronts.figure4_caption(marks, "quickstart", OBJECTIVES, 4, "ellipses")
-    write_figure(folder / "figures", "figure4", figure, marks, caption, [], 60)
+    write_figure(folder / "figures", "figure4", figure, marks, caption, [], STYLE)
     rows = make_sample_rows(EVIL)
     drawn = samples.draw_figure1(rows.assign(response=rows["response"].fillna("")), OBJECTIVES, "t")
     caption = samples.figure1_caption(rows, "quickstart")
-    write_figure(folder / "figures", "figure1", drawn, rows, caption, [], 60)
+    write_figure(folder / "figures", "figure1", drawn, rows, caption, [], STYLE)
     write_text(folder / "tables/samples.csv", rows.to_csv(index=False))
     page = markdown("Table 1", "A lead.", [Table("Part", "A note.", ["a", "b"], [["1", EVIL]])])
     write_text(folder / "tables/table1.md", page)
