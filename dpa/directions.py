@@ -114,6 +114,11 @@ def scalar_reward(direction: Sequence[float], rewards: Sequence[float]) -> float
     return sum(v * r for v, r in zip(direction, rewards, strict=True))
 
 
+def degrees_between(one: Sequence[float], other: Sequence[float]) -> float:
+    """The angle between two directions, which are unit vectors up to rounding."""
+    return math.degrees(math.acos(max(-1.0, min(1.0, scalar_reward(one, other)))))
+
+
 # --- Laws ------------------------------------------------------------------------------------
 
 

@@ -128,7 +128,11 @@ class ScoredChoice(Record):
 
 
 class Selected(Record):
-    """A line of selected.jsonl: a row of fine-tuning data."""
+    """A line of selected.jsonl: a row of fine-tuning data.
+
+    `scalar_reward` is what was maximised; `sampled_under` is the direction that the response was
+    sampled under, where directions may choose each other's.
+    """
 
     prompt_id: str
     prompt: str | list[Turn]
@@ -138,9 +142,11 @@ class Selected(Record):
     scalar_reward: float
     candidates: Count
     origin: Literal["sampled", "replay"]
+    sampled_under: list[float] | None = None
 
     def __post_init__(self) -> None:
-        check_direction(self.direction, len(self.direction))
+        for direction in (self.direction, self.sampled_under or self.direction):
+            check_direction(direction, len(self.direction))
         if len(self.rewards) != len(self.direction):
             raise ValueError(
                 f"{len(self.rewards)} rewards for a direction of {len(self.direction)} weights"

@@ -211,6 +211,7 @@ rule select_responses:
         shared=of.shared_flag,
         replay_fraction=cfg.dpa.replay_fraction,
         pessimism=of.pessimism_flags,
+        candidates=of.candidates_flags,
         seed=of.base_seed,
     message:
         "{wildcards.loop}, iteration {wildcards.iteration}: selecting each direction's best response"
@@ -221,7 +222,7 @@ rule select_responses:
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
         " --replay-fraction {params.replay_fraction} {params.shared:q} {params.pessimism:q}"
-        " --output {output.selected:q} 2>&1 | tee {log}"
+        " {params.candidates:q} --output {output.selected:q} 2>&1 | tee {log}"
 
 
 rule finetune_policy:

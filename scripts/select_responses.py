@@ -9,7 +9,7 @@ Rule: select_responses. Example:
 Writes one Selected record per line, byte-identical for any number and order of shards.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,13 +52,20 @@ def main(
     shared: Annotated[
         bool, typer.Option("--shared", help="Directions choose among all of a prompt's candidates.")
     ] = False,
+    candidates: Annotated[
+        Literal["own", "neighbours", "all"],
+        typer.Option(help="Whose responses a direction chooses among."),
+    ] = "own",
+    neighbour_degrees: Annotated[
+        float, typer.Option(min=0, max=180, help="How far away `neighbours` are.")
+    ] = 15.0,
 ) -> None:
     """Select each direction's best response and add replayed originals."""
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.steering import DistributionConfig, PessimismConfig
-    from dpa.methods.best_of_n import SelectionPlan, select
+    from dpa.methods.best_of_n import Repeats, SelectionPlan, select
 
     plan = SelectionPlan(
         distribution=read_section(
@@ -72,13 +79,22 @@ def main(
         pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
         shared=shared,
         replay_fraction=replay_fraction,
+        candidates=candidates,
+        neighbour_degrees=neighbour_degrees,
     )
     sampled, replayed = RowCounts(), RowCounts()
-    rows = write_jsonl(output, select(scored, prompts, annotations, plan, sampled, replayed))
+    repeats = Repeats()
+    chosen = select(scored, prompts, annotations, plan, sampled, replayed)
+    rows = write_jsonl(output, repeats.count(chosen))
     write_sidecar(
-        output, [*scored, prompts, *annotations], sampled, rows=rows, replay=replayed.as_dict()
-    )
+        output, [*scored, prompts, *annotations], sampled, rows=rows, replay=replayed.as_dict(),
+        duplicates=repeats.repeated, duplicate_share=round(repeats.share, 4),
+    )  # fmt: skip
     log.info("selected %d rows for %d of %d prompts", rows, sampled.kept, sampled.read)
+    log.info(
+        "%d of %d sampled rows (%.1f %%) repeat a response that their prompt has already",
+        repeats.repeated, repeats.rows, 100 * repeats.share,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
 from dpa.config.figures import FiguresConfig
 from dpa.config.sampling import SamplingConfig
-from dpa.config.steering import DirectionsConfig, Grid, ObjectiveConfig, Pessimism
+from dpa.config.steering import CandidatesName, DirectionsConfig, Grid, ObjectiveConfig, Pessimism
 from dpa.config.trainer import ScheduleConfig, ScratchConfig, TrainerConfig
 from dpa.directions import (
     check_direction,
@@ -107,6 +107,8 @@ class DpaConfig(Section):
     responses_per_direction: Positive
     replay_fraction: Annotated[float, Field(ge=0, lt=1)]
     pessimism: Pessimism
+    candidates: CandidatesName
+    neighbour_degrees: Annotated[float, Field(gt=0, le=180)]
     schedule: ScheduleConfig
 
 

@@ -102,3 +102,6 @@ class PenaltyConfig(Section):
 #: What a direction maximises where several reward models scored.
 Pessimism = Literal["none", "min"] | PenaltyConfig
 PessimismConfig: TypeAdapter = TypeAdapter(Pessimism)
+
+#: Whose responses a direction chooses among.
+CandidatesName = Literal["own", "neighbours", "all"]

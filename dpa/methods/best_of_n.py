@@ -11,8 +11,14 @@ from typing import Literal, NamedTuple
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.row_counts import RowCounts
-from dpa.config.steering import Pessimism
-from dpa.directions import Direction, conditioned, objectives_of, sample_direction
+from dpa.config.steering import CandidatesName, Pessimism
+from dpa.directions import (
+    Direction,
+    conditioned,
+    degrees_between,
+    objectives_of,
+    sample_direction,
+)
 from dpa.errors import InputError
 from dpa.members import Opinions, by_member, joined_annotations, mean_rewards, scalar_score
 from dpa.records import Prompt, ScoredSample, Selected
@@ -36,6 +42,10 @@ class SelectionPlan:
     #: Reward models whose files are given, member by member, and what is maximised by several.
     members: int = 1
     pessimism: Pessimism = "none"
+    #: Whose responses a direction chooses among: its own, also those of the prompt's directions
+    #: within `neighbour_degrees` of it, or all of the prompt's.
+    candidates: CandidatesName = "own"
+    neighbour_degrees: float = 0.0
 
     def direction(self, prompt_id: str, index: int) -> Direction:
         """Direction `index` of a prompt; indices from directions_per_prompt on are for replay."""
@@ -60,8 +70,8 @@ class Candidate(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What one direction of a prompt chooses among, in the order of sample indices, and the scores
-    that it chooses by."""
+    """What one direction of a prompt chooses among, its own first, in the order of sample indices;
+    and the scores that it chooses by."""
 
     prompt: Prompt
     direction: Direction
@@ -92,25 +102,46 @@ def candidates_of_prompt(
     if foreign := sorted(set(by_direction) - set(expected)):
         raise ValueError(f"unexpected direction indices {foreign}")
 
+    directions = [
+        plan.direction(prompt.prompt_id, index) for index in range(plan.directions_per_prompt)
+    ]
     is_conditioned = conditioned(plan.distribution) and not plan.shared
-    for index in range(plan.directions_per_prompt):
-        direction = plan.direction(prompt.prompt_id, index)
-        mine = by_direction[-1 if plan.shared else index]
-        for sample, opinions in mine:
-            if is_conditioned and sample.direction != direction:
-                raise ValueError(f"direction {index} is {sample.direction}, expected {direction}")
-            for rewards in opinions:
-                if len(rewards) != len(direction):
-                    raise ValueError(
-                        f"{len(rewards)} rewards, but there are {len(direction)} objectives"
-                    )
+    for sample, opinions in (candidate for some in by_direction.values() for candidate in some):
+        asked = directions[sample.direction_index]
+        if is_conditioned and sample.direction != asked:
+            raise ValueError(
+                f"direction {sample.direction_index} is {sample.direction}, expected {asked}"
+            )
+        for rewards in opinions:
+            if len(rewards) != len(asked):
+                raise ValueError(f"{len(rewards)} rewards, but there are {len(asked)} objectives")
+    for index, direction in enumerate(directions):
+        pool = [-1] if plan.shared else _pool(index, directions, plan)
+        mine = [candidate for i in pool for candidate in by_direction[i]]
         scores = [scalar_score(direction, c.opinions, plan.pessimism) for c in mine]
         yield Candidates(prompt, direction, mine, scores)
 
 
+def _pool(index: int, directions: Sequence[Direction], plan: SelectionPlan) -> list[int]:
+    """The directions whose responses direction `index` chooses among: its own, which win ties, then
+    others in order."""
+    if plan.candidates == "own":
+        return [index]
+    others = [
+        i
+        for i, other in enumerate(directions)
+        if i != index
+        and (
+            plan.candidates == "all"
+            or degrees_between(directions[index], other) <= plan.neighbour_degrees
+        )
+    ]
+    return [index, *others]
+
+
 def _selected(
     prompt: Prompt, direction: Direction, response: str, opinions: Opinions, score: float, n: int,
-    origin: Literal["sampled", "replay"],
+    origin: Literal["sampled", "replay"], sampled_under: Direction | None = None,
 ) -> Selected:  # fmt: skip
     return Selected(
         prompt_id=prompt.prompt_id,
@@ -121,6 +152,7 @@ def _selected(
         scalar_reward=round(score, 6),
         candidates=n,
         origin=origin,
+        sampled_under=sampled_under,
     )
 
 
@@ -234,8 +266,9 @@ def select_sampled(
         best = best_of_n(scores)
         sample, opinions = found[best]
         yield _selected(
-            prompt, direction, sample.response, opinions, scores[best], len(found), "sampled"
-        )
+            prompt, direction, sample.response, opinions, scores[best], len(found), "sampled",
+            None if plan.candidates == "own" else sample.direction,
+        )  # fmt: skip
 
 
 def select_replay(
@@ -280,6 +313,28 @@ def select_replay(
         yield _selected(
             prompt, direction, response, opinions, scores[best], len(responses), "replay"
         )
+
+
+class Repeats:
+    """How many of the sampled rows repeat a response that another direction of the prompt chose."""
+
+    def __init__(self) -> None:
+        self.rows = self.repeated = 0
+
+    def count(self, rows: Iterable[Selected]) -> Iterator[Selected]:
+        """The rows as they come: a prompt's are contiguous."""
+        for (origin, _), group in groupby(rows, lambda row: (row.origin, row.prompt_id)):
+            seen: set[str] = set()
+            for row in group:
+                if origin == "sampled":
+                    self.rows += 1
+                    self.repeated += row.response in seen
+                    seen.add(row.response)
+                yield row
+
+    @property
+    def share(self) -> float:
+        return self.repeated / self.rows if self.rows else 0.0
 
 
 def replay_rows(sampled: int, fraction: float) -> int:

@@ -20,7 +20,8 @@ from dpa.runtime.reading import read_json_object
 
 #: Whole numbers of sidecars that are sums themselves.
 SUMS = (
-    "cut", "neutralised", "records", "response_tokens", "responses", "scored", "truncated",
+    "cut", "duplicates", "neutralised", "records", "response_tokens", "responses", "scored",
+    "truncated",
 )  # fmt: skip
 #: What every sidecar has.
 SIDECAR_KEYS = {"sha256", "code_version", "config_hash", "packages", "inputs", "stage"}

@@ -131,6 +131,14 @@ class Adapters:
         """Whether all directions choose among one set of responses: SteerLM's."""
         return ["--shared"] if self.layout.samples_steerlm(*turn(wildcards)) else []
 
+    def candidates_flags(self, wildcards: Wildcards) -> Flags:
+        """Whose responses DPA's directions choose among, where they have their own."""
+        dpa, shared = self.config.dpa, self.layout.samples_steerlm(*turn(wildcards))
+        if wildcards.loop != "dpa" or shared or dpa.candidates == "own":
+            return []
+        angle = ["--neighbour-degrees", str(dpa.neighbour_degrees)]
+        return ["--candidates", dpa.candidates, *(angle if dpa.candidates == "neighbours" else [])]
+
     def evaluation_flags(self, wildcards: Wildcards) -> Flags:
         grid = getattr(self.config, wildcards.benchmark).directions
         return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)

@@ -1,6 +1,7 @@
 """Selection: golden choices, ties, completeness, shard invariance, replay."""
 
 import json
+import math
 import os
 from itertools import pairwise
 
@@ -13,7 +14,14 @@ from dpa.artefacts.jsonl import encode, write_jsonl
 from dpa.artefacts.row_counts import RowCounts
 from dpa.directions import scalar_reward
 from dpa.errors import InputError
-from dpa.methods.best_of_n import SelectionPlan, best_of_n, replay_rows, select, select_sampled
+from dpa.methods.best_of_n import (
+    Repeats,
+    SelectionPlan,
+    best_of_n,
+    replay_rows,
+    select,
+    select_sampled,
+)
 from dpa.records import Annotation, Prompt, ScoredSample
 
 LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
@@ -259,3 +267,59 @@ def test_selection_is_the_same_for_any_sharding_and_maximises_the_reward(
         own = records[3 * number : 3 * number + 3]
         best = max(own, key=lambda r: (scalar_reward(row.direction, r.rewards), -r.sample_index))
         assert (row.response, row.rewards) == (best.response, best.rewards)
+
+
+def pooled(folder, candidates, degrees=0.0, spoil=list):
+    """Rows of a prompt with four directions, its samples, and the directions."""
+    the_plan = SelectionPlan(LAW, 0, 2, 4, 3, candidates=candidates, neighbour_degrees=degrees)
+    records = list(candidates_of(the_plan, make_prompts(1)))
+    write_jsonl(folder / "0.jsonl", spoil(records))
+    rows = list(select_sampled([folder / "0.jsonl"], make_prompts(1), the_plan, RowCounts()))
+    return rows, records, [the_plan.direction("p0", i) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "degrees"), [("own", 0.0), ("neighbours", 12.0), ("all", 0.0)]
+)
+def test_a_direction_chooses_among_its_candidates(tmp_path, candidates, degrees):
+    rows, records, directions = pooled(tmp_path, candidates, degrees)
+    angles = [math.degrees(math.atan2(*reversed(direction))) for direction in directions]
+    reach = {"own": 0.0, "neighbours": degrees, "all": 180.0}[candidates]
+    for row, angle in zip(rows, angles, strict=True):
+        near = {i for i, other in enumerate(angles) if abs(angle - other) <= reach}
+        pool = [r for r in records if r.direction_index in near]
+        best = max(pool, key=lambda r: scalar_reward(row.direction, r.rewards))
+        assert row.response == best.response
+        assert row.candidates == len(pool)
+        assert row.sampled_under == (None if candidates == "own" else best.direction)
+        assert (b"sampled_under" in encode(row)) == (candidates != "own")
+    sizes = {"own": {3}, "neighbours": {6}, "all": {12}}
+    assert {row.candidates for row in rows} == sizes[candidates]
+
+
+def test_every_sample_of_the_pool_matches_its_own_direction(tmp_path):
+    def spoil(records):
+        return [*records[:-1], msgspec.structs.replace(records[-1], direction=[1.0, 0.0])]
+
+    with pytest.raises(InputError, match=r"direction 3 is \[1.0, 0.0\], expected"):
+        pooled(tmp_path, "all", spoil=spoil)
+
+
+def test_ties_go_to_the_directions_own(tmp_path):
+    rows, _, directions = pooled(
+        tmp_path,
+        "all",
+        spoil=lambda some: [msgspec.structs.replace(r, rewards=[50.0, 50.0]) for r in some],
+    )
+    assert [row.sampled_under for row in rows] == directions
+
+
+def test_repeated_responses_are_counted(tmp_path):
+    rows, _, _ = pooled(tmp_path, "all")
+    replay = [msgspec.structs.replace(rows[0], origin="replay", sampled_under=None)] * 3
+    repeats = Repeats()
+    assert list(repeats.count([*rows, *replay])) == [*rows, *replay]
+    different = len({row.response for row in rows})
+    assert different < 4
+    assert (repeats.rows, repeats.repeated) == (4, 4 - different)
+    assert repeats.share == (4 - different) / 4
