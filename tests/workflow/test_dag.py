@@ -91,6 +91,17 @@ def test_shards_and_iterations_scale_the_plan(clone, shards):
 
 
 @pytest.mark.slow
+def test_members_add_jobs_that_train_and_score(clone):
+    one = planned_jobs(clone)
+    jobs = planned_jobs(clone, "--config", "reward_model={members: 3}", "dpa={pessimism: min}")
+    scaled = ("train_reward_model", "annotate_responses", "score_responses", "score_evaluation")
+    for rule in scaled:
+        assert jobs.pop(rule) == 3 * one.pop(rule)
+    assert jobs.pop("average_scores") == one["sample_evaluation"] - 6  # benchmarks are judged
+    assert jobs == one
+
+
+@pytest.mark.slow
 def test_methods_not_listed_cost_nothing(clone):
     jobs = planned_jobs(clone, "--config", "methods=[dpa]")
     assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)

@@ -166,3 +166,17 @@ def test_patterns_and_files():
     assert loops_trained_by("train_directional_dpo") == "directional_dpo"
     assert shard_files("a/{shard}.jsonl", 2) == ["a/0.jsonl", "a/1.jsonl"]
     assert files_of(["r", "s"], "x", "y") == ["r/x", "r/y", "s/x", "s/y"]
+
+
+def test_members_are_first_none_then_numbered():
+    layout = Layout(load_config({"reward_model": {"members": 3}}))
+    assert layout.members == ["", "/member1", "/member2"]
+    pattern = "scored{member}/{shard}.jsonl"
+    assert shard_files(pattern, 2, layout.members[:2]) == [
+        "scored/0.jsonl", "scored/1.jsonl", "scored/member1/0.jsonl", "scored/member1/1.jsonl",
+    ]  # fmt: skip
+    assert list(layout.scorers()) == [
+        "reward_model",
+        "reward_model/member1",
+        "reward_model/member2",
+    ]
