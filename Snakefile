@@ -24,6 +24,7 @@ container: clone("envs/dpa.sif")
 include: "rules/data.smk"
 include: "rules/reward.smk"
 include: "rules/align.smk"
+include: "rules/feedback.smk"
 include: "rules/baselines.smk"
 include: "rules/evaluate.smk"
 include: "rules/alpacaeval.smk"

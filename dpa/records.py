@@ -43,6 +43,19 @@ class Rating(Record):
     split: Literal["train", "validation"]
 
 
+class ToRate(Record):
+    """A line of feedback/iter{t}/to_rate.jsonl: a sample that an annotator is asked about.
+
+    The hash is the response's (dpa.feedback.choose.response_hash): with the prompt's id it is what
+    ratings are matched by.
+    """
+
+    prompt_id: str
+    response_hash: str
+    prompt: str | list[Turn]
+    response: str
+
+
 class Annotation(Record):
     """An original response of the prompt data with the reward model's outputs (unclipped)."""
 

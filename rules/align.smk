@@ -154,7 +154,7 @@ rule score_responses:
     input:
         sampled="results/{experiment}/{loop}/iter{iteration}/sampled/{shard}.jsonl",
         prompts=of.prompt_half,
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model{member}/model"),
+        model=of.loop_reward_model,
         code=code("score_responses"),
         preflight=PREFLIGHT,
     output:
@@ -169,7 +169,7 @@ rule score_responses:
         **jobs.on_one_gpu(4000, 32000),
         runtime=720,
     params:
-        model=of.scorer_flags,
+        model=of.loop_scorer_flags,
         objectives=section(cfg.objectives),
         tokens=cfg.reward_model.tokens_per_batch,
     message:
@@ -187,9 +187,7 @@ rule select_responses:
             cfg.shards,
             layout.members,
         ),
-        annotations=shard_files(
-            "results/{experiment}/annotations{member}/{shard}.jsonl", cfg.shards, layout.members
-        ),
+        annotations=of.replay_annotations,
         prompts=of.prompt_half,
         code=code("select_responses"),
     output:

@@ -1,6 +1,7 @@
 """Train the multi-objective reward model from the base model on the ratings.
 
-Rule: train_reward_model (only where reward_model.path is null). Example:
+Rules: train_reward_model (only where reward_model.path is null); retrain_reward_model, with the
+--iteration for which it is trained and the ratings of samples besides. Example:
 
     python -m scripts.train_reward_model --ratings data/ratings.jsonl --base-model base_model \
         --seed 0 --output reward_model/model
@@ -9,6 +10,7 @@ Reads the ratings of the training split. Writes a folder that plain
 AutoModelForSequenceClassification loads: one output per attribute, on 0-100.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +19,8 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AttributesOption,
     BaseModelOption,
+    OptionalIterationOption,
     OutputFolderOption,
-    RatingsOption,
     ScheduleOption,
     SeedOption,
     TrainerOption,
@@ -31,9 +33,13 @@ app = make_app()
 @app.command()
 def main(
     base_model: BaseModelOption,
-    ratings: RatingsOption,
+    ratings: Annotated[
+        list[Path],
+        typer.Option(help="Ratings that prepare_data wrote, and those of samples."),
+    ],
     seed: SeedOption,
     output: OutputFolderOption,
+    iteration: OptionalIterationOption = None,
     attributes: AttributesOption = None,
     lm_loss_weight: Annotated[
         float, typer.Option(min=0, help="Of the language-modelling loss on the response.")
@@ -62,12 +68,17 @@ def main(
         output,
         read_section(TrainerConfig, trainer, "trainer", "trainer"),
         read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule"),
-        derive_seed(seed, "reward-model", *([member] if member else [])),
-        inputs=(ratings, ref.path),
+        derive_seed(
+            seed,
+            "reward-model",
+            *([member] if member else []),
+            *(["iteration", iteration] if iteration else []),
+        ),
+        inputs=(*ratings, ref.path),
     )
     training = RewardTraining(
         job,
-        decode_lines(ratings, Rating),
+        (rating for path in ratings for rating in decode_lines(path, Rating)),
         attributes=names_of(attributes) or default_section("reward_model.attributes"),
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,

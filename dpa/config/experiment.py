@@ -1,5 +1,6 @@
 """An experiment's whole configuration: sections of methods, and cross-checks by subject."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,7 @@ from dpa.config.base import (
 from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
 from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
+from dpa.config.feedback import FeedbackConfig
 from dpa.config.figures import FiguresConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import CandidatesName, DirectionsConfig, Grid, ObjectiveConfig, Pessimism
@@ -178,6 +180,7 @@ class Config(Section):
     sft: SftConfig
     steerlm: SteerLMConfig
     dpa: DpaConfig
+    feedback: FeedbackConfig
     dpo: DpoConfig
     rsf: RsfConfig
     ppo: PpoConfig
@@ -234,6 +237,7 @@ class Config(Section):
         self._check_directions()
         self._check_data()
         self._check_methods()
+        self._check_feedback()
         self._check_size()
         return self
 
@@ -332,6 +336,26 @@ class Config(Section):
         if shared and soup.iterations > self.rsf.iterations:
             raise ValueError(
                 "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
+            )
+
+    def _check_feedback(self) -> None:
+        """Samples are rated for a DPA whose reward model can be trained again."""
+        feedback, named = self.feedback, "feedback.annotator"
+        if feedback.annotator is None:
+            return
+        if not self.data.ratings:
+            raise ValueError(f"{named}: there are no data.ratings to train reward models on")
+        if not feedback.best_per_prompt + feedback.random_per_prompt:
+            raise ValueError(
+                f"{named}: feedback.best_per_prompt and random_per_prompt are both 0, so nothing "
+                "would be rated; raise one of them"
+            )
+        if feedback.annotator.kind == "gold" and self.world is None:
+            raise ValueError(f"{named}: `gold` knows the quickstart's world only; choose another")
+        if taken := [r.name for r in self.data.ratings if re.fullmatch(r"feedback-\d+", r.name)]:
+            raise ValueError(
+                f"data.ratings: {taken[0]} is the name of an iteration's own ratings "
+                "(feedback.annotator); choose another"
             )
 
     def _check_size(self) -> None:

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from dpa.config.data import FORMAT_ATTRIBUTES
 from dpa.data.hub import PlacedRow, Row
 from dpa.data.rated import Dropped, Rated, Tally, count_row, native_rating, rated_row
+from dpa.data.scales import ASPECT_SCALE, HELPSTEER_SCALE, OVERALL_SCALE
 from dpa.data.sources import cell
 from dpa.errors import InputError
 from dpa.text.prompts import Conversation, prompt_id
 
 #: The highest overall_score: also what a bug upstream made of the lowest.
-HIGHEST_OVERALL = 10
+HIGHEST_OVERALL = OVERALL_SCALE.highest
 
 
 def read_helpsteer(rows: Iterable[PlacedRow], tally: Tally) -> Iterator[Rated]:
-    """Rows of nvidia/HelpSteer: prompt, response and five integers 0..4, each mapped to 20s + 10.
-
-    (The published reward model's scale; its inverse is (r - 10) / 20.)
-    """
+    """Rows of nvidia/HelpSteer: prompt, response and five integers 0..4, mapped to 20s + 10."""
     for place, row in rows:
         yield from count_row(tally, place, _helpsteer, row)
 
@@ -27,9 +25,9 @@ def _helpsteer(place: str, row: Row) -> Rated:
     attributes = {}
     for name in FORMAT_ATTRIBUTES["helpsteer"]:
         column = name.removeprefix("helpsteer-")
-        rating = native_rating(cell(row, column, place), column, 0, 4)
+        rating = native_rating(cell(row, column, place), column, *HELPSTEER_SCALE[:2])
         if rating is not None:
-            attributes[name] = 20 * rating + 10
+            attributes[name] = HELPSTEER_SCALE.points(rating)
     return rated_row(place, row, "prompt", "response", attributes)
 
 
@@ -62,9 +60,9 @@ def _ultrafeedback(
     if completion is None:
         raise Dropped("prompt without completions")
     ratings = _aspect_ratings(cell(completion, "annotations", place), f"{place}, annotations")
-    attributes = {f"ultrafeedback-{aspect}": 20 * s - 10 for aspect, s in ratings.items()}
+    attributes = {f"ultrafeedback-{name}": ASPECT_SCALE.points(s) for name, s in ratings.items()}
     overall = native_rating(
-        cell(completion, "overall_score", place), "overall_score", 1, HIGHEST_OVERALL
+        cell(completion, "overall_score", place), "overall_score", *OVERALL_SCALE[:2]
     )
     if overall is not None:
         # A column that some completions have is null in the others once it has been a table.
@@ -74,7 +72,7 @@ def _ultrafeedback(
             meant = "missing" if repaired is None else f"{repaired:g}"
             tally.notes[f"overall_score {HIGHEST_OVERALL} repaired to {meant}"] += 1
         if repaired is not None:
-            attributes["ultrafeedback-overall_score"] = 10 * repaired - 5
+            attributes["ultrafeedback-overall_score"] = OVERALL_SCALE.points(repaired)
     texts = {**completion, "instruction": cell(row, "instruction", place)}
     return rated_row(place, texts, "instruction", "response", attributes)
 
@@ -86,7 +84,8 @@ def _aspect_ratings(annotations: Row, place: str) -> dict[str, float]:
         aspect = name.removeprefix("ultrafeedback-")
         if aspect != "overall_score":
             annotation = cell(annotations, aspect, place)
-            rating = native_rating(cell(annotation, "Rating", f"{place}.{aspect}"), aspect, 1, 5)
+            given = cell(annotation, "Rating", f"{place}.{aspect}")
+            rating = native_rating(given, aspect, *ASPECT_SCALE[:2])
             if rating is not None:
                 ratings[aspect] = rating
     return ratings

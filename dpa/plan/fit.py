@@ -68,7 +68,7 @@ def _trained(experiment: Experiment, rule: str, recompute: bool) -> Memory:
     config, stage = experiment.config, STAGES[rule]
     return stage_memory(
         stage.shape(experiment),
-        config.reward_trainer if rule == "train_reward_model" else config.trainer,
+        config.reward_trainer if rule in REWARD_TRAININGS else config.trainer,
         stage.schedule(config),
         stage.held,
         processes=training_processes(config),
@@ -120,10 +120,13 @@ def _reward(experiment: Experiment) -> Shape:
     return experiment.reward
 
 
+#: Rules that train a reward model, with its own trainer.
+REWARD_TRAININGS = ("train_reward_model", "retrain_reward_model")
 #: Rules that train.
 STAGES = {
     "pretrain_base_model": TrainingRule(_reward, lambda c: c.base_model.scratch.schedule),
     "train_reward_model": TrainingRule(_reward, lambda c: c.reward_model.schedule),
+    "retrain_reward_model": TrainingRule(_reward, lambda c: c.reward_model.schedule),
     "train_sft": TrainingRule(_policy, lambda c: c.sft.schedule),
     "train_initial_policy": TrainingRule(_policy, lambda c: c.steerlm.schedule),
     "train_steerlm": TrainingRule(_policy, lambda c: c.steerlm.schedule),
@@ -137,6 +140,7 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "sample_responses": _sampling,
     "score_responses": _scoring,
     "annotate_responses": _scoring,
+    "annotate_replay": _scoring,
     "evaluate_reward_model": _scoring,
     "sample_evaluation": _sampling,
     "sample_soup": _sampling,

@@ -18,7 +18,7 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
 
     They have no GPUs and wait for nothing: it is their work that counts.
     """
-    members = config.reward_model.members
+    layout, members = Layout(config), config.reward_model.members
     scattered = {"sample_responses": config.shards, "score_responses": members * config.shards}
     jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", members * config.shards)]
     if config.reward_model.path is None:
@@ -36,6 +36,9 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
             for rule, count in scattered.items():
                 jobs += _jobs(rule, count, wildcards)
             jobs += _jobs(trained, 1, wildcards)
+            if layout.has_own_reward_model(loop, int(wildcards["iteration"])):
+                jobs += _jobs("retrain_reward_model", members, wildcards)
+                jobs += _jobs("annotate_replay", members * config.shards, wildcards)
         else:
             rule = "initial_policy" if last == "iter0" else stage.partition("/")[0]
             jobs += _jobs(f"train_{rule}")
@@ -43,7 +46,6 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
         rule = "sample_soup" if policy == "reward_soup" else "sample_evaluation"
         jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
         jobs += _jobs("score_evaluation", members, {"policy": policy})
-    layout = Layout(config)
     benchmarks = {
         "alpacaeval": layout.alpacaeval_policies(), "rewardbench": layout.rewardbench_judged()
     }  # fmt: skip

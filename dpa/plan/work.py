@@ -126,6 +126,15 @@ class Experiment:
         size = self.assumptions.bytes
         return responses * (size.scored_record + size.per_token * self.sizes.sampled_response)
 
+    def rated_samples(self) -> float:
+        """Samples that are rated in an iteration, if no two are equal."""
+        feedback, dpa = self.config.feedback, self.config.dpa
+        each = min(
+            feedback.best_per_prompt + feedback.random_per_prompt,
+            dpa.directions_per_prompt * dpa.responses_per_direction,
+        )
+        return min(self.sizes.half, feedback.prompts_per_iteration or self.sizes.half) * each
+
     def fine_tuning(self, rows: float, row_tokens: float, schedule: ScheduleConfig) -> Work:
         """SFT of the policy on rows of so many tokens."""
         return Work(
@@ -177,6 +186,7 @@ def _pretrain(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 
 
 def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """On the ratings, and for an iteration on those of the samples of the ones before."""
     sizes, schedule = experiment.sizes, experiment.config.reward_model.schedule
     tokens = sum(
         d.rows
@@ -184,6 +194,9 @@ def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
         * min(sizes.instruction + d.prompt_tokens + d.response_tokens, schedule.max_length)
         for d in sizes.rated
     )
+    sample = sizes.instruction + sizes.prompt + sizes.sampled_response
+    rated = (int(wildcards.get("iteration", 1)) - 1) * experiment.rated_samples()
+    tokens += rated * min(sample, schedule.max_length)
     return Work(
         trained=tokens * schedule.epochs,
         keeps=experiment.model_bytes(experiment.reward),
@@ -201,6 +214,17 @@ def _reward_model_evaluation(experiment: Experiment, wildcards: dict[str, str]) 
 def _annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     sizes = experiment.sizes
     prompts = (2 * sizes.half + sizes.validation) / experiment.config.shards
+    responses = prompts * sizes.originals
+    return Work(
+        scored=experiment.scoring_tokens(prompts, responses, sizes.response),
+        keeps=experiment.scored_bytes(responses),
+    )
+
+
+def _replay_annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The original responses to an iteration's prompts, which replay chooses among."""
+    sizes = experiment.sizes
+    prompts = sizes.half / experiment.config.shards
     responses = prompts * sizes.originals
     return Work(
         scored=experiment.scoring_tokens(prompts, responses, sizes.response),
@@ -371,6 +395,8 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_reward_model": _reward_model,
     "evaluate_reward_model": _reward_model_evaluation,
     "annotate_responses": _annotation,
+    "retrain_reward_model": _reward_model,
+    "annotate_replay": _replay_annotation,
     "train_sft": _sft,
     "train_initial_policy": _steerlm(halves=1),
     "train_steerlm": _steerlm(halves=2),

@@ -32,6 +32,7 @@ from dpa.records import (
     ScoredChoice,
     ScoredSample,
     Selected,
+    ToRate,
 )
 from dpa.runtime.reading import MAX_LIST, decode_json, read_document, read_json_object
 
@@ -40,6 +41,8 @@ RECORDS: tuple[tuple[str, Any], ...] = (
     ("*/data/raw/*", dict),  # in the schemas of other data sets
     ("*/data/ratings.jsonl", Rating),
     ("*/data/prompts/*", Prompt),
+    ("*/feedback/*/to_rate.jsonl", ToRate),
+    ("*/feedback/*/ratings.jsonl", Rating),
     ("*/annotations/*", Annotation),
     ("*/sampled/*", Sample),
     ("*/scored/*", ScoredSample),

@@ -9,6 +9,7 @@ Works for every architecture that has both AutoModelForCausalLM and
 AutoModelForSequenceClassification with a linear `score` (Mistral, Llama, Gemma, Qwen, ...).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -391,7 +392,13 @@ class RewardTraining(Training):
         self.job, self.attributes = job, list(attributes)
         self.tokenizer = load_reward_tokenizer(job.start, max_length)
         self.row_counts = RowCounts()
-        train_split = (rating for rating in ratings if rating.split == "train")
+        origins: Counter[str] = Counter()
+
+        def counted() -> Iterator[Rating]:
+            for rating in ratings:
+                if rating.split == "train":
+                    origins[rating.dataset] += 1
+                    yield rating
 
         def tokenised(block: list[Rating]) -> tuple[list[RatedRow], int, RowCounts]:
             counts = RowCounts()
@@ -399,7 +406,7 @@ class RewardTraining(Training):
 
         rows: list[RatedRow] = []
         truncated = 0
-        for some, cut, counts in in_shares(train_split, tokenised, reward_controls(self.tokenizer)):
+        for some, cut, counts in in_shares(counted(), tokenised, reward_controls(self.tokenizer)):
             rows += some
             truncated += cut
             self.row_counts.add(counts)
@@ -419,6 +426,7 @@ class RewardTraining(Training):
         labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
         self.details = {
             "labels": dict(zip(attributes, labels.tolist(), strict=True)),
+            "origins": dict(sorted(origins.items())),
             "tokens": tokens,
             "cut": truncated,
             "neutralised": reward_controls(self.tokenizer).log_escaped(),

@@ -4,6 +4,7 @@ Functions for params take wildcards only: Snakemake does not notice a change of 
 params that depend on input or output.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
 from dpa.workflow import flags
 from dpa.workflow.flags import Flags, section
-from dpa.workflow.layout import Layout
+from dpa.workflow.layout import Layout, shard_files
 from dpa.workflow.stamps import Stamps
 
 #: Snakemake's wildcards: an object with an attribute for each.
@@ -61,6 +62,32 @@ class Adapters:
         """SteerLM's conditions, for the iteration that samples it."""
         steerlm = self.layout.samples_steerlm(*turn(wildcards))
         return f"{run_of(wildcards)}/steerlm/conditions.json" if steerlm else []
+
+    def loop_reward_model(self, wildcards: Wildcards) -> Input:
+        """The reward model that scores what an iteration samples."""
+        loop, iteration = turn(wildcards)
+        if self.layout.has_own_reward_model(loop, iteration):
+            return feedback_model(wildcards)
+        made = f"{run_of(wildcards)}/reward_model{wildcards.member}/model"
+        return self.made_or_given(self.config.reward_model, made)
+
+    def replay_annotations(self, wildcards: Wildcards) -> list[str]:
+        """The original responses, with the scores of the models that select in an iteration."""
+        loop, iteration = turn(wildcards)
+        folder = run_of(wildcards)
+        if self.layout.has_own_reward_model(loop, iteration):
+            folder += f"/feedback/iter{iteration}"
+        pattern = f"{folder}/annotations{{member}}/{{shard}}.jsonl"
+        return shard_files(pattern, self.config.shards, self.layout.members)
+
+    def feedback_before(self, name: str) -> Callable[[Wildcards], list[str]]:
+        """The feedback files of that name of all iterations before."""
+
+        def files(wildcards: Wildcards) -> list[str]:
+            run, iteration = run_of(wildcards), int(wildcards.iteration)
+            return [f"{run}/feedback/iter{t}/{name}" for t in range(1, iteration)]
+
+        return files
 
     def evaluated_policy(self, wildcards: Wildcards) -> Input:
         """An evaluated policy."""
@@ -169,6 +196,14 @@ class Adapters:
         named = flags.model("--reward-model", given, made)
         return [*named, "--attributes", ",".join(given.attributes)]
 
+    def loop_scorer_flags(self, wildcards: Wildcards) -> Flags:
+        """The reward model that scores what an iteration samples, and what runs it."""
+        if not self.layout.has_own_reward_model(*turn(wildcards)):
+            return self.scorer_flags(wildcards)
+        names = ",".join(self.config.reward_model.attributes)
+        model = ["--reward-model", feedback_model(wildcards), "--attributes", names]
+        return [*model, "--engine", self.config.reward_model.engine]
+
     def scorer_flags(self, wildcards: Wildcards) -> Flags:
         """The reward model, and what runs it."""
         return [*self.reward_model_flags(wildcards), "--engine", self.config.reward_model.engine]
@@ -190,5 +225,11 @@ def run_of(wildcards: Wildcards) -> str:
 
 
 def turn(wildcards: Wildcards) -> tuple[str, int]:
-    """A loop and the number of its iteration."""
-    return wildcards.loop, int(wildcards.iteration)
+    """A loop and the number of its iteration; feedback, which has no {loop}, is about DPA."""
+    return getattr(wildcards, "loop", "dpa"), int(wildcards.iteration)
+
+
+def feedback_model(wildcards: Wildcards) -> str:
+    """The reward model of an iteration, trained on feedback."""
+    folder = f"{run_of(wildcards)}/feedback/iter{wildcards.iteration}"
+    return f"{folder}/reward_model{wildcards.member}/model"

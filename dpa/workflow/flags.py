@@ -65,6 +65,11 @@ def repeat(flag: str, values: Iterable[Any]) -> Flags:
     return [part for value in values for part in (flag, str(value))]
 
 
+def given(flag: str, value: Any) -> Flags:
+    """`flag VALUE`, or nothing where there is no value."""
+    return [] if value is None else [flag, str(value)]
+
+
 def input_flags(name: str, flag: str = "") -> Callable[..., Flags]:
     """A function for params: `--<name> FILE` for each file of the input `name`."""
     return lambda wildcards, input: repeat(flag or f"--{name.replace('_', '-')}", input.get(name))

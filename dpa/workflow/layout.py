@@ -152,6 +152,18 @@ class Layout:
             return "dpa/iter1"
         return "sft"
 
+    # --- Feedback --------------------------------------------------------------------------------
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether samples are rated between DPA's iterations."""
+        return self.has_policies and self.config.feedback.annotator is not None
+
+    def has_own_reward_model(self, loop: str, iteration: int) -> bool:
+        """Whether a reward model that was trained on feedback selects in an iteration: in those of
+        DPA that have others before them."""
+        return self.has_feedback and loop == "dpa" and iteration > 1
+
     # --- Evaluated policies ----------------------------------------------------------------------
 
     def is_given(self, policy: str) -> bool:

@@ -16,6 +16,8 @@ SHARED = {
     "train_initial_policy": "train_steerlm",
     "train_directional_dpo": "train_dpo",
     "score_evaluation": "score_responses",
+    "retrain_reward_model": "train_reward_model",
+    "annotate_replay": "annotate_responses",
 }
 
 

@@ -1,0 +1,48 @@
+"""Have the chosen samples of an iteration rated by the annotator.
+
+Rule: annotate_feedback (only with a feedback.annotator). Example:
+
+    python -m scripts.annotate_feedback --to-rate to_rate.jsonl --annotator '{"kind": "gold"}' \
+        --iteration 1 --seed 0 --output ratings.jsonl
+
+Writes a Rating per rated sample, in their order. Stops when fewer have one than --minimum says.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpa.runtime.cli import make_app, run_app
+from dpa.runtime.options import AttributesOption, IterationOption, OutputOption, SeedOption
+from dpa.runtime.sections import default_section, names_of, read_section
+
+app = make_app()
+
+
+@app.command()
+def main(
+    to_rate: Annotated[Path, typer.Option(help="The samples that choose_samples_to_rate chose.")],
+    annotator: Annotated[
+        str, typer.Option(help="config.yaml's feedback.annotator (JSON, or @file).")
+    ],
+    iteration: IterationOption,
+    seed: SeedOption,
+    output: OutputOption,
+    attributes: AttributesOption = None,
+    minimum: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the samples that must get a rating.")
+    ] = 0.9,
+) -> None:
+    """Have the chosen samples of an iteration rated."""
+    from dpa.config.feedback import AnnotatorConfig
+    from dpa.feedback.annotators import open_annotator
+    from dpa.feedback.collect import collect_ratings
+
+    config = read_section(AnnotatorConfig, annotator, "annotator")
+    names = names_of(attributes) or default_section("reward_model.attributes")
+    collect_ratings(to_rate, open_annotator(config, names, seed), names, iteration, minimum, output)
+
+
+if __name__ == "__main__":
+    run_app(app)

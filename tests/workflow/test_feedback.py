@@ -1,0 +1,72 @@
+"""Which model scores what where samples are rated between iterations, without running it."""
+
+import pytest
+
+from tests.support.rule_commands import TINY, add_experiment, of, planned_commands
+
+#: Three iterations, so that there are two reward models more.
+FEEDBACK = """
+shards: 1
+methods: [dpa, rsf, directional_dpo]
+dpa: {iterations: 3}
+rsf: {iterations: 2}
+directional_dpo: {iterations: 2}
+feedback: {annotator: {kind: gold}, prompts_per_iteration: 5}
+alpacaeval: null
+rewardbench: null
+"""
+FIRST = "results/tiny/reward_model/model"
+
+
+def own(iteration):
+    return f"results/tiny/feedback/iter{iteration}/reward_model/model"
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = add_experiment(tmp_path_factory.mktemp("clone"), "tiny", TINY, FEEDBACK)
+    return planned_commands(folder, "--config", "experiment=tiny")
+
+
+def test_dpa_selects_by_its_own_models_and_all_else_by_the_first(planned):
+    model = {
+        command.log.removeprefix("results/tiny/logs/"): command.value("--reward-model")
+        for command in planned
+        if "--reward-model" in command.arguments
+    }
+    others = {log for log in model if not log.startswith(("score_responses/dpa/", "annotate_rep"))}
+    assert {model[log] for log in others} == {FIRST}
+    assert {"annotate_responses/0.log", "score_evaluation/reward_model/dpa-3.log"} <= others
+    assert {"score_responses/rsf/100_0/iter2-0.log"} <= others
+    assert {"score_responses/directional_dpo/iter2-0.log"} <= others
+    scored = [model[f"score_responses/dpa/iter{t}-0.log"] for t in (1, 2, 3)]
+    assert scored == [FIRST, own(2), own(3)]
+    assert [model[f"annotate_replay/iter{t}-0.log"] for t in (2, 3)] == [own(2), own(3)]
+
+
+def test_replay_is_chosen_by_the_same_model(planned):
+    annotations = [
+        of(planned, "select_responses", f"{part}.log").value("--annotations")
+        for part in ("dpa/iter1", "dpa/iter2", "dpa/iter3", "rsf/100_0/iter2")
+    ]
+    first = "results/tiny/annotations/0.jsonl"
+    own_files = [f"results/tiny/feedback/iter{t}/annotations/0.jsonl" for t in (2, 3)]
+    assert annotations == [first, *own_files, first]
+    prompts = of(planned, "annotate_responses", "annotate_replay/iter2").value("--prompts")
+    assert prompts == "results/tiny/data/prompts/d2.jsonl"
+
+
+def test_an_iteration_learns_from_all_samples_before(planned):
+    third = of(planned, "train_reward_model", "retrain_reward_model/iter3")
+    given = [v for f, v in zip(third.arguments, third.arguments[1:], strict=False)
+             if f == "--ratings"]  # fmt: skip
+    assert given == ["results/tiny/data/ratings.jsonl",
+                     *(f"results/tiny/feedback/iter{t}/ratings.jsonl" for t in (1, 2))]  # fmt: skip
+    # Of the last iteration nothing is rated: no reward model comes after it.
+    assert [c.value("--iteration") for c in planned if c.script == "annotate_feedback"] == [
+        "1", "2"
+    ]  # fmt: skip
+    chosen = of(planned, "choose_samples_to_rate", "iter2")
+    assert chosen.value("--prompts") == "results/tiny/data/prompts/d2.jsonl"
+    assert chosen.value("--before") == "results/tiny/feedback/iter1/to_rate.jsonl"
+    assert chosen.value("--most-prompts") == "5"
