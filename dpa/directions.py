@@ -18,6 +18,8 @@ Direction = list[float]
 
 #: How far a direction's length may be from 1: directions are written with six digits.
 LENGTH_TOLERANCE = 1e-4
+#: The same of a direction that somebody asks for, who may write hundredths: 0.71,-0.71.
+ASKED_TOLERANCE = 0.01
 
 
 def from_degrees(angle: float) -> Direction:
@@ -25,7 +27,9 @@ def from_degrees(angle: float) -> Direction:
     return [round(math.cos(math.radians(angle)), 6), round(math.sin(math.radians(angle)), 6)]
 
 
-def check_direction(direction: Sequence[float], objectives: int) -> Direction:
+def check_direction(
+    direction: Sequence[float], objectives: int, tolerance: float = LENGTH_TOLERANCE
+) -> Direction:
     """The direction, if it is a unit vector with one weight per objective.
 
     Raises InputError otherwise, with the nearest unit vector as advice.
@@ -38,13 +42,24 @@ def check_direction(direction: Sequence[float], objectives: int) -> Direction:
     length = math.hypot(*values)
     if not math.isfinite(length):
         raise InputError(f"direction {values} is not finite; give a unit vector")
-    if abs(length - 1) > LENGTH_TOLERANCE:
+    if abs(length - 1) > tolerance:
         nearest = [v / length for v in values] if length else [1.0] + [0.0] * (objectives - 1)
         advice = ",".join(f"{v:.4f}" for v in nearest)
         raise InputError(
             f"direction {values} has length {length:.4f}, not 1; nearest unit vector: {advice}"
         )
     return values
+
+
+def unit_direction(direction: Sequence[float], objectives: int) -> Direction:
+    """The direction that somebody asks for: of length 1 within 1 %, which is then normalised.
+
+    The one rule of the chat and of saved policies' chat templates (dpa.serving.template). Raises
+    InputError as check_direction does.
+    """
+    values = check_direction(direction, objectives, ASKED_TOLERANCE)
+    length = math.hypot(*values)
+    return values if abs(length - 1) <= LENGTH_TOLERANCE else [v / length for v in values]
 
 
 def sample_direction(
@@ -177,15 +192,15 @@ DISTRIBUTIONS = {
 
 
 def read_direction(direction: str | None, angle: float | None, objectives: int) -> Direction:
-    """The direction given as text or as an angle in degrees; InputError unless of length 1."""
+    """The direction given as text or as an angle in degrees, as `unit_direction` takes it."""
     if (direction is None) == (angle is None):
         raise InputError("give either --direction 0.8,-0.6 or --angle -37")
     if angle is not None:
         if not math.isfinite(angle):
             raise InputError(f"--angle {angle}: expected degrees, as in -37")
-        return check_direction(from_degrees(angle), objectives)
+        return unit_direction(from_degrees(angle), objectives)
     try:
         values = [float(value) for value in str(direction).split(",")]
     except ValueError:
         raise InputError(f"--direction {direction}: expected numbers, as in 0.8,-0.6") from None
-    return check_direction(values, objectives)
+    return unit_direction(values, objectives)

@@ -91,7 +91,7 @@ rule train_initial_policy:
         policy=of.policy_flags,
         annotations=input_flags("annotations"),
         prompts=input_flags("prompts"),
-        objective_names=OBJECTIVE_NAMES,
+        objectives=section(cfg.objectives),
         models=section(cfg.models),
         schedule=section(cfg.steerlm.schedule),
         trainer=section(cfg.trainer),
@@ -101,7 +101,7 @@ rule train_initial_policy:
     shell:
         until_saved(
             "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
-            " {params.prompts:q} --objective-names {params.objective_names:q}"
+            " {params.prompts:q} --objectives {params.objectives:q}"
             " --models {params.models:q}"
             " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
             " --output {output.policy:q}"

@@ -139,6 +139,7 @@ rule train_directional_dpo:
     params:
         policy=of.sampled_policy_flags,
         objectives=section(cfg.objectives),
+        directions=of.loop_distribution,
         beta=cfg.directional_dpo.beta,
         models=section(cfg.models),
         schedule=section(cfg.directional_dpo.schedule),
@@ -149,7 +150,8 @@ rule train_directional_dpo:
     shell:
         until_saved(
             "{resources.launcher} -m scripts.train_dpo {params.policy:q} --pairs {input.pairs:q}"
-            " --objectives {params.objectives:q} --iteration {wildcards.iteration}"
+            " --objectives {params.objectives:q} --directions {params.directions:q}"
+            " --iteration {wildcards.iteration}"
             " --models {params.models:q}"
             " --beta {params.beta} --schedule {params.schedule:q} --trainer {params.trainer:q}"
             " --seed {params.seed} --output {output.policy:q}"

@@ -5,11 +5,13 @@ Calling rule: none; for people. Example:
     python -m scripts.chat --policy results/quickstart/dpa/iter4/policy --direction 0.8,-0.6 \
         --prompt "Describe the otter."
 
-Prints the answer, its length and its rewards. In an interactive session `/direction 1,0` and
-`/angle -30` change the direction; an empty line ends it.
+Prints the answer as it grows, its length and its rewards. A policy that was copied from its run, or
+published, has no reward model beside it; `--judge-by` names one. In an interactive session
+`/direction 1,0` and `/angle -30` change the direction; an empty line ends it.
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -38,17 +40,17 @@ def main(
     seed: SeedOption = 0,
 ) -> None:
     """Talk to a steerable policy."""
-    from dpa.chat import Chat, policy_objectives
     from dpa.directions import read_direction
     from dpa.errors import InputError
     from dpa.runtime.log import visible
+    from dpa.serving.chat import Chat, read_directed
 
     # Before anything is loaded: a wrong direction should not cost a model.
-    names = [objective.name for objective in policy_objectives(Path(policy))]
+    names = read_directed(policy).names
     asked = read_direction(direction, angle, len(names))
-    chat = Chat(Path(policy), judge_by, temperature, max_new_tokens, seed)
+    chat = Chat(policy, judge_by, temperature, max_new_tokens, seed)
     if prompt is not None:
-        print(chat.answer(prompt, asked))
+        _show(chat.answer(prompt, asked))
         return
     print(f"direction {asked} over {names}; /direction 1,0 or /angle -30 to change, empty to end")
     sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
@@ -62,9 +64,16 @@ def main(
             elif command == "/angle":
                 asked = read_direction(None, float(value), len(names))
             else:
-                print(chat.answer(text, asked))
+                _show(chat.answer(text, asked))
         except (InputError, ValueError) as error:
             print(visible(f"error: {error}"))
+
+
+def _show(pieces: Iterable[str]) -> None:
+    """Print an answer while it grows."""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 def _line() -> str:

@@ -10,7 +10,7 @@ the distribution `fixed` (RSF) the policy is given no direction.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -56,6 +56,7 @@ def main(
     from dpa.models import ModelRef
     from dpa.records import Selected
     from dpa.seeds import derive_seed
+    from dpa.serving.steering import PolicySteering
     from dpa.text.prompts import direction_system_prompt, messages
     from dpa.training.trainer import TrainingJob
 
@@ -76,9 +77,10 @@ def main(
         messages(row.prompt, system(line, row.direction), row.response)
         for line, row in enumerate(decode_lines(selected, Selected), 1)
     )
-    # For chat: what a direction is about, and how it is rewarded.
-    steering: dict[str, Any] = (
-        {"objectives": [o.model_dump() for o in steered]} if conditioned(distribution) else {}
+    steering = (
+        PolicySteering(takes="direction", objectives=steered, directions=distribution)
+        if conditioned(distribution)
+        else None
     )
     finetune_conversations(
         TrainingJob(
@@ -89,9 +91,9 @@ def main(
             derive_seed(seed, "finetune", iteration),
             inputs=(selected,),
             models=read_section(ModelsConfig, models, "models", "models"),
+            furnish=steering.furnish if steering else None,
         ),
         conversations,
-        **steering,
     )
 
 

@@ -10,6 +10,7 @@ train_directional_dpo (pairs from samples, with their directions). Example:
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     BetaOption,
+    DirectionsOption,
     ModelsOption,
     ObjectivesOption,
     OptionalIterationOption,
@@ -34,6 +35,7 @@ def main(
     beta: BetaOption = 0.1,
     iteration: OptionalIterationOption = None,
     objectives: ObjectivesOption = None,
+    directions: DirectionsOption = None,
     models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
@@ -43,20 +45,23 @@ def main(
     from dpa.artefacts.jsonl import read_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.config.chat import ModelsConfig
-    from dpa.config.steering import ObjectivesConfig
+    from dpa.config.steering import DistributionConfig, ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.methods.dpo import PairTraining
     from dpa.methods.preference_pairs import as_conversations
     from dpa.models import ModelRef
     from dpa.records import Pair
     from dpa.seeds import derive_seed
+    from dpa.serving.steering import PolicySteering
     from dpa.training.trainer import TrainingJob, run_training
 
     steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
     rows = read_jsonl(pairs, Pair)
-    # For chat: what a direction is about, and how it is rewarded.
     is_steered = bool(rows and rows[0].direction)
-    steering = {"objectives": [o.model_dump() for o in steered]} if is_steered else {}
+    distribution = read_section(DistributionConfig, directions, "directions", "directions")
+    steering = is_steered and PolicySteering(
+        takes="direction", objectives=steered, directions=distribution.model_dump()
+    )
     ref = ModelRef.of(policy)
     job = TrainingJob(
         ref,
@@ -66,9 +71,10 @@ def main(
         derive_seed(seed, "dpo", iteration or 0),
         inputs=(ref.path, pairs),
         models=read_section(ModelsConfig, models, "models", "models"),
+        furnish=steering.furnish if steering else None,
     )
     conversations = as_conversations(rows, [objective.name for objective in steered])
-    run_training(PairTraining(job, conversations, beta, RowCounts(), **steering))
+    run_training(PairTraining(job, conversations, beta, RowCounts()))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,14 @@ Rules: train_initial_policy (on D2: DPA's policy of iteration 0) and train_steer
 prompts: the baseline). Example:
 
     python -m scripts.train_steerlm --policy sft/policy --annotations annotations/0.jsonl \
-        --prompts data/prompts/d2.jsonl --objective-names helpfulness,verbosity --seed 0 \
-        --output dpa/iter0/policy
+        --prompts data/prompts/d2.jsonl --seed 0 --output dpa/iter0/policy
 """
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AnnotationsOption,
     ModelsOption,
-    ObjectiveNamesOption,
+    ObjectivesOption,
     OutputFolderOption,
     PolicyOption,
     PromptFilesOption,
@@ -30,9 +29,9 @@ def main(
     policy: PolicyOption,
     annotations: AnnotationsOption,
     prompts: PromptFilesOption,
-    objective_names: ObjectiveNamesOption,
     seed: SeedOption,
     output: OutputFolderOption,
+    objectives: ObjectivesOption = None,
     models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
@@ -41,14 +40,20 @@ def main(
     from dpa.artefacts.jsonl import decode_lines
     from dpa.artefacts.row_counts import RowCounts
     from dpa.config.chat import ModelsConfig
+    from dpa.config.steering import ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
     from dpa.methods.sft import finetune_conversations
     from dpa.methods.steerlm import annotated_conversations
     from dpa.models import ModelRef
     from dpa.records import Prompt
     from dpa.seeds import derive_seed
+    from dpa.serving.steering import PolicySteering
     from dpa.training.trainer import TrainingJob
 
+    steering = PolicySteering(
+        takes="condition",
+        objectives=read_section(ObjectivesConfig, objectives, "objectives", "objectives"),
+    )
     wanted = {prompt.prompt_id for path in prompts for prompt in decode_lines(path, Prompt)}
     row_counts = RowCounts()
     finetune_conversations(
@@ -60,8 +65,9 @@ def main(
             derive_seed(seed, "steerlm"),
             inputs=(*annotations, *prompts),
             models=read_section(ModelsConfig, models, "models", "models"),
+            furnish=steering.furnish,
         ),
-        annotated_conversations(annotations, wanted, objective_names.split(","), row_counts),
+        annotated_conversations(annotations, wanted, steering.names, row_counts),
         row_counts,
     )
 

@@ -51,6 +51,14 @@ class Engine(Protocol):
         ...
 
 
+class StreamingEngine(Engine, Protocol):
+    """An engine that shows a response while it grows: the transformers engine."""
+
+    def stream(self, request: Request) -> Iterator[Completion]:
+        """Yield a sample's response as far as it goes, token by token, and whole in the end."""
+        ...
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """What an engine is made from; see `load_engine`."""

@@ -64,11 +64,16 @@ def load_engine(
     return VllmEngine(settings)
 
 
+def context_length(policy: AnyModel) -> int | None:
+    """How many tokens a policy holds, by its config.json; None where that does not say."""
+    config = load_checkpoint_config(policy).get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None)
+
+
 def _check_positions(policy: ModelRef, max_model_len: int) -> None:
     """Raise InputError unless the policy holds the sequences."""
-    config = load_checkpoint_config(policy).get_text_config(decoder=True)
-    positions = getattr(config, "max_position_embeddings", None) or max_model_len
-    if max_model_len > positions:
+    positions = context_length(policy)
+    if positions is not None and max_model_len > positions:
         raise InputError(
             f"{policy.path}: holds {positions} tokens, fewer than max_prompt_tokens + "
             f"max_new_tokens = {max_model_len}; lower sampling.max_prompt_tokens or "

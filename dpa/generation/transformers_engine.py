@@ -20,7 +20,14 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dpa.attention import choose_attention, needs_no_mask
 from dpa.errors import InputError
-from dpa.generation.engine import Chunk, ChunkResult, Completion, EngineSettings, decode_completion
+from dpa.generation.engine import (
+    Chunk,
+    ChunkResult,
+    Completion,
+    EngineSettings,
+    Request,
+    decode_completion,
+)
 from dpa.models import load_checkpoint_config, load_model
 
 #: Slots by which a cache grows when it is full. A copy of the cache costs as much as some steps.
@@ -216,9 +223,21 @@ class TransformersEngine:
             self.settings, ids, "stop" if ids and ids[-1] in self.settings.end_tokens else "length"
         )
 
-    @torch.inference_mode()
+    def stream(self, request: Request) -> Iterator[Completion]:
+        """Yield a sample's response as far as it goes, token by token, and whole in the end."""
+        for tokens in self._grow([request]):
+            if tokens[0, 0] >= 0:
+                yield self._completion(tokens[0].cpu().numpy())
+
     def _generate_chunk(self, chunk: Chunk) -> np.ndarray:
         """(samples, max_new_tokens) tokens of a chunk's samples, -1 after each one's last."""
+        for tokens in self._grow(chunk):  # noqa: B007 (the last are wanted)
+            pass
+        return tokens.cpu().numpy()
+
+    @torch.inference_mode()
+    def _grow(self, chunk: Chunk) -> Iterator[torch.Tensor]:
+        """Yield the tokens of `_generate_chunk`, first none, and after each step what there is."""
         steps = self.settings.max_new_tokens
         seeds = [seed for request in chunk for seed in request.seeds]
         uniform = torch.from_numpy(uniforms(seeds, steps)).to(self.device)
@@ -229,10 +248,11 @@ class TransformersEngine:
             enumerate(owners), key=lambda sample: len(chunk[sample[1]].prompt_ids), reverse=True
         )
         batch: _Batch | None = None
+        yield tokens
         while batch or waiting:
             batch, waiting = self._refill(batch, waiting, chunk)
             batch = self._step(batch, tokens, uniform)
-        return tokens.cpu().numpy()
+            yield tokens
 
     def _refill(
         self, batch: _Batch | None, waiting: list[tuple[int, int]], chunk: Chunk

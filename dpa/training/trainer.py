@@ -60,6 +60,8 @@ class TrainingJob:
     """What the rows were made from, for the sidecar."""
     models: ModelsConfig | None = None
     """How chats become tokens; None: as config.yaml says."""
+    furnish: Callable[[Path, dict[str, Any]], None] | None = None
+    """Adds to the finished model's folder what it is steered by; given the sidecar's details."""
 
 
 class Training(ABC):
@@ -86,6 +88,8 @@ class Training(ABC):
     def write_sidecars(self, folder: Path, trained: dict[str, Any]) -> None:
         """Called by the main process with the folder that holds the model until it is in place."""
         details = {**self.details, **trained}
+        if self.job.furnish is not None:
+            self.job.furnish(folder, details)
         write_sidecar(self.job.output, self.job.inputs, self.row_counts, content=folder, **details)
 
     def callback(self) -> "ProgressCallback":

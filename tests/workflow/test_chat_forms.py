@@ -9,11 +9,15 @@ import shutil
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from dpa.artefacts.jsonl import read_jsonl
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.records import Sample, Selected
-from tests.support.chat_tokenizers import ANSWERS, save_policy
+from dpa.serving.steering import read_steering
+from dpa.text.prompts import direction_system_prompt, messages
+from dpa.text.tokenization import ChatTokenizer
+from tests.support.chat_tokenizers import ANSWERS, make_tokenizer, save_policy
 from tests.support.rule_commands import planned_commands
 from tests.support.script_processes import HEAVY, processes
 from tests.support.snakemake_runs import copy_repository
@@ -142,3 +146,18 @@ def test_no_row_is_lost(started, family, tmp_path):
     policy = read_sidecar(run / "dpa/iter1/policy")
     assert policy["rows"] == len(selected)
     assert policy["bos_added"] is (family == "zephyr")
+    steering = read_steering(run / "dpa/iter1/policy")
+    assert steering.names == ["helpfulness", "verbosity"]
+    assert steering.training["rows"] == policy["rows"]
+    # Served tokens are those of training.
+    chat = ChatTokenizer(make_tokenizer(family), steering.models)
+    turns = [{"role": "user", "content": "Tell me about the otter."}]
+    asked = messages(turns[0]["content"], direction_system_prompt(steering.names, [0.8, -0.6]))
+    served = AutoTokenizer.from_pretrained(run / "dpa/iter1/policy").apply_chat_template(
+        turns,
+        add_generation_prompt=True,
+        return_dict=False,
+        direction=[0.8, -0.6],
+        date_string=steering.models.chat_template_date.strftime("%d %b %Y"),
+    )
+    assert served == chat.prompt_ids(asked)

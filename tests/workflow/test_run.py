@@ -129,10 +129,16 @@ def test_no_validation_prompt_is_trained_on(finished):
 def test_policies_load_with_plain_transformers(finished):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+    asked = {"dpa/iter0": {"condition": [80, 20]}, "dpa/iter2": {"direction": [0.8, -0.6]}}
+    written = {"dpa/iter0": "helpfulness=80, verbosity=20",
+               "dpa/iter2": "helpfulness*80 + verbosity*-60"}  # fmt: skip
     for policy in ("sft", "dpa/iter0", "dpa/iter2"):
         folder = finished / RESULTS / policy / "policy"
         AutoModelForCausalLM.from_pretrained(folder)
-        assert AutoTokenizer.from_pretrained(folder).chat_template
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        turns = [{"role": "user", "content": "Describe the otter."}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **asked.get(policy, {}))
+        assert written.get(policy, "Describe the otter.") in text
     model = AutoModelForSequenceClassification.from_pretrained(
         finished / RESULTS / "reward_model/model"
     )
@@ -259,10 +265,10 @@ def test_other_shards_and_a_kill_give_the_same_bytes(finished, tmp_path):
         assert (folder / path).read_bytes() == (finished / path).read_bytes()
 
 
-def test_chat_answers_and_refuses(finished):
-    def chat(*arguments):
+def test_chat_answers_and_refuses(finished, tmp_path):
+    def chat(*arguments, policy=f"{RESULTS}/dpa/iter2/policy"):
         return subprocess.run(
-            [*command()[:1], "-m", "scripts.chat", "--policy", f"{RESULTS}/dpa/iter2/policy",
+            [*command()[:1], "-m", "scripts.chat", "--policy", policy,
              "--prompt", "Describe the otter.", *arguments],
             cwd=finished, env=environment(), capture_output=True, text=True,
         )  # fmt: skip
@@ -277,6 +283,10 @@ def test_chat_answers_and_refuses(finished):
     assert refused.returncode == 2
     assert "0.7071,-0.7071" in refused.stderr
     assert "Traceback" not in refused.stderr
+    shutil.copytree(finished / RESULTS / "dpa/iter2/policy", tmp_path / "copied")
+    copied = chat("--direction", "0.8,-0.6", policy=tmp_path / "copied")
+    assert copied.stdout.splitlines()[:-1] == answer.stdout.splitlines()[:-1]
+    assert "no reward model found; give --judge-by" in copied.stdout
 
 
 def test_provenance_sums_the_run(finished):
