@@ -140,6 +140,10 @@ class ScoredChoice(Record):
         check_finite(self.chosen_rewards + self.rejected_rewards, {})
 
 
+#: Where a row of fine-tuning data comes from: a policy's sample, or an original response.
+Origin = Literal["sampled", "replay"]
+
+
 class Selected(Record):
     """A line of selected.jsonl: a row of fine-tuning data.
 
@@ -154,7 +158,7 @@ class Selected(Record):
     rewards: list[float]
     scalar_reward: float
     candidates: Count
-    origin: Literal["sampled", "replay"]
+    origin: Origin
     sampled_under: list[float] | None = None
 
     def __post_init__(self) -> None:

@@ -207,6 +207,7 @@ rule select_responses:
         directions_per_prompt=cfg.dpa.directions_per_prompt,
         responses_per_direction=cfg.dpa.responses_per_direction,
         shared=of.shared_flag,
+        distinct=of.distinct_flag,
         replay_fraction=cfg.dpa.replay_fraction,
         pessimism=of.pessimism_flags,
         candidates=of.candidates_flags,
@@ -219,7 +220,7 @@ rule select_responses:
         " --directions {params.directions:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
-        " --replay-fraction {params.replay_fraction} {params.shared:q} {params.pessimism:q}"
+        " --replay-fraction {params.replay_fraction} {params.shared:q} {params.distinct:q} {params.pessimism:q}"
         " {params.candidates:q} --output {output.selected:q} 2>&1 | tee {log}"
 
 
@@ -246,6 +247,7 @@ rule finetune_policy:
         policy=of.policy_flags,
         objectives=section(cfg.objectives),
         directions=of.loop_distribution,
+        replay_prompt=cfg.dpa.replay_prompt,
         models=section(cfg.models),
         schedule=of.loop_schedule,
         trainer=section(cfg.trainer),
@@ -256,7 +258,7 @@ rule finetune_policy:
         until_saved(
             "{resources.launcher} -m scripts.finetune_policy {params.policy:q} --selected {input.selected:q}"
             " --objectives {params.objectives:q} --directions {params.directions:q}"
-            " --models {params.models:q}"
+            " --replay-prompt {params.replay_prompt} --models {params.models:q}"
             " --iteration {wildcards.iteration} --schedule {params.schedule:q} --trainer {params.trainer:q}"
             " --seed {params.seed} --output {output.policy:q}"
         )

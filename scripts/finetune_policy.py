@@ -10,7 +10,7 @@ the distribution `fixed` (RSF) the policy is given no direction.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,48 +40,38 @@ def main(
     output: OutputFolderOption,
     objectives: ObjectivesOption = None,
     directions: DirectionsOption = None,
+    replay_prompt: Annotated[
+        Literal["direction", "plain"],
+        typer.Option(help="Whether replayed rows are conditioned on a direction."),
+    ] = "direction",
     models: ModelsOption = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Fine-tune on selected responses."""
 
-    from dpa.artefacts.jsonl import decode_lines
     from dpa.config.chat import ModelsConfig
     from dpa.config.steering import DistributionConfig, ObjectivesConfig
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
-    from dpa.directions import check_direction, conditioned
-    from dpa.errors import InputError
+    from dpa.directions import conditioned
+    from dpa.methods.best_of_n import selected_conversations
     from dpa.methods.sft import finetune_conversations
     from dpa.models import ModelRef
-    from dpa.records import Selected
+    from dpa.records import Origin
     from dpa.seeds import derive_seed
     from dpa.serving.steering import PolicySteering
-    from dpa.text.prompts import direction_system_prompt, messages
     from dpa.training.trainer import TrainingJob
 
     steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
-    names = [objective.name for objective in steered]
     distribution = read_section(
         DistributionConfig, directions, "directions", "directions"
     ).model_dump()
-
-    def system(line: int, direction: list[float]) -> str | None:
-        try:
-            unit = check_direction(direction, len(names))
-        except InputError as error:
-            raise InputError(f"{selected}:{line}: {error}; rerun select_responses") from None
-        return direction_system_prompt(names, unit) if conditioned(distribution) else None
-
-    conversations = (
-        messages(row.prompt, system(line, row.direction), row.response)
-        for line, row in enumerate(decode_lines(selected, Selected), 1)
-    )
-    steering = (
-        PolicySteering(takes="direction", objectives=steered, directions=distribution)
-        if conditioned(distribution)
-        else None
-    )
+    names = [objective.name for objective in steered]
+    told: set[Origin] = set()
+    steering = None
+    if conditioned(distribution):
+        told = {"sampled", "replay"} if replay_prompt == "direction" else {"sampled"}
+        steering = PolicySteering(takes="direction", objectives=steered, directions=distribution)
     finetune_conversations(
         TrainingJob(
             ModelRef.of(policy),
@@ -93,7 +83,7 @@ def main(
             models=read_section(ModelsConfig, models, "models", "models"),
             furnish=steering.furnish if steering else None,
         ),
-        conversations,
+        selected_conversations(selected, names, told),
     )
 
 

@@ -52,6 +52,9 @@ def main(
     shared: Annotated[
         bool, typer.Option("--shared", help="Directions choose among all of a prompt's candidates.")
     ] = False,
+    distinct: Annotated[
+        bool, typer.Option("--distinct", help="No answer for two directions of a prompt.")
+    ] = False,
     candidates: Annotated[
         Literal["own", "neighbours", "all"],
         typer.Option(help="Whose responses a direction chooses among."),
@@ -78,6 +81,7 @@ def main(
         members=members,
         pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
         shared=shared,
+        distinct=distinct,
         replay_fraction=replay_fraction,
         candidates=candidates,
         neighbour_degrees=neighbour_degrees,

@@ -107,7 +107,9 @@ class DpaConfig(Section):
     iterations: Annotated[int, Field(ge=0)]
     directions_per_prompt: Positive
     responses_per_direction: Positive
+    distinct_answers: bool
     replay_fraction: Annotated[float, Field(ge=0, lt=1)]
+    replay_prompt: Literal["direction", "plain"]
     pessimism: Pessimism
     candidates: CandidatesName
     neighbour_degrees: Annotated[float, Field(gt=0, le=180)]

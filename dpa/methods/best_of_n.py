@@ -3,17 +3,18 @@
 Everything streams: memory is one prompt's candidates plus the prompts themselves.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.row_counts import RowCounts
 from dpa.config.steering import CandidatesName, Pessimism
 from dpa.directions import (
     Direction,
+    check_direction,
     conditioned,
     degrees_between,
     objectives_of,
@@ -21,9 +22,9 @@ from dpa.directions import (
 )
 from dpa.errors import InputError
 from dpa.members import Opinions, by_member, joined_annotations, mean_rewards, scalar_score
-from dpa.records import Prompt, ScoredSample, Selected
+from dpa.records import Origin, Prompt, ScoredSample, Selected
 from dpa.seeds import derive_seed
-from dpa.text.prompts import read_prompts
+from dpa.text.prompts import direction_system_prompt, messages, read_prompts
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class SelectionPlan:
     #: policy, SteerLM, knows conditions and no directions.
     shared: bool = False
     replay_fraction: float = 0.0
+    #: A prompt's directions choose in their order, none an answer that another has chosen.
+    distinct: bool = False
     #: Reward models whose files are given, member by member, and what is maximised by several.
     members: int = 1
     pessimism: Pessimism = "none"
@@ -141,7 +144,7 @@ def _pool(index: int, directions: Sequence[Direction], plan: SelectionPlan) -> l
 
 def _selected(
     prompt: Prompt, direction: Direction, response: str, opinions: Opinions, score: float, n: int,
-    origin: Literal["sampled", "replay"], sampled_under: Direction | None = None,
+    origin: Origin, sampled_under: Direction | None = None,
 ) -> Selected:  # fmt: skip
     return Selected(
         prompt_id=prompt.prompt_id,
@@ -259,14 +262,23 @@ def candidates_by_direction(
 def select_sampled(
     shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
 ) -> Iterator[Selected]:
-    """Each direction's best candidate; see candidates_by_direction."""
+    """Each direction's best candidate (see candidates_by_direction), or if the plan's are distinct,
+    the best that no earlier direction of the prompt took."""
+    last: Prompt | None = None
+    taken: set[str] = set()
     for prompt, direction, found, scores in candidates_by_direction(
         shards, prompts, plan, row_counts
     ):
-        best = best_of_n(scores)
+        if prompt is not last:
+            last, taken = prompt, set()
+        left = [i for i, c in enumerate(found) if c.sample.response not in taken]
+        left = left or list(range(len(found)))  # fewer answers than directions
+        best = left[best_of_n([scores[i] for i in left])]
         sample, opinions = found[best]
+        if plan.distinct:
+            taken.add(sample.response)
         yield _selected(
-            prompt, direction, sample.response, opinions, scores[best], len(found), "sampled",
+            prompt, direction, sample.response, opinions, scores[best], len(left), "sampled",
             None if plan.candidates == "own" else sample.direction,
         )  # fmt: skip
 
@@ -359,3 +371,19 @@ def select(
     rows = replay_rows(count, plan.replay_fraction)
     replay_counts.read += len(prompts)
     yield from select_replay(annotations, prompts, rows, plan, replay_counts)
+
+
+def selected_conversations(
+    selected: Path, names: Sequence[str], told: Set[Origin]
+) -> Iterator[list[dict]]:
+    """The chosen responses as conversations, those of the origins `told` with their directions.
+
+    Raises InputError naming the line of a direction that does not fit the objectives `names`.
+    """
+    for line, row in enumerate(decode_lines(selected, Selected), 1):
+        try:
+            direction = check_direction(row.direction, len(names))
+        except InputError as error:
+            raise InputError(f"{selected}:{line}: {error}; rerun select_responses") from None
+        system = direction_system_prompt(names, direction) if row.origin in told else None
+        yield messages(row.prompt, system, row.response)

@@ -158,6 +158,12 @@ class Adapters:
         """Whether all directions choose among one set of responses: SteerLM's."""
         return ["--shared"] if self.layout.samples_steerlm(*turn(wildcards)) else []
 
+    def distinct_flag(self, wildcards: Wildcards) -> Flags:
+        """Whether an answer is for one direction only, where DPA's directions share candidates."""
+        dpa = self.config.dpa
+        shared = self.layout.samples_steerlm(*turn(wildcards)) or dpa.candidates != "own"
+        return ["--distinct"] if dpa.distinct_answers and wildcards.loop == "dpa" and shared else []
+
     def candidates_flags(self, wildcards: Wildcards) -> Flags:
         """Whose responses DPA's directions choose among, where they have their own."""
         dpa, shared = self.config.dpa, self.layout.samples_steerlm(*turn(wildcards))

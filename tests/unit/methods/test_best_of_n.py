@@ -1,5 +1,6 @@
 """Selection: golden choices, ties, completeness, shard invariance, replay."""
 
+import dataclasses
 import json
 import math
 import os
@@ -21,8 +22,9 @@ from dpa.methods.best_of_n import (
     replay_rows,
     select,
     select_sampled,
+    selected_conversations,
 )
-from dpa.records import Annotation, Prompt, ScoredSample
+from dpa.records import Annotation, Prompt, ScoredSample, Selected
 
 LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
@@ -123,6 +125,22 @@ def test_iteration_one_chooses_among_all(tmp_path):
         assert row.scalar_reward == pytest.approx(max(scalar_reward(v, r.rewards) for r in records))
 
 
+def test_distinct_answers_are_chosen_once_per_prompt(tmp_path):
+    """Also where samples have the same text; where answers run out, the best is chosen again."""
+    the_plan = dataclasses.replace(plan(1, directions=3, responses=2), distinct=True)
+    rewards = {"p0": [90.0, 90.0, 80.0, 70.0, 60.0, 50.0], "p1": [5.0, 9.0, 9.0, 9.0, 9.0, 9.0]}
+    texts = {"p0": "aabcde", "p1": "xyyyyy"}
+    records = [
+        msgspec.structs.replace(record, response=texts[p][i % 6], rewards=[rewards[p][i % 6], 0.0])
+        for i, record in enumerate(candidates_of(the_plan, make_prompts(2)))
+        for p in [record.prompt_id]
+    ]
+    write_jsonl(tmp_path / "0.jsonl", records)
+    rows = list(select_sampled([tmp_path / "0.jsonl"], make_prompts(2), the_plan, RowCounts()))
+    assert [row.response for row in rows] == [*"abc", *"yxy"]
+    assert [row.candidates for row in rows] == [6, 4, 3, 6, 1, 6]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -221,6 +239,24 @@ def test_a_scalar_method_is_told_no_direction_and_chooses_by_it(tmp_path):
     assert [row.direction for row in rows] == [[0.8, -0.6]] * 4
     first = [r.rewards for r in records[:3]]
     assert rows[0].scalar_reward == pytest.approx(max(0.8 * a - 0.6 * b for a, b in first))
+
+
+def test_replayed_rows_are_told_their_direction_or_nothing(tmp_path):
+    path, names = tmp_path / "selected.jsonl", ["helpfulness", "verbosity"]
+    row = Selected(
+        prompt_id="p", prompt="Why?", direction=[0.8, -0.6], response="So.", rewards=[50.0, 50.0],
+        scalar_reward=10.0, candidates=3, origin="sampled",
+    )  # fmt: skip
+    write_jsonl(path, [row, msgspec.structs.replace(row, origin="replay")])
+    plain = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    sampled, replayed = selected_conversations(path, names, {"sampled", "replay"})
+    assert sampled == replayed
+    assert sampled[0]["content"].endswith("helpfulness*80 + verbosity*-60")
+    assert sampled[1:] == plain
+    assert list(selected_conversations(path, names, {"sampled"})) == [sampled, plain]
+    assert list(selected_conversations(path, names, set())) == [plain, plain]
+    with pytest.raises(InputError, match=r"selected\.jsonl:1: .*rerun select_responses"):
+        list(selected_conversations(path, [*names, "correctness"], set()))
 
 
 @settings(

@@ -148,7 +148,7 @@ def test_assumptions_are_those_of_the_deviations(tmp_path):
     section = DEVIATIONS.read_text().partition(ASSUMPTIONS)[2].partition("\n## ")[0]
     assert len(rows) == section.count("\n| ") - 1  # without the header
     values = {str(row["key"]): row["value"] for row in rows}
-    assert values["<code>dpa.replay_fraction</code>"] == "0.15"
+    assert values["<code>steerlm.curve_points</code>"] == "5"
     assert values["–"] == ""
     (tmp_path / "deviations.md").write_text("# No assumptions\n")
     with pytest.raises(InputError, match="no table under"):

@@ -116,6 +116,9 @@ def test_adapters_are_functions_of_wildcards(comparison):
     assert adapters.sampled_policy(turn) == f"{run}/dpa/iter0/policy"
     assert adapters.iteration_conditions(turn) == f"{run}/steerlm/conditions.json"
     assert adapters.shared_flag(turn) == ["--shared"]
+    distinct = Adapters(Layout(load_config({"dpa": {"distinct_answers": True}})), Stamps())
+    second = SimpleNamespace(**vars(turn) | {"iteration": "2"})
+    assert (distinct.distinct_flag(turn), distinct.distinct_flag(second)) == (["--distinct"], [])
     assert adapters.base_seed(turn) == 0
     assert json.loads(adapters.loop_schedule(turn)) == comparison.config.dpa.schedule.model_dump()
     later = SimpleNamespace(**vars(turn) | {"iteration": "2"})
