@@ -18,7 +18,7 @@ from dpa.workflow import flags, hooks
 from dpa.workflow.adapters import Adapters
 from dpa.workflow.flags import input_flags, repeat, section
 from dpa.workflow.jobs import CRITICAL, Jobs
-from dpa.workflow.layout import DIRECTION_PATTERN, LOOP_PATTERN, MEMBER_PATTERN
+from dpa.workflow.layout import DIRECTION_PATTERN, LATER_MEMBER, LOOP_PATTERN, MEMBER_PATTERN
 from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
 from dpa.workflow.stamps import Stamps, relative_to_here
 

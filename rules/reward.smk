@@ -38,6 +38,7 @@ rule train_reward_model:
     input:
         ratings="results/{experiment}/data/ratings.jsonl",
         base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+        probe="results/{experiment}/reward_model/probe.safetensors" if layout.averaged else [],
         code=code("train_reward_model"),
         preflight=PREFLIGHT,
     output:
@@ -46,6 +47,8 @@ rule train_reward_model:
         "results/{experiment}/logs/train_reward_model{member}.log",
     benchmark:
         "results/{experiment}/benchmarks/train_reward_model{member}.tsv"
+    wildcard_constraints:
+        member=LATER_MEMBER if layout.averaged else MEMBER_PATTERN,
     priority: CRITICAL
     threads: jobs.training_threads(cfg.reward_model.threads)
     resources:
@@ -58,6 +61,7 @@ rule train_reward_model:
         lm_loss_weight=cfg.reward_model.lm_loss_weight,
         token_dropout=cfg.reward_model.token_dropout,
         member=of.member_flag,
+        probe=of.probe_flag,
         seed=of.base_seed,
     message:
         "Training the reward model{wildcards.member} on all ratings"
@@ -66,9 +70,65 @@ rule train_reward_model:
             "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
             " --attributes {params.attributes:q} --trainer {params.trainer:q}"
             " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
-            " --token-dropout {params.token_dropout} {params.member} --seed {params.seed}"
+            " --token-dropout {params.token_dropout} {params.member} {params.probe:q} --seed {params.seed}"
             " --output {output.model:q}"
         )
+
+
+if layout.averaged:
+
+    rule probe_reward_model:
+        input:
+            ratings="results/{experiment}/data/ratings.jsonl",
+            base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+            code=code("probe_reward_model"),
+            preflight=PREFLIGHT,
+        output:
+            probe="results/{experiment}/reward_model/probe.safetensors",
+        log:
+            "results/{experiment}/logs/probe_reward_model.log",
+        benchmark:
+            "results/{experiment}/benchmarks/probe_reward_model.tsv"
+        priority: CRITICAL
+        threads: cfg.threads
+        resources:
+            **jobs.on_one_gpu(8000, 64000),
+            runtime=720,
+        params:
+            base_model=of.base_model_flags,
+            attributes=",".join(cfg.reward_model.attributes),
+            trainer=section(cfg.reward_trainer),
+            schedule=section(cfg.reward_model.schedule),
+        message:
+            "Fitting the head that averaged reward models start from"
+        shell:
+            "python -m scripts.probe_reward_model --ratings {input.ratings:q} {params.base_model:q}"
+            " --attributes {params.attributes:q} --trainer {params.trainer:q}"
+            " --schedule {params.schedule:q} --output {output.probe:q} 2>&1 | tee {log}"
+
+    rule average_reward_models:
+        input:
+            models=expand(
+                "results/{{experiment}}/reward_model{member}/model", member=layout.averaged
+            ),
+            code=code("average_reward_models"),
+        output:
+            model=directory("results/{experiment}/reward_model/model"),
+        log:
+            "results/{experiment}/logs/average_reward_models.log",
+        benchmark:
+            "results/{experiment}/benchmarks/average_reward_models.tsv"
+        priority: CRITICAL
+        resources:
+            **jobs.on_cpu(16000),
+            runtime=120,
+        params:
+            models=input_flags("models", "--reward-model"),
+        message:
+            "Averaging the reward models"
+        shell:
+            "python -m scripts.average_reward_models {params.models:q} --output {output.model:q}"
+            " 2>&1 | tee {log}"
 
 
 rule evaluate_reward_model:

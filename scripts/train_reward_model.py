@@ -11,7 +11,7 @@ AutoModelForSequenceClassification loads: one output per attribute, on 0-100.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,31 +50,48 @@ def main(
     member: Annotated[
         int, typer.Option(min=0, help="Which of several reward models: another seed for each.")
     ] = 0,
+    probe: Annotated[
+        Path | None,
+        typer.Option(help="Of a model to be averaged: the head it starts from; --member from 1."),
+    ] = None,
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
     """Train the multi-objective reward model."""
     from dpa.artefacts.jsonl import decode_lines
     from dpa.config.trainer import ScheduleConfig, TrainerConfig
+    from dpa.errors import InputError
     from dpa.models import ModelRef
     from dpa.records import Rating
     from dpa.reward.train import RewardTraining
     from dpa.seeds import derive_seed
     from dpa.training.trainer import TrainingJob, run_training
 
+    if probe is not None and member == 0:
+        raise InputError("--probe: give the model's --member, from 1")
     ref = ModelRef.of(base_model)
+    training_schedule = read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule")
+    started: dict[str, Any] = {}
+    if probe is not None:
+        from dpa.reward.warm import ingredient, load_probe
+
+        rate, dropout = ingredient(member)
+        training_schedule = training_schedule.model_copy(
+            update={"learning_rate": rate * training_schedule.learning_rate}
+        )
+        started = {"head_dropout": dropout, "head": load_probe(probe)}
     job = TrainingJob(
         ref,
         output,
         read_section(TrainerConfig, trainer, "trainer", "trainer"),
-        read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule"),
+        training_schedule,
         derive_seed(
             seed,
             "reward-model",
             *([member] if member else []),
             *(["iteration", iteration] if iteration else []),
         ),
-        inputs=(*ratings, ref.path),
+        inputs=(*ratings, ref.path, *([probe] if probe else [])),
     )
     training = RewardTraining(
         job,
@@ -82,6 +99,7 @@ def main(
         attributes=names_of(attributes) or default_section("reward_model.attributes"),
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,
+        **started,
     )
     run_training(training)
 

@@ -81,6 +81,7 @@ class RewardTrainerConfig(Section):
 
 class RewardModelConfig(ModelConfig):
     members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)]
+    average: bool
     engine: Literal["transformers", "vllm"]
     attributes: Annotated[list[OutputName], Field(min_length=1)]
     lm_loss_weight: Annotated[float, Field(ge=0)]
@@ -89,6 +90,11 @@ class RewardModelConfig(ModelConfig):
     trainer: RewardTrainerConfig
     threads: Positive
     tokens_per_batch: Positive
+
+    @property
+    def scoring(self) -> int:
+        """Models that score: the members, or their average."""
+        return 1 if self.average else self.members
 
 
 class SftConfig(ModelConfig):
@@ -285,10 +291,21 @@ class Config(Section):
                 f"reward_model.members: {members}, but reward_model.path gives one model, {given}; "
                 "set members to 1, or path to null"
             )
-        if members == 1 and self.dpa.pessimism != "none":
+        if self.reward_model.average and members == 1:
             raise ValueError(
-                "dpa.pessimism: needs several reward models, and reward_model.members is 1; "
-                "raise it, or set pessimism to none"
+                "reward_model.average: there is nothing to average, reward_model.members is 1; "
+                "raise it, or set average to false"
+            )
+        if self.reward_model.average and self.feedback.annotator is not None:
+            raise ValueError(
+                "reward_model.average: the reward models of feedback's iterations are not averaged; "
+                "set average to false, or feedback.annotator to null"
+            )
+        if self.reward_model.scoring == 1 and self.dpa.pessimism != "none":
+            why = "their average is one" if self.reward_model.average else "members is 1"
+            raise ValueError(
+                f"dpa.pessimism: needs several reward models that score, and reward_model: {why}; "
+                "set pessimism to none, or raise members without average"
             )
 
     def _check_directions(self) -> None:
@@ -367,7 +384,7 @@ class Config(Section):
         iterations = sum(getattr(self, name).iterations for name in loops)
         if "reward_soup" in self.methods:
             iterations += len(self.objectives) * self.reward_soup.iterations
-        scattered = (1 + self.reward_model.members) * self.shards
+        scattered = (1 + self.reward_model.scoring) * self.shards
         jobs = len(self.seeds) * (iterations + 1) * (scattered + 6)
         if jobs > MOST_JOBS:
             raise ValueError(

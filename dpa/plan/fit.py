@@ -142,6 +142,7 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "annotate_responses": _scoring,
     "annotate_replay": _scoring,
     "evaluate_reward_model": _scoring,
+    "probe_reward_model": _scoring,
     "sample_evaluation": _sampling,
     "sample_soup": _sampling,
     "score_evaluation": _scoring,

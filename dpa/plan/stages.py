@@ -18,11 +18,13 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
 
     They have no GPUs and wait for nothing: it is their work that counts.
     """
-    layout, members = Layout(config), config.reward_model.members
+    layout, members = Layout(config), config.reward_model.scoring
     scattered = {"sample_responses": config.shards, "score_responses": members * config.shards}
     jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", members * config.shards)]
     if config.reward_model.path is None:
-        jobs += _jobs("train_reward_model", members)
+        jobs += _jobs("train_reward_model", config.reward_model.members)
+    if config.reward_model.average:
+        jobs += [*_jobs("probe_reward_model"), *_jobs("average_reward_models")]
     if config.base_model.path is None:
         jobs += _jobs("pretrain_base_model")
     every = dict.fromkeys(stages)

@@ -185,24 +185,36 @@ def _pretrain(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     return Work(trained=tokens * schedule.epochs, keeps=size, scratch=size, of_reward_model=True)
 
 
+def _rated_tokens(experiment: Experiment) -> float:
+    """Tokens of all ratings, as the reward model reads them."""
+    sizes, longest = experiment.sizes, experiment.config.reward_model.schedule.max_length
+    return sum(
+        d.rows * d.responses * min(sizes.instruction + d.prompt_tokens + d.response_tokens, longest)
+        for d in sizes.rated
+    )
+
+
 def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """On the ratings, and for an iteration on those of the samples of the ones before."""
     sizes, schedule = experiment.sizes, experiment.config.reward_model.schedule
-    tokens = sum(
-        d.rows
-        * d.responses
-        * min(sizes.instruction + d.prompt_tokens + d.response_tokens, schedule.max_length)
-        for d in sizes.rated
-    )
     sample = sizes.instruction + sizes.prompt + sizes.sampled_response
     rated = (int(wildcards.get("iteration", 1)) - 1) * experiment.rated_samples()
-    tokens += rated * min(sample, schedule.max_length)
+    tokens = _rated_tokens(experiment) + rated * min(sample, schedule.max_length)
     return Work(
         trained=tokens * schedule.epochs,
         keeps=experiment.model_bytes(experiment.reward),
         scratch=experiment.checkpoint_bytes(experiment.reward),
         of_reward_model=True,
     )
+
+
+def _reward_probe(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    return Work(scored=_rated_tokens(experiment))
+
+
+def _reward_average(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    size = experiment.model_bytes(experiment.reward)
+    return Work(keeps=size, scratch=size)
 
 
 def _reward_model_evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
@@ -393,6 +405,8 @@ def _rewardbench_scoring(experiment: Experiment, wildcards: dict[str, str]) -> W
 HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "pretrain_base_model": _pretrain,
     "train_reward_model": _reward_model,
+    "probe_reward_model": _reward_probe,
+    "average_reward_models": _reward_average,
     "evaluate_reward_model": _reward_model_evaluation,
     "annotate_responses": _annotation,
     "retrain_reward_model": _reward_model,

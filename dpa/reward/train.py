@@ -11,6 +11,7 @@ AutoModelForSequenceClassification with a linear `score` (Mistral, Llama, Gemma,
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -186,6 +187,7 @@ class RewardLearner(nn.Module):
         lm_loss_weight: float,
         token_dropout: float,
         noise_id: int,
+        head_dropout: float = 0.0,
         adapters: Any = None,
     ):
         super().__init__()
@@ -195,6 +197,7 @@ class RewardLearner(nn.Module):
         self.lm_head = lm_head if lm_loss_weight > 0 else None
         self.lm_loss_weight = lm_loss_weight
         self.token_dropout = token_dropout
+        self.head_dropout = head_dropout
         self.noise_id = noise_id
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -212,9 +215,10 @@ class RewardLearner(nn.Module):
                 torch.rand(content.shape, device=content.device) < self.token_dropout
             )
             tokens = input_ids.masked_fill(noised, self.noise_id)
-        # Causal attention never looks right, where the padding is: no mask is needed.
-        hidden = self.classifier.base_model(tokens, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        hidden = self._hidden(tokens)
+        last = _last(hidden, lengths)
+        if self.training and self.head_dropout > 0:
+            last = F.dropout(last, self.head_dropout)
         with torch.autocast(hidden.device.type, enabled=False):
             # bfloat16 would round scores to 0.4 points of 100.
             head = self.classifier.score
@@ -224,6 +228,14 @@ class RewardLearner(nn.Module):
         if self.lm_head is not None:
             loss = loss + self.lm_loss_weight * self.response_loss(hidden, input_ids, response)
         return {"loss": loss, "scores": scores}
+
+    def features(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, width): what the head sees of each row."""
+        return _last(self._hidden(input_ids), lengths)
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        # Causal attention never looks right, where the padding is: no mask is needed.
+        return self.classifier.base_model(tokens, use_cache=False).last_hidden_state
 
     def response_loss(self, hidden: Tensor, input_ids: Tensor, response: Tensor) -> Tensor:
         """Cross-entropy (nats) of the response tokens: mean within each row, then over rows."""
@@ -237,6 +249,10 @@ class RewardLearner(nn.Module):
         counts = predicted.sum(dim=1)
         rows = torch.nonzero(predicted)[:, 0]
         return (losses / counts[rows]).sum() / len(counts)
+
+
+def _last(hidden: Tensor, lengths: Tensor) -> Tensor:
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
 def regression_loss(scores: Tensor, targets: Tensor) -> Tensor:
@@ -254,11 +270,14 @@ def make_learner(
     *,
     lm_loss_weight: float,
     token_dropout: float,
+    head_dropout: float = 0.0,
+    head: Tensor | None = None,
 ) -> RewardLearner:
-    """A learner on the base model's backbone with a zeroed head.
+    """A learner on the base model's backbone with a zeroed head, or with the weights `head`
+    (outputs, width), for labels on 0-100.
 
-    Raises InputError when the architecture has no linear
-    `score` head, or holds fewer tokens than the tokenizer lets through.
+    Raises InputError when the architecture has no linear `score` head, or holds fewer tokens than
+    the tokenizer lets through, or when `head` is another model's.
     """
     path = ModelRef.of(base).path
     causal = load_policy(base, config)
@@ -277,15 +296,26 @@ def make_learner(
     architecture.problem_type = "regression"
     architecture.pad_token_id = tokenizer.pad_token_id
     try:
-        return learner_of(
+        learner = learner_of(
             causal,
             config,
             lm_loss_weight=lm_loss_weight,
             token_dropout=token_dropout,
+            head_dropout=head_dropout,
             noise_id=tokenizer.pad_token_id,
         )
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+    if head is not None:
+        weight = learner.classifier.score.weight
+        if head.shape != weight.shape:
+            raise InputError(
+                f"{path}: its reward model's head is {tuple(weight.shape)}, the probe's "
+                f"{tuple(head.shape)}; rerun probe_reward_model"
+            )
+        with torch.no_grad():
+            weight.copy_(head / LABEL_SCALE)
+    return learner
 
 
 def learner_of(causal: Any, config: TrainerConfig, **options: Any) -> RewardLearner:
@@ -387,6 +417,8 @@ class RewardTraining(Training):
         attributes: Sequence[str],
         lm_loss_weight: float,
         token_dropout: float,
+        head_dropout: float = 0.0,
+        head: Tensor | None = None,
     ):
         max_length = job.schedule.max_length
         self.job, self.attributes = job, list(attributes)
@@ -421,8 +453,14 @@ class RewardTraining(Training):
             "training on %d ratings, %d tokens (%d ratings truncated)", len(rows), tokens, truncated
         )
         self.rows = rows
-        self.weights = {"lm_loss_weight": lm_loss_weight, "token_dropout": token_dropout}
-        self.settings = {**self.weights, "attributes": self.attributes}
+        self.head = head
+        self.weights = {
+            "lm_loss_weight": lm_loss_weight,
+            "token_dropout": token_dropout,
+            "head_dropout": head_dropout,
+        }
+        started = None if head is None else sha256(head.numpy().tobytes()).hexdigest()
+        self.settings = {**self.weights, "attributes": self.attributes, "head": started}
         labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
         self.details = {
             "labels": dict(zip(attributes, labels.tolist(), strict=True)),
@@ -432,6 +470,13 @@ class RewardTraining(Training):
             "neutralised": reward_controls(self.tokenizer).log_escaped(),
         }
 
+    def make_learner(self) -> RewardLearner:
+        """What is trained, before training."""
+        job = self.job
+        return make_learner(
+            job.start, self.tokenizer, self.attributes, job.trainer, **self.weights, head=self.head
+        )
+
     def make_trainer(self, folder: Path) -> RewardTrainer:
         job, pad = self.job, self.tokenizer.pad_token_id
         set_seed(job.seed % 2**32)
@@ -439,9 +484,7 @@ class RewardTraining(Training):
             "remove_unused_columns": False,  # rows are ours, not a Dataset's
         }
         return RewardTrainer(
-            model=make_learner(
-                job.start, self.tokenizer, self.attributes, job.trainer, **self.weights
-            ),
+            model=self.make_learner(),
             args=shard_policy(TrainingArguments(**arguments), job.trainer),
             train_dataset=self.rows,
             data_collator=lambda some: dict(collate(some, pad)),

@@ -189,6 +189,11 @@ class Adapters:
         number = wildcards.member.removeprefix("/member")
         return ["--member", number] if number else []
 
+    def probe_flag(self, wildcards: Wildcards) -> Flags:
+        """The head that a reward model to be averaged starts from."""
+        probe = f"{run_of(wildcards)}/reward_model/probe.safetensors"
+        return ["--probe", probe] if self.layout.averaged else []
+
     def pessimism_flags(self, wildcards: Wildcards) -> Flags:
         """How several reward models choose, if there are several."""
         if (members := len(self.layout.members)) == 1:

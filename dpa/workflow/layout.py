@@ -15,8 +15,9 @@ from dpa.registry import METHODS, parse_policy, policy_name
 
 #: A fixed direction as part of a path.
 DIRECTION_PATTERN = r"[\d_-]+"
-#: What the wildcard {member} may be: see Layout.members.
-MEMBER_PATTERN = r"(?:/member[1-9]\d*)?"
+#: What the wildcard {member} may be but nothing, and all that it may be: see Layout.members.
+LATER_MEMBER = r"/member[1-9]\d*"
+MEMBER_PATTERN = rf"(?:{LATER_MEMBER})?"
 #: What the wildcard {loop} may be.
 LOOP_PATTERN = "|".join(
     method.name + (f"/{DIRECTION_PATTERN}" if method.folders == "iterated_per_direction" else "")
@@ -53,8 +54,15 @@ class Layout:
 
     @property
     def members(self) -> list[str]:
-        """What {member} is for each reward model: nothing for the first, then `/member1`, ..."""
-        return ["", *(f"/member{m}" for m in range(1, self.config.reward_model.members))]
+        """What {member} is for each reward model that scores: nothing for the first, then
+        `/member1`, ..."""
+        return ["", *(f"/member{m}" for m in range(1, self.config.reward_model.scoring))]
+
+    @property
+    def averaged(self) -> list[str]:
+        """What {member} is for each reward model that goes into the average, if there is one."""
+        given = self.config.reward_model
+        return [f"/member{m}" for m in range(1, given.members + 1)] if given.average else []
 
     @cached_property
     def fixed_directions(self) -> dict[str, Direction]:

@@ -209,6 +209,18 @@ def test_shown_are_the_means(tmp_path):
         ({"dpa": {"pessimism": {"penalty": 1.0}}}, "dpa.pessimism: needs several reward models"),
         ({"reward_model": {"members": 3, "path": "some/folder"}}, "gives one model, some/folder"),
         ({"reward_model": {"members": 0}}, "reward_model.members"),
+        ({"reward_model": {"average": True}}, "reward_model.average: there is nothing to average"),
+        (
+            {
+                "reward_model": {"members": 3, "average": True},
+                "feedback": {"annotator": {"kind": "gold"}},
+            },
+            "reward_model.average: .* feedback.annotator to null",
+        ),
+        (
+            {"reward_model": {"members": 3, "average": True}, "dpa": {"pessimism": "min"}},
+            "dpa.pessimism: .* their average is one",
+        ),
         ({"reward_model": {"members": 2}, "dpa": {"pessimism": {"penalty": 0}}}, "penalty"),
         ({"reward_model": {"members": 2}, "dpa": {"pessimism": "mean"}}, "pessimism"),
     ],
