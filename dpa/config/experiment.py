@@ -298,7 +298,7 @@ class Config(Section):
             )
         if self.reward_model.average and self.feedback.annotator is not None:
             raise ValueError(
-                "reward_model.average: the reward models of feedback's iterations are not averaged; "
+                "reward_model.average: reward models of later iterations are not averaged; "
                 "set average to false, or feedback.annotator to null"
             )
         if self.reward_model.scoring == 1 and self.dpa.pessimism != "none":
