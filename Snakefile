@@ -114,8 +114,8 @@ rule benchmarks:
 
 onstart:
     check_before_jobs()
-    print(hooks.start_message(layout))
+    say(hooks.start_message(layout))
 
 
 onsuccess:
-    print(hooks.success_message(layout))
+    say(hooks.success_message(layout))

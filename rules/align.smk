@@ -67,7 +67,7 @@ rule compute_conditions:
         "python -m scripts.compute_conditions {params.annotations:q} --prompts {input.prompts:q}"
         " --directions {params.directions:q} --top-fraction {params.top_fraction}"
         " --curve-points {params.curve_points} --members {params.members} --seed {params.seed}"
-        " --output {output.conditions:q} 2>&1 | tee {log}"
+        " --output {output.conditions:q} > {log} 2>&1"
 
 
 rule train_initial_policy:
@@ -147,7 +147,7 @@ rule sample_responses:
         " --responses-per-direction {params.responses_per_direction} {params.conditions:q}"
         " --models {params.models:q}"
         " --sampling {params.sampling:q} --shard {wildcards.shard} --shards {params.shards}"
-        " --output {output.sampled:q} 2>&1 | tee {log}"
+        " --output {output.sampled:q} > {log} 2>&1"
 
 
 rule score_responses:
@@ -177,7 +177,7 @@ rule score_responses:
     shell:
         "python -m scripts.score_responses {params.model:q} --samples {input.sampled:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
-        " --tokens-per-batch {params.tokens} --output {output.scored:q} 2>&1 | tee {log}"
+        " --tokens-per-batch {params.tokens} --output {output.scored:q} > {log} 2>&1"
 
 
 rule select_responses:
@@ -221,7 +221,7 @@ rule select_responses:
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
         " --replay-fraction {params.replay_fraction} {params.shared:q} {params.distinct:q} {params.pessimism:q}"
-        " {params.candidates:q} --output {output.selected:q} 2>&1 | tee {log}"
+        " {params.candidates:q} --output {output.selected:q} > {log} 2>&1"
 
 
 rule finetune_policy:

@@ -25,7 +25,7 @@ if cfg.alpacaeval is not None:
         shell:
             "python -m scripts.prepare_alpacaeval --source {params.source:q}"
             " --expected {params.expected} --output-prompts {output.prompts:q}"
-            " --output-reference {output.reference:q} 2>&1 | tee {log}"
+            " --output-reference {output.reference:q} > {log} 2>&1"
 
     rule export_alpacaeval:
         input:
@@ -51,7 +51,7 @@ if cfg.alpacaeval is not None:
             "Writing outputs in AlpacaEval's format"
         shell:
             "python -m scripts.export_alpacaeval {params.samples:q} --prompts {input.prompts:q}"
-            " --output {output.outputs:q} 2>&1 | tee {log}"
+            " --output {output.outputs:q} > {log} 2>&1"
 
     # One job for all policies: it says what everything costs before its first call. Answers are kept
     # in results/judgements, across runs and experiments.
@@ -84,7 +84,7 @@ if cfg.alpacaeval is not None:
         shell:
             "python -m scripts.judge_alpacaeval --model-outputs {input.outputs:q}"
             " --reference-outputs {input.reference:q} --judge {params.judge:q} {params.difficulty:q}"
-            " --output-annotations {output.annotations:q} --output {output.judged:q} 2>&1 | tee {log}"
+            " --output-annotations {output.annotations:q} --output {output.judged:q} > {log} 2>&1"
 
     rule collect_alpacaeval:
         input:
@@ -115,4 +115,4 @@ if cfg.alpacaeval is not None:
         shell:
             "python -m scripts.collect_alpacaeval {params.seeds:q} {params.judged:q}"
             " {params.samples:q} --policies {params.policies:q} --objective-names {params.objective_names:q}"
-            " --output {output.results:q} 2>&1 | tee {log}"
+            " --output {output.results:q} > {log} 2>&1"

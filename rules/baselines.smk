@@ -43,7 +43,7 @@ rule pair_ratings:
     shell:
         "python -m scripts.pair_ratings --ratings {input.ratings:q} --prompts {input.d1:q}"
         " --prompts {input.d2:q} --dataset {params.dataset:q} --seed {params.seed}"
-        " --output {output.pairs:q} 2>&1 | tee {log}"
+        " --output {output.pairs:q} > {log} 2>&1"
 
 
 rule train_dpo:
@@ -116,7 +116,7 @@ rule select_pairs:
         " --directions {params.directions:q}"
         " --directions-per-prompt {params.directions_per_prompt}"
         " --responses-per-direction {params.responses_per_direction}"
-        " {params.pessimism:q} --output {output.pairs:q} 2>&1 | tee {log}"
+        " {params.pessimism:q} --output {output.pairs:q} > {log} 2>&1"
 
 
 rule train_directional_dpo:

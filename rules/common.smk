@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
+
 # The clone: code, config.yaml, experiments, the paper's numbers. The working directory, which may be
 # another folder (--directory, or a workflow that imports this one as a module), holds the rest.
 CLONE = Path(str(workflow.current_basedir)).parent
@@ -70,9 +72,14 @@ def until_saved(command):
     """A training's shell command, with its log.
 
     Schedulers send SIGTERM to every process of a job. The training ends with a checkpoint then
-    (docs/training.md); until it has, the shell and tee have to stay, for the job ends with them.
+    (docs/training.md); until it has, the shell has to stay, for the job ends with it.
     """
-    return f'trap : TERM; {command} 2>&1 | (trap "" TERM; exec tee {{log}})'
+    return f"trap : TERM; {command} > {{log}} 2>&1"
+
+
+def say(message):
+    """To whoever watches the run: --logger dpa tells our messages from Snakemake's."""
+    logger.info(message, extra={"dpa": True})
 
 
 def folder_of(wildcards, output):

@@ -19,7 +19,7 @@ rule lock_revisions:
         "Asking the hub for the commits of models and data sets"
     shell:
         "python -m scripts.lock_revisions {params.repositories:q} --lock-file {params.lock:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 # Before everything expensive, once: a job that checks again would be one that Snakemake takes for the
@@ -41,7 +41,7 @@ rule preflight:
         "Checking that everything is there for this run"
     shell:
         "python -m scripts.preflight --settings {resources.settings} --output {output.report:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 if cfg.world is not None:
@@ -74,7 +74,7 @@ if cfg.world is not None:
             "Making the quickstart's world"
         shell:
             "python -m scripts.make_quickstart_data --seed {params.seed} {params.sizes:q}"
-            " --output {params.folder:q} 2>&1 | tee {log}"
+            " --output {params.folder:q} > {log} 2>&1"
 
 
 rule prepare_data:
@@ -105,4 +105,4 @@ rule prepare_data:
     shell:
         "python -m scripts.prepare_data --data {params.data:q} --seed {params.seed}"
         " --output-ratings {output.ratings:q} --output-d1 {output.d1:q} --output-d2 {output.d2:q}"
-        " --output-validation {output.validation:q} 2>&1 | tee {log}"
+        " --output-validation {output.validation:q} > {log} 2>&1"

@@ -34,7 +34,7 @@ rule sample_evaluation:
         "python -m scripts.sample_evaluation {params.steering:q} --prompts {input.prompts:q}"
         " --models {params.models:q} --objective-names {params.objective_names:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
-        " --seed {params.seed} --output {output.sampled:q} 2>&1 | tee {log}"
+        " --seed {params.seed} --output {output.sampled:q} > {log} 2>&1"
 
 
 rule sample_soup:
@@ -67,7 +67,7 @@ rule sample_soup:
         "python -m scripts.sample_soup {params.experts:q} --directions {params.directions:q}"
         " --grid {params.grid:q} --prompts {input.prompts:q} --models {params.models:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
-        " --seed {params.seed} --output {output.sampled:q} 2>&1 | tee {log}"
+        " --seed {params.seed} --output {output.sampled:q} > {log} 2>&1"
 
 
 # Another scorer of the same samples costs no sampling.
@@ -97,7 +97,7 @@ rule score_evaluation:
     shell:
         "python -m scripts.score_responses {params.model:q} --samples {input.sampled:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
-        " --tokens-per-batch {params.tokens} --output {output.scored:q} 2>&1 | tee {log}"
+        " --tokens-per-batch {params.tokens} --output {output.scored:q} > {log} 2>&1"
 
 
 rule average_scores:
@@ -124,7 +124,7 @@ rule average_scores:
         "Evaluation: averaging the scores of {wildcards.policy}"
     shell:
         "python -m scripts.average_scores {params.scored:q} --output {output.scored:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule collect_validation_rewards:
@@ -159,7 +159,7 @@ rule collect_validation_rewards:
     shell:
         "python -m scripts.collect_validation_rewards {params.scored:q} {params.gold:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q} --seed {params.seed}"
-        " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} 2>&1 | tee {log}"
+        " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} > {log} 2>&1"
 
 
 if not isinstance(cfg.seed, int):
@@ -183,7 +183,7 @@ if not isinstance(cfg.seed, int):
             "Collecting the validation rewards of all seeds"
         shell:
             "python -m scripts.collect_seeds {params.rewards:q} --output {output.rewards:q}"
-            " 2>&1 | tee {log}"
+            " > {log} 2>&1"
 
 
 # Prints and fails; makes nothing, so that it runs whenever it is asked for.

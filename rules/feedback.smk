@@ -39,7 +39,7 @@ if layout.has_feedback:
             " --iteration {wildcards.iteration} --seed {params.seed}"
             " --directions {params.directions:q} --best-per-prompt {params.best_per_prompt}"
             " --random-per-prompt {params.random_per_prompt} {params.most_prompts:q}"
-            " --output {output.to_rate:q} 2>&1 | tee {log}"
+            " --output {output.to_rate:q} > {log} 2>&1"
 
     rule annotate_feedback:
         input:
@@ -66,7 +66,7 @@ if layout.has_feedback:
             "python -m scripts.annotate_feedback --to-rate {input.to_rate:q}"
             " --annotator {params.annotator:q} --attributes {params.attributes:q}"
             " --iteration {wildcards.iteration} --seed {params.seed} --minimum {params.minimum}"
-            " --output {output.ratings:q} 2>&1 | tee {log}"
+            " --output {output.ratings:q} > {log} 2>&1"
 
     rule retrain_reward_model:
         input:
@@ -140,4 +140,4 @@ if layout.has_feedback:
             " --prompts {input.prompts:q} --dataset {params.dataset:q}"
             " --objectives {params.objectives:q} --shard {wildcards.shard}"
             " --shards {params.shards} --tokens-per-batch {params.tokens}"
-            " --output {output.annotations:q} 2>&1 | tee {log}"
+            " --output {output.annotations:q} > {log} 2>&1"

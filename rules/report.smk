@@ -31,7 +31,7 @@ rule plot_pareto_front:
         "python -m scripts.plot_pareto_front {params.rewards:q} --objective-names {params.objective_names:q}"
         " --hypervolume-reference {params.reference} --published {input.published:q}"
         " {params.published} --uncertainty {params.uncertainty} --figure-style {params.style:q}"
-        " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
+        " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 
 
 rule plot_win_rates:
@@ -62,7 +62,7 @@ rule plot_win_rates:
         "python -m scripts.plot_win_rates --alpacaeval-results {input.results:q}"
         " --published {input.published:q} --objective-names {params.objective_names:q} {params.published}"
         " {params.world} --figure-style {params.style:q} --experiment {params.experiment}"
-        " --output-figures {params.folder:q} 2>&1 | tee {log}"
+        " --output-figures {params.folder:q} > {log} 2>&1"
 
 
 rule plot_samples:
@@ -104,7 +104,7 @@ rule plot_samples:
         "python -m scripts.plot_samples {params.scored:q} --prompts {input.prompts:q}"
         " --objective-names {params.objective_names:q} --shown {params.shown} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
-        " --output-tables {params.tables:q} 2>&1 | tee {log}"
+        " --output-tables {params.tables:q} > {log} 2>&1"
 
 
 rule plot_reward_model:
@@ -136,7 +136,7 @@ rule plot_reward_model:
         "python -m scripts.plot_reward_model --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --ranking {input.ranking:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
-        " --output-tables {params.tables:q} 2>&1 | tee {log}"
+        " --output-tables {params.tables:q} > {log} 2>&1"
 
 
 rule plot_policy_gradient:
@@ -162,7 +162,7 @@ rule plot_policy_gradient:
         "Drawing the policy gradient's reward and KL curves"
     shell:
         "python -m scripts.plot_policy_gradient {params.histories:q} --figure-style {params.style:q}"
-        " --experiment {params.experiment} --output-figures {params.folder:q} 2>&1 | tee {log}"
+        " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 
 
 # Reads the benchmark files of all jobs that are no figures: its inputs are what they lead to.
@@ -196,7 +196,7 @@ rule plot_costs:
     shell:
         "python -m scripts.plot_costs {params.runs:q} --stages {params.stages:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
-        " --output-tables {params.tables:q} 2>&1 | tee {log}"
+        " --output-tables {params.tables:q} > {log} 2>&1"
 
 
 rule make_table1:
@@ -225,7 +225,7 @@ rule make_table1:
     shell:
         "python -m scripts.make_table1 {params.rewards:q} {params.runs:q} --stages {params.stages:q}"
         " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
-        " --published {input.published:q} --output-tables {params.folder:q} 2>&1 | tee {log}"
+        " --published {input.published:q} --output-tables {params.folder:q} > {log} 2>&1"
 
 
 rule make_table2:
@@ -254,7 +254,7 @@ rule make_table2:
         "python -m scripts.make_table2 --win-rates {input.win_rates:q}"
         " --accuracy {input.accuracy:q} --published {input.published:q}"
         " --objective-names {params.objective_names:q} {params.world} --experiment {params.experiment}"
-        " --output-tables {params.folder:q} 2>&1 | tee {log}"
+        " --output-tables {params.folder:q} > {log} 2>&1"
 
 
 rule make_report:
@@ -291,7 +291,7 @@ rule make_report:
         "python -m scripts.make_report --results {params.results:q}"
         " --experiment {params.experiment} --configuration {params.configuration:q}"
         " --config-hash {params.config_hash} {params.figures:q} {params.tables:q}"
-        " --deviations {input.deviations:q} --output {output.page:q} 2>&1 | tee {log}"
+        " --deviations {input.deviations:q} --output {output.page:q} > {log} 2>&1"
 
 
 # Reads the sidecars of everything in the experiment's folder: its inputs are what they lead to.
@@ -321,7 +321,7 @@ rule collect_provenance:
     shell:
         "python -m scripts.collect_provenance --results {params.results:q}"
         " --experiment {params.experiment} --config-hash {params.config_hash} {params.seeds}"
-        " --output {output.record:q} 2>&1 | tee {log}"
+        " --output {output.record:q} > {log} 2>&1"
 
 
 # Prints and fails; makes nothing, so that it runs whenever it is asked for. It looks at what is there:

@@ -158,7 +158,7 @@ rule evaluate_reward_model:
         "python -m scripts.evaluate_reward_model {params.model:q} --ratings {input.ratings:q}"
         " --tokens-per-batch {params.tokens} --output-metrics {output.metrics:q}"
         " --output-ranking {output.ranking:q} --output-predictions {output.predictions:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule annotate_responses:
@@ -194,4 +194,4 @@ rule annotate_responses:
         " --prompts {input.d1:q} --prompts {input.d2:q} --prompts {input.validation:q}"
         " --dataset {params.dataset:q} --objectives {params.objectives:q}"
         " --shard {wildcards.shard} --shards {params.shards} --tokens-per-batch {params.tokens}"
-        " --output {output.annotations:q} 2>&1 | tee {log}"
+        " --output {output.annotations:q} > {log} 2>&1"

@@ -25,7 +25,7 @@ if cfg.rewardbench is not None:
         shell:
             "python -m scripts.prepare_rewardbench --source {params.source:q}"
             " --sections {params.sections:q} --output-items {output.choices:q}"
-            " --output-prompts {output.prompts:q} 2>&1 | tee {log}"
+            " --output-prompts {output.prompts:q} > {log} 2>&1"
 
     rule judge_rewardbench:
         input:
@@ -52,7 +52,7 @@ if cfg.rewardbench is not None:
         shell:
             "python -m scripts.judge_rewardbench {params.judge:q} --samples {input.samples:q}"
             " --models {params.models:q}"
-            " --prompts {input.prompts:q} --output {output.judged:q} 2>&1 | tee {log}"
+            " --prompts {input.prompts:q} --output {output.judged:q} > {log} 2>&1"
 
     rule score_rewardbench:
         input:
@@ -79,7 +79,7 @@ if cfg.rewardbench is not None:
         shell:
             "python -m scripts.score_rewardbench {params.model:q} --items {input.choices:q}"
             " --objectives {params.objectives:q} --tokens-per-batch {params.tokens}"
-            " --output {output.rewards:q} 2>&1 | tee {log}"
+            " --output {output.rewards:q} > {log} 2>&1"
 
     rule collect_rewardbench:
         input:
@@ -111,4 +111,4 @@ if cfg.rewardbench is not None:
         shell:
             "python -m scripts.collect_rewardbench {params.runs:q} {params.seeds:q}"
             " --sections {params.sections:q} --objective-names {params.objective_names:q}"
-            " {params.tables:q} 2>&1 | tee {log}"
+            " {params.tables:q} > {log} 2>&1"

@@ -28,10 +28,39 @@ class VisibleFormatter(logging.Formatter):
         return visible(super().format(record))
 
 
-class Progress:
-    """Prints `done/total unit, rate` at most every `every` seconds, and at the end.
+def clock(seconds: float) -> str:
+    """Elapsed time.
 
-    Without a total, for what is not known before its end, `done unit, rate`.
+    >>> clock(83.6), clock(7265)
+    ('1:23', '2:01:05')
+    """
+    minutes, second = divmod(int(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it.
+
+    >>> [duration(n) for n in (0.2, 59.4, 60, 540, 3600, 8100, 93600)]
+    ['0 s', '59 s', '1 min', '9 min', '1 h', '2 h 15 min', '1 day 2 h']
+    """
+    if (whole := round(seconds)) < 60:
+        return f"{max(whole, 0)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        hours, rest = divmod(minutes, 60)
+        return f"{hours} h" + (f" {rest} min" if rest else "")
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days} day{'s' if days > 1 else ''}" + (f" {hours} h" if hours else "")
+
+
+class Progress:
+    """Prints `done/total unit, percentage, time left` every `every` seconds, and at the end.
+
+    Without a total, for what is not known before its end, `done unit`.
     """
 
     def __init__(self, total: int | None, unit: str, done: int = 0, every: float = 10.0):
@@ -51,6 +80,17 @@ class Progress:
         ends = self.total is not None and self.done >= self.total
         if now - self.last >= self.every or (count and ends):
             self.last = now
-            rate = (self.done - self.first) / max(now - self.start, 1e-9)
-            of = "" if self.total is None else f"/{self.total}"
-            log.info("%d%s %s, %.3g/s%s", self.done, of, self.unit, rate, note)
+            log.info("%s%s", self.state(now - self.start), note)
+
+    def state(self, elapsed: float) -> str:
+        """How far it is after so many seconds."""
+        if self.total is None:
+            return f"{self.done} {self.unit}"
+        percentage = 100 * self.done // self.total if self.total else 100
+        state = f"{self.done}/{self.total} {self.unit}, {percentage} %"
+        if self.done >= self.total:
+            return f"{state}, {duration(elapsed)}"
+        if self.done == self.first:
+            return state
+        left = elapsed * (self.total - self.done) / (self.done - self.first)
+        return f"{state}, {duration(left)} left"

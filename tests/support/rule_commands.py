@@ -88,7 +88,7 @@ def add_experiment(folder: Path, name: str, *overlays: str) -> Path:
 def planned_commands(folder: Path, *arguments: str) -> list[Command]:
     """The commands of all jobs, in an order in which they can run."""
     output = snakemake(folder, "-n", "-p", "--forceall", *arguments).stdout
-    logged = r"2>&1 \| (?:\(trap .*; exec )?tee ([^\s)]+)\)?"
+    logged = r"(?:>|2>&1 \| tee) (\S+?)(?: 2>&1)?"
     lines = re.findall(rf"^\s*\S.* -m scripts\.(\w+) (.*) {logged}$", output, re.MULTILINE)
     return [Command(script, shlex.split(rest), log) for script, rest, log in lines]
 

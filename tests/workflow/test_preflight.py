@@ -24,7 +24,9 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_runs(clone, tmp_path, m
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     config = ("--config", "experiment=single-gpu", "allow_floating=true", "sampling={engine: vllm}")
-    result = snakemake(clone, "--cores", "1", "--keep-going", *config, check=False)
+    result = snakemake(
+        clone, "--cores", "1", "--keep-going", "--show-failed-logs", *config, check=False
+    )
     assert result.returncode != 0
     for line in ("base_model: HuggingFaceTB/SmolLM2-360M is not complete",
                  "sft: HuggingFaceTB/SmolLM2-360M-Instruct is not complete",
@@ -51,7 +53,8 @@ def test_what_was_downloaded_passes_without_a_hub(clone, tmp_path, tiny_policy):
             cwd=clone, env={**environment(), **variables}, text=True, capture_output=True,
         )  # fmt: skip
 
-    check = ("--cores", "1", "--forcerun", "preflight", "--config", "experiment=mine")
+    check = ("--cores", "1", "--show-failed-logs", "--forcerun", "preflight")
+    check += ("--config", "experiment=mine")
     with hub_server({("models", BASE): tiny_policy}) as hub:
         here = hub.environment(tmp_path / "cache")
         reached = run("snakemake", "preflight", *check, **here)
