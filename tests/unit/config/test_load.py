@@ -119,6 +119,9 @@ class TestPaper:
         assert names == ["helpfulness", "verbosity", "harmlessness"]
         assert gemma.objectives[2].outputs == {"beavertails-is_safe": 1.0}
         assert gemma.reward_model.attributes[10:] == ["beavertails-is_safe"]
+        beavertails = gemma.data.ratings[2]
+        assert beavertails.train.split == "30k_train"
+        assert beavertails.validation.split == "30k_test"
 
     def test_a_batch_of_64_divides_over_the_devices(self):
         for name in ("mistral-7b", "gemma-2b-harmless", "single-gpu"):
