@@ -51,6 +51,7 @@ localrules:
 
 
 rule all:
+    """Everything: reward model, policies, benchmarks, figures, tables, report."""
     default_target: True
     input:
         layout.targets("reward_model"),
@@ -63,46 +64,55 @@ rule all:
 
 
 rule reward_model:
+    """The reward model, and how it agrees with held-out ratings."""
     input:
         layout.targets("reward_model"),
 
 
 rule dpa:
+    """The policies of DPA's iterations."""
     input:
         layout.targets("dpa"),
 
 
 rule baselines:
+    """The policies of the other methods."""
     input:
         layout.targets("baselines"),
 
 
 rule alpacaeval:
+    """AlpacaEval 2: outputs, judgements, win rates."""
     input:
         layout.targets("alpacaeval"),
 
 
 rule rewardbench:
+    """RewardBench: the policies' generations and the reward model's accuracy."""
     input:
         layout.targets("rewardbench"),
 
 
 rule figures:
+    """Figures 1, 4, 5 and those of costs and the reward model."""
     input:
         layout.targets("figures"),
 
 
 rule tables:
+    """Tables 1 and 2, and the comparison of methods."""
     input:
         layout.targets("tables"),
 
 
 rule report:
+    """The page report.html, with what it shows."""
     input:
         layout.targets("report"),
 
 
 rule benchmarks:
+    """What docs/measurements.md quotes about speed; no part of an experiment."""
     input:
         "results/benchmarks/measure_scoring.txt",
         "results/benchmarks/measure_sampling.txt",

@@ -188,6 +188,7 @@ if not isinstance(cfg.seed, int):
 
 # Prints and fails; makes nothing, so that it runs whenever it is asked for.
 rule check_quickstart:
+    """Check that the quickstart shows what it claims."""
     input:
         rewards=files_of(RUNS, "evaluation/validation_rewards.csv"),
         annotations=files_of(RUNS, *shard_files("annotations/{shard}.jsonl", cfg.shards)),

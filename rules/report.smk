@@ -327,6 +327,7 @@ rule collect_provenance:
 # Prints and fails; makes nothing, so that it runs whenever it is asked for. It looks at what is there:
 # with inputs, Snakemake would make damaged artefacts again before anybody saw the damage.
 rule verify:
+    """Compare every artefact with its sidecar."""
     input:
         code=code("verify"),
     log:

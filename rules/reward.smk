@@ -104,7 +104,7 @@ if layout.averaged:
         shell:
             "python -m scripts.probe_reward_model --ratings {input.ratings:q} {params.base_model:q}"
             " --attributes {params.attributes:q} --trainer {params.trainer:q}"
-            " --schedule {params.schedule:q} --output {output.probe:q} 2>&1 | tee {log}"
+            " --schedule {params.schedule:q} --output {output.probe:q} > {log} 2>&1"
 
     rule average_reward_models:
         input:
@@ -128,7 +128,7 @@ if layout.averaged:
             "Averaging the reward models"
         shell:
             "python -m scripts.average_reward_models {params.models:q} --output {output.model:q}"
-            " 2>&1 | tee {log}"
+            " > {log} 2>&1"
 
 
 rule evaluate_reward_model:

@@ -185,6 +185,39 @@ def test_only_what_is_asked_for_to_be_read_prints():
     assert rules.count("tee {log}") == 2
 
 
+#: Of the programs that can get uv, those that a machine has and that do it.
+MACHINES = {
+    "pip": ["pip"],
+    "Debian's pip, and pipx": ["pipx"],
+    "neither": ["curl"],
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_readmes_line_gets_uv(tmp_path, machine):
+    """With stand-ins for pip, pipx and curl on an otherwise empty path: those that may put uv into
+    the user's own folder, where the line finds it."""
+    [line] = re.findall(
+        r"^export PATH=.*; command -v uv .*$", (ROOT / "README.md").read_text(), re.M
+    )
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    programs.mkdir()
+    make = f"mkdir -p {home}/.local/bin && echo 'echo works' > {home}/.local/bin/uv"
+    make += f" && chmod +x {home}/.local/bin/uv"
+    for name in ("pip", "pipx", "curl"):
+        does = make if name in MACHINES[machine] else "echo 'externally managed' >&2; exit 1"
+        does = f'echo "{does}"' if (name, does) == ("curl", make) else does  # the installer's text
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    for name in ("sh", "mkdir", "chmod"):
+        (programs / name).symlink_to(shutil.which(name))
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{line}\nuv"], env={"HOME": str(home), "PATH": str(programs)},
+        text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "works", done
+
+
 @pytest.mark.skipif(shutil.which("uv") is None, reason="without uv")
 def test_the_plugin_is_found_once_the_clone_is_installed(tmp_path):
     """As the README's line does it, without a download: `snakemake` has no clone on its path."""
