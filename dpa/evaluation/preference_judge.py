@@ -16,6 +16,7 @@ from dpa.attention import choose_attention
 from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
+from dpa.precision import computing_dtype
 from dpa.runtime.log import log
 from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import Conversation, messages, normalise
@@ -42,20 +43,20 @@ class PreferenceJudge:
 
     @classmethod
     def load(cls, model: AnyModel, models: ModelsConfig | None = None) -> "PreferenceJudge":
-        """Load a checkpoint, in float32 on a CPU. Raises InputError when it is no scalar judge.
+        """Load a checkpoint. Raises InputError when it is no scalar judge.
 
         Of `models` it takes the date; its BOS is the tokenizer's own business.
         """
         ref = ModelRef.of(model)
-        gpu = torch.cuda.is_available()
         try:
             chat = ChatTokenizer.load(ref, models)
+            config = load_checkpoint_config(ref)
             loaded = load_model(
                 AutoModelForSequenceClassification,
                 ref,
-                dtype=torch.bfloat16 if gpu else torch.float32,
-                attn_implementation=choose_attention(load_checkpoint_config(ref)),
-                device_map="cuda" if gpu else "cpu",
+                dtype=computing_dtype(config),
+                attn_implementation=choose_attention(config),
+                device_map="cuda" if torch.cuda.is_available() else "cpu",
             )
         except InputError as error:
             raise InputError(f"rewardbench.judge: {error}") from None

@@ -28,8 +28,9 @@ def load_engine(
 
     Temperature 0 is greedy. `max_model_len` bounds prompt plus response, in tokens.
     `rows_per_batch` samples are decoded at a time by the transformers engine; vLLM decides for
-    itself. `dtype` defaults to float32 on a CPU and bfloat16 on a GPU; `kv_cache_dtype` is vLLM's,
-    `models` how chats become tokens (None: as config.yaml says).
+    itself. `dtype` defaults to precision.computing_dtype, with vLLM to float32 on a CPU and
+    bfloat16 on a GPU; `kv_cache_dtype` is vLLM's, `models` how chats become tokens (None: as
+    config.yaml says).
     `on_tokens` is called with the number of tokens generated, whenever there are some.
 
     Raises InputError when the engine is not installed, when the temperature is out of range, when

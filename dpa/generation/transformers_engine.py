@@ -29,6 +29,7 @@ from dpa.generation.engine import (
     decode_completion,
 )
 from dpa.models import load_checkpoint_config, load_model
+from dpa.precision import computing_dtype
 
 #: Slots by which a cache grows when it is full. A copy of the cache costs as much as some steps.
 GROWTH = 16
@@ -189,12 +190,12 @@ class TransformersEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings, self.chat = settings, settings.chat
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = settings.dtype or ("bfloat16" if self.device == "cuda" else "float32")
-        attention = choose_attention(load_checkpoint_config(settings.policy))
+        config = load_checkpoint_config(settings.policy)
+        attention = choose_attention(config)
         self.model = load_model(
             AutoModelForCausalLM,
             settings.policy,
-            dtype=dtype,
+            dtype=settings.dtype or computing_dtype(config),
             attn_implementation=attention,
             device_map=self.device,
         ).eval()

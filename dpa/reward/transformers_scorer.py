@@ -19,6 +19,7 @@ from transformers import (
 
 from dpa.attention import choose_attention, fits_kernel, needs_no_mask
 from dpa.models import ModelRef, load_checkpoint_config, load_model
+from dpa.precision import computing_dtype
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.packed import BLOCK_TOKENS, NAME, Family, last_hidden_states, passes
 from dpa.reward.scorer import InputRow, Scorer
@@ -110,12 +111,10 @@ class TransformersScorer(Scorer):
 def load_transformers_scorer(
     model: ModelRef, inputs: RewardInputs, names: list[str], tokens_per_batch: int
 ) -> TransformersScorer:
-    """A checkpoint of AutoModelForSequenceClassification, in float32 on a CPU."""
-    gpu = torch.cuda.is_available()
-    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
-    return TransformersScorer(
-        load_classifier(model, device, dtype), inputs, names, tokens_per_batch
-    )
+    """A checkpoint of AutoModelForSequenceClassification, on the GPU if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    classifier = load_classifier(model, device, computing_dtype(load_checkpoint_config(model)))
+    return TransformersScorer(classifier, inputs, names, tokens_per_batch)
 
 
 def load_classifier(model: ModelRef, device: str, dtype: torch.dtype) -> Any:
