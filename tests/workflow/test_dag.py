@@ -102,6 +102,34 @@ def test_members_add_jobs_that_train_and_score(clone):
 
 
 @pytest.mark.slow
+def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
+    """On a run whose files are empty, but made as far as Snakemake knows."""
+    folder = copy_repository(tmp_path)
+    shards, iterations = 1, 2
+    loops = (f"dpa={{iterations: {iterations}}}", "rsf={iterations: 1}")
+    config = ("--config", "methods=[dpa, sft, rsf]", "alpacaeval=null", "rewardbench=null",
+              f"shards={shards}", *loops)  # fmt: skip
+    for line in snakemake(folder, "--summary", *config).stdout.splitlines():
+        if line.startswith("results/") and "\t" in line:
+            path = folder / line.split("\t")[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.mkdir if path.name in ("policy", "model", "base_model") else path.touch)()
+    snakemake(folder, "--cores", "1", "--touch", "--forceall", *config)
+    assert planned_jobs(folder, *config) == {}
+    jobs = planned_jobs(folder, *config, "reward_model={members: 3}")
+    assert jobs["train_reward_model"] == 2
+    assert jobs["annotate_responses"] == 2 * shards
+    assert jobs["compute_conditions"] == 1
+    assert jobs["select_responses"] == jobs["finetune_policy"] == iterations + 1
+    # RSF's first iteration samples the SFT policy, as before; DPA's first has other conditions.
+    assert jobs["sample_responses"] == iterations * shards
+    assert jobs["score_responses"] == (3 * iterations + 2) * shards
+    assert {"average_scores", "make_table1", "plot_pareto_front"} <= set(jobs)
+    kept = {"pretrain_base_model", "train_sft", "train_initial_policy", "prepare_data"}
+    assert not kept & set(jobs)
+
+
+@pytest.mark.slow
 def test_methods_not_listed_cost_nothing(clone):
     jobs = planned_jobs(clone, "--config", "methods=[dpa]")
     assert not {"pair_ratings", "train_dpo", "train_steerlm", "train_ppo"} & set(jobs)
