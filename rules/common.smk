@@ -24,6 +24,13 @@ from dpa.workflow.layout import DIRECTION_PATTERN, LATER_MEMBER, LOOP_PATTERN, M
 from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
 from dpa.workflow.stamps import Stamps, relative_to_here
 
+if workflow.overwrite_configfiles and "experiment" not in config:
+    given = workflow.overwrite_configfiles[-1]
+    sys.exit(
+        f"error: --configfile {given} names no experiment, and would change the quickstart's: "
+        f"run an experiment's file by --config experiment={given}"
+    )
+
 # Without a configfile: directive, config holds what the command line says and nothing else.
 try:
     cfg = load_config(config)
@@ -96,6 +103,8 @@ def check_before_jobs():
     name = config.get("experiment", cfg.experiment)
     # Not when the DAG is built: a dry run needs no commits.
     if rules != {"lock_revisions"} and (message := hooks.floating_message(layout, name)):
+        sys.exit(f"error: {message}")
+    if message := hooks.other_seed_message(layout):
         sys.exit(f"error: {message}")
     if "preflight" not in rules and any(PREFLIGHT in job.input for job in waiting):
         stages, policies = layout.trained_stages(), layout.policies()

@@ -1,5 +1,6 @@
 """What a run says and checks before its first job and after its last."""
 
+import json
 from pathlib import Path
 
 from dpa.config.base import is_commit
@@ -26,6 +27,25 @@ def floating_message(layout: Layout, experiment: str) -> str | None:
         f"revisions that are not fixed ({problems}); run `snakemake --cores 1 lock_revisions "
         f"--config experiment={experiment}`, give the commits, or set allow_floating"
     )
+
+
+def other_seed_message(layout: Layout) -> str | None:
+    """Why a run with one seed may not start in a folder that another seed's run has filled."""
+    seed = layout.config.seed
+    if not isinstance(seed, int):  # each has a folder of its own
+        return None
+    for sidecar in sorted(Path(f"{layout.results}/data").glob("*.meta.json")):
+        try:
+            found = str(json.loads(sidecar.read_text())["base_seed"])
+        except (ValueError, KeyError, TypeError):  # damaged: not what this is about
+            continue
+        if found.isdigit() and found != str(seed):
+            return (
+                f"{layout.results}/ holds a run with seed {found}, and this one has {seed}: run "
+                f"both by --config 'seed=[{found}, {seed}]', each in a folder of its own, or name "
+                "another experiment"
+            )
+    return None
 
 
 def start_message(layout: Layout) -> str:

@@ -333,3 +333,21 @@ def test_an_iteration_can_be_asked_for_by_path(clone):
     jobs = planned_jobs(clone, "results/quickstart/dpa/iter1/selected.jsonl")
     assert jobs["sample_responses"] == 2
     assert "finetune_policy" not in jobs
+
+
+def test_a_configfile_without_an_experiment_is_refused(clone, tmp_path):
+    (tmp_path / "mine.yaml").write_text("methods: [dpa]\n")
+    result = snakemake(clone, "-n", "--configfile", str(tmp_path / "mine.yaml"), check=False)
+    assert result.returncode != 0
+    assert f"--config experiment={tmp_path}/mine.yaml" in result.stdout
+
+
+def test_another_seed_does_not_replace_a_run(tmp_path):
+    clone = copy_repository(tmp_path)
+    sidecar = clone / "results/quickstart/data/ratings.jsonl.meta.json"
+    sidecar.parent.mkdir(parents=True)
+    sidecar.write_text('{"base_seed": "3"}')
+    result = snakemake(clone, "--cores", "1", check=False)
+    assert result.returncode != 0
+    assert "--config 'seed=[3, 0]'" in result.stdout.splitlines()[-1]
+    assert not (clone / "results/quickstart/logs").exists()
