@@ -69,7 +69,10 @@ def test_every_rule_has_its_script():
     rules = rules_of(set((CLONE / "rules").glob("*.smk")) - {CLONE / "rules/benchmarks.smk"})
     assert {SHARED.get(rule, rule) for rule in rules} <= set(SCRIPTS)
     # And what starts the launcher of trainings on several GPUs.
-    people = {"hold_gpus", "chat", "download", "compare_runs", "plan_run", "write_config_schema"}
+    people = {
+        "hold_gpus", "chat", "download", "compare_runs", "plan_run", "write_config_schema",
+        "export_policy",
+    }  # fmt: skip
     assert set(SCRIPTS) - {SHARED.get(rule, rule) for rule in rules} == people
 
 

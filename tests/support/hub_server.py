@@ -2,9 +2,10 @@
 
 It speaks what huggingface_hub, datasets and transformers ask for when they look up and download a
 repository; whoever reads HF_ENDPOINT talks to it. It knows one commit of each repository, and under
-no other name than its hash and `main`.
+no other name than its hash and `main`. Models are uploaded where it has a folder for them.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ class HubServer:
     requests: list[str] = field(default_factory=list)
     #: Those whose content was wanted, and not only what is known of it.
     gets: list[str] = field(default_factory=list)
+    #: Where uploads are kept, and the token that they need.
+    uploads: Path | None = None
+    token: str = "secret"
 
     def environment(self, cache: Path) -> dict[str, str]:
         """What a process needs to use this hub, and an empty cache, in place of the real one."""
@@ -43,10 +47,12 @@ class HubServer:
 
 
 @contextmanager
-def hub_server(repositories: dict[tuple[str, str], Path | None]) -> Iterator[HubServer]:
+def hub_server(
+    repositories: dict[tuple[str, str], Path | None], uploads: Path | None = None
+) -> Iterator[HubServer]:
     """A hub with these repositories; a repository without a folder has no files."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub = HubServer(f"http://127.0.0.1:{server.server_port}", repositories)
+    hub = HubServer(f"http://127.0.0.1:{server.server_port}", repositories, uploads=uploads)
     server.hub = hub  # type: ignore[attr-defined]
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -69,7 +75,35 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
+        path = urlsplit(self.path).path
+        if path == "/api/repos/create" or path.endswith(("/preupload/main", "/commit/main")):
+            return self.upload(path, [json.loads(line) for line in body.splitlines() if line])
+        if path == "/api/validate-yaml":
+            return self.send({"errors": [], "warnings": []})
         self.do_GET(json.loads(body) if body else {})
+
+    def upload(self, path: str, lines: list[dict]) -> None:
+        """The routes of an upload: the repository, how files are sent, and their commit."""
+        hub: HubServer = self.server.hub  # type: ignore[attr-defined]
+        hub.requests.append(path)
+        if hub.uploads is None or self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self.fail("Unauthorized", 401)
+        if path == "/api/repos/create":
+            name = f"{lines[0]['organization']}/{lines[0]['name']}"
+            hub.repositories["models", name] = hub.uploads / name
+            return self.send({"id": name, "url": f"{hub.endpoint}/{name}"})
+        if path.endswith("/preupload/main"):
+            files = [{"path": f["path"], "uploadMode": "regular"} for f in lines[0]["files"]]
+            return self.send({"files": [{**file, "shouldIgnore": False} for file in files]})
+        name = path.removeprefix("/api/models/").removesuffix("/commit/main")
+        for line in lines:
+            if line["key"] == "file":
+                file = hub.uploads / name / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        commit = commit_of(name)
+        url = f"{hub.endpoint}/{name}/commit/{commit}"
+        self.send({"success": True, "commitOid": commit, "commitUrl": url})
 
     def do_GET(self, body: dict | None = None) -> None:
         hub: HubServer = self.server.hub  # type: ignore[attr-defined]
@@ -141,8 +175,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data[start:end])
 
-    def fail(self, code: str) -> None:
-        self.send_response(404)
+    def fail(self, code: str, status: int = 404) -> None:
+        self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", code)
         self.send_header("Content-Length", "0")
