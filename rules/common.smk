@@ -31,6 +31,12 @@ if workflow.overwrite_configfiles and "experiment" not in config:
         f"run an experiment's file by --config experiment={given}"
     )
 
+if "conda" in map(str, workflow.deployment_settings.deployment_method):
+    sys.exit(
+        "error: --sdm conda has nothing to make: no rule names a conda environment. Install "
+        "requirements.lock into the one that is active, or use --sdm apptainer (docs/cluster.md)"
+    )
+
 # Without a configfile: directive, config holds what the command line says and nothing else.
 try:
     cfg = load_config(config)

@@ -342,6 +342,13 @@ def test_a_configfile_without_an_experiment_is_refused(clone, tmp_path):
     assert f"--config experiment={tmp_path}/mine.yaml" in result.stdout
 
 
+def test_conda_environments_are_refused(clone):
+    result = snakemake(clone, "-n", "--sdm", "conda", check=False)
+    assert result.returncode != 0
+    assert "error: --sdm conda has nothing to make" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
 def test_another_seed_does_not_replace_a_run(tmp_path):
     clone = copy_repository(tmp_path)
     sidecar = clone / "results/quickstart/data/ratings.jsonl.meta.json"
