@@ -15,6 +15,7 @@ if layout.has_feedback:
             code=code("choose_samples_to_rate"),
         output:
             to_rate="results/{experiment}/feedback/iter{iteration}/to_rate.jsonl",
+            sheet="results/{experiment}/feedback/iter{iteration}/to_rate.csv",
         log:
             "results/{experiment}/logs/choose_samples_to_rate/iter{iteration}.log",
         benchmark:
@@ -27,6 +28,7 @@ if layout.has_feedback:
             scored=input_flags("scored"),
             before=input_flags("before"),
             directions=section(cfg.directions),
+            objectives=section(cfg.objectives),
             best_per_prompt=cfg.feedback.best_per_prompt,
             random_per_prompt=cfg.feedback.random_per_prompt,
             most_prompts=flags.given("--most-prompts", cfg.feedback.prompts_per_iteration),
@@ -37,13 +39,15 @@ if layout.has_feedback:
             "python -m scripts.choose_samples_to_rate {params.scored:q} --prompts {input.prompts:q}"
             " --held-out {input.held_out:q} {params.before:q}"
             " --iteration {wildcards.iteration} --seed {params.seed}"
-            " --directions {params.directions:q} --best-per-prompt {params.best_per_prompt}"
+            " --directions {params.directions:q} --objectives {params.objectives:q}"
+            " --best-per-prompt {params.best_per_prompt}"
             " --random-per-prompt {params.random_per_prompt} {params.most_prompts:q}"
-            " --output {output.to_rate:q} > {log} 2>&1"
+            " --output {output.to_rate:q} --output-sheet {output.sheet:q} > {log} 2>&1"
 
     rule annotate_feedback:
         input:
             to_rate="results/{experiment}/feedback/iter{iteration}/to_rate.jsonl",
+            annotator=of.annotator_inputs,
             code=code("annotate_feedback"),
         output:
             ratings="results/{experiment}/feedback/iter{iteration}/ratings.jsonl",
@@ -52,11 +56,19 @@ if layout.has_feedback:
         benchmark:
             "results/{experiment}/benchmarks/annotate_feedback/iter{iteration}.tsv"
         priority: CRITICAL
+        # People do not rate faster when they are asked again.
+        retries: 0 if cfg.feedback.annotator.kind == "file" else None
+        threads: cfg.threads
         resources:
-            **jobs.on_cpu(4000),
+            **(
+                jobs.on_one_gpu(4000, 48000)
+                if cfg.feedback.annotator.kind == "reward_model"
+                else jobs.on_cpu(4000)
+            ),
             runtime=720,
         params:
             annotator=section(cfg.feedback.annotator),
+            models=section(cfg.models),
             attributes=",".join(cfg.reward_model.attributes),
             minimum=cfg.feedback.minimum,
             seed=of.base_seed,
@@ -64,7 +76,8 @@ if layout.has_feedback:
             "Feedback, iteration {wildcards.iteration}: having samples rated"
         shell:
             "python -m scripts.annotate_feedback --to-rate {input.to_rate:q}"
-            " --annotator {params.annotator:q} --attributes {params.attributes:q}"
+            " --annotator {params.annotator:q} --models {params.models:q}"
+            " --attributes {params.attributes:q}"
             " --iteration {wildcards.iteration} --seed {params.seed} --minimum {params.minimum}"
             " --output {output.ratings:q} > {log} 2>&1"
 

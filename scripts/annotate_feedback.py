@@ -14,7 +14,13 @@ from typing import Annotated
 import typer
 
 from dpa.runtime.cli import make_app, run_app
-from dpa.runtime.options import AttributesOption, IterationOption, OutputOption, SeedOption
+from dpa.runtime.options import (
+    AttributesOption,
+    IterationOption,
+    ModelsOption,
+    OutputOption,
+    SeedOption,
+)
 from dpa.runtime.sections import default_section, names_of, read_section
 
 app = make_app()
@@ -30,18 +36,22 @@ def main(
     seed: SeedOption,
     output: OutputOption,
     attributes: AttributesOption = None,
+    models: ModelsOption = None,
     minimum: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the samples that must get a rating.")
     ] = 0.9,
 ) -> None:
     """Have the chosen samples of an iteration rated."""
-    from dpa.config.feedback import AnnotatorConfig
+    from dpa.config.chat import ModelsConfig
+    from dpa.config.feedback import AnnotatorSectionConfig
     from dpa.feedback.annotators import open_annotator
     from dpa.feedback.collect import collect_ratings
 
-    config = read_section(AnnotatorConfig, annotator, "annotator")
+    config = read_section(AnnotatorSectionConfig, annotator, "annotator")
+    chats = read_section(ModelsConfig, models, "models", "models")
     names = names_of(attributes) or default_section("reward_model.attributes")
-    collect_ratings(to_rate, open_annotator(config, names, seed), names, iteration, minimum, output)
+    rater = open_annotator(config, names, iteration, seed, chats)
+    collect_ratings(to_rate, rater, names, iteration, minimum, output, config)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ Rule: choose_samples_to_rate (only with a feedback.annotator). Example:
 
     python -m scripts.choose_samples_to_rate --scored scored/0.jsonl --scored scored/1.jsonl \
         --prompts data/prompts/d1.jsonl --held-out data/prompts/validation.jsonl \
-        --iteration 1 --seed 0 --output to_rate.jsonl
+        --iteration 1 --seed 0 --output to_rate.jsonl --output-sheet to_rate.csv
 
-Writes a ToRate record per line, each response to a prompt once, byte-identical for any number and
-order of shards.
+Writes a ToRate record per line, each response to a prompt once, and the same as CSV for people.
+Byte-identical for any number and order of shards.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from dpa.runtime.log import log
 from dpa.runtime.options import (
     DirectionsOption,
     IterationOption,
+    ObjectivesOption,
     OutputOption,
     PromptsOption,
     ScoredOption,
@@ -38,10 +39,14 @@ def main(
     iteration: IterationOption,
     seed: SeedOption,
     output: OutputOption,
+    output_sheet: Annotated[
+        Path, typer.Option(help="The samples as CSV that is written, with columns to fill in.")
+    ],
     before: Annotated[
         list[Path] | None, typer.Option(help="What was chosen in an iteration before.")
     ] = None,
     directions: DirectionsOption = None,
+    objectives: ObjectivesOption = None,
     best_per_prompt: Annotated[
         int, typer.Option(min=0, help="Of each prompt the best by so many random directions.")
     ] = 4,
@@ -55,8 +60,9 @@ def main(
     """Choose the samples that go to the annotator."""
     from dpa.artefacts.jsonl import decode_lines, write_jsonl
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import DistributionConfig
+    from dpa.config.steering import DistributionConfig, ObjectivesConfig
     from dpa.feedback.choose import ChoiceCounts, ChoicePlan, choose_to_rate
+    from dpa.feedback.rated_files import write_rating_sheet
     from dpa.records import Prompt, ToRate
     from dpa.text.prompts import read_prompts
 
@@ -76,7 +82,12 @@ def main(
         scored, read_prompts(prompts), decode_lines(held_out, Prompt), earlier, plan, counts
     )
     write_jsonl(output, chosen)
-    write_sidecar(output, [*scored, prompts, held_out, *(before or [])], choice=counts.as_dict())
+    inputs = [*scored, prompts, held_out, *(before or [])]
+    write_sidecar(output, inputs, choice=counts.as_dict())
+    steered = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
+    rated = dict.fromkeys(name for objective in steered for name in objective.outputs)
+    write_rating_sheet(output_sheet, chosen, list(rated))
+    write_sidecar(output_sheet, [output], rows=len(chosen))
     log.info("%d of %d samples go to the annotator", len(chosen), counts.samples)
 
 

@@ -371,10 +371,31 @@ class Config(Section):
             )
         if feedback.annotator.kind == "gold" and self.world is None:
             raise ValueError(f"{named}: `gold` knows the quickstart's world only; choose another")
+        shared = feedback.annotator.kind == "file" and "{experiment}" not in feedback.annotator.path
+        if shared and len(self.seeds) > 1:
+            raise ValueError(
+                f"{named}.path: each seed has samples of its own; put {{experiment}}, which "
+                "stands for the experiment and the seed, into the path"
+            )
+        self._check_rated_attributes()
         if taken := [r.name for r in self.data.ratings if re.fullmatch(r"feedback-\d+", r.name)]:
             raise ValueError(
                 f"data.ratings: {taken[0]} is the name of an iteration's own ratings "
                 "(feedback.annotator); choose another"
+            )
+
+    def _check_rated_attributes(self) -> None:
+        """What an annotator rates are attributes of the reward model, on scales that are known."""
+        annotator, named = self.feedback.annotator, "feedback.annotator"
+        given: dict[str, Any] = getattr(annotator, "outputs", getattr(annotator, "scales", {}))
+        if unknown := sorted(set(given) - set(self.reward_model.attributes)):
+            raise ValueError(f"{named}: {unknown} are not in reward_model.attributes")
+        public = {name for names in FORMAT_ATTRIBUTES.values() for name in names}
+        steered = {name for objective in self.objectives for name in objective.outputs}
+        if hasattr(annotator, "scales") and (without := sorted(steered - public - set(given))):
+            raise ValueError(
+                f"{named}.scales: {without[0]} is no attribute of a public data set, and has no "
+                "scale; give its lowest and highest rating, [low, high]"
             )
 
     def _check_size(self) -> None:

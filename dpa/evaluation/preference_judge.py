@@ -1,112 +1,28 @@
-"""The preference judge: a sequence-classification model with one output, by its chat template.
+"""The preference judge: a sequence-classification model with one output, by its chat template."""
 
-Every response is scored as if it were alone: batches hold inputs of equal length only, so that
-nothing is padded. Published judges differ in their padding token, and where it is also the end
-token, padding would move the position at which the score is read.
-"""
+from collections.abc import Sequence
+from typing import Self
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Any
-
-import torch
-from transformers import AutoModelForSequenceClassification
-
-from dpa.attention import choose_attention
 from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
-from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
-from dpa.precision import computing_dtype
-from dpa.runtime.log import log
-from dpa.text.chat_template import ConversationError
-from dpa.text.prompts import Conversation, messages, normalise
-from dpa.text.tokenization import ChatTokenizer
-
-#: Tokens in one forward pass.
-TOKENS_PER_BATCH = 16384
+from dpa.models import AnyModel
+from dpa.reward.chat_scorer import ChatScorer
+from dpa.text.prompts import Conversation
 
 
-JUDGE_DECIMALS = 4
-
-
-class PreferenceJudge:
+class PreferenceJudge(ChatScorer):
     """A Bradley-Terry reward model: the higher of two scores wins."""
 
-    def __init__(self, model: Any, chat: ChatTokenizer, name: str) -> None:
-        self.model, self.chat, self.name = model.eval(), chat, name
-        self.tokenizer = tokenizer = chat.tokenizer
-        positions = getattr(model.config, "max_position_embeddings", None)
-        self.max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
-        self.truncated = 0
-        #: Called after each forward pass.
-        self.on_batch: Callable[[], None] = lambda: None
-
     @classmethod
-    def load(cls, model: AnyModel, models: ModelsConfig | None = None) -> "PreferenceJudge":
-        """Load a checkpoint. Raises InputError when it is no scalar judge.
+    def load(
+        cls, model: AnyModel, models: ModelsConfig | None = None, key: str = "rewardbench.judge"
+    ) -> Self:
+        """As ChatScorer. Raises InputError when it is no scalar judge."""
+        judge = super().load(model, models, key)
+        if (found := judge.model.config.num_labels) != 1:
+            raise InputError(f"{key}: {judge.name} has {found} outputs; a judge has one")
+        return judge
 
-        Of `models` it takes the date; its BOS is the tokenizer's own business.
-        """
-        ref = ModelRef.of(model)
-        try:
-            chat = ChatTokenizer.load(ref, models)
-            config = load_checkpoint_config(ref)
-            loaded = load_model(
-                AutoModelForSequenceClassification,
-                ref,
-                dtype=computing_dtype(config),
-                attn_implementation=choose_attention(config),
-                device_map="cuda" if torch.cuda.is_available() else "cpu",
-            )
-        except InputError as error:
-            raise InputError(f"rewardbench.judge: {error}") from None
-        if loaded.config.num_labels != 1:
-            raise InputError(
-                f"rewardbench.judge: {ref.path} has {loaded.config.num_labels} outputs; a judge "
-                "has one"
-            )
-        return cls(loaded, chat, ref.path)
-
-    def token_ids(self, prompt: Conversation, response: str) -> list[int]:
-        """The judge's input, its end kept when it is too long."""
-        turns = self.chat.controls.escape_messages(messages(prompt, None, response))
-        try:
-            text = self.chat.render(turns)
-        except ConversationError as error:
-            raise InputError(
-                f"rewardbench.judge: the chat template of {self.name} does not take "
-                f"{normalise(prompt)!r:.80}: {error.detail}; choose another judge"
-            ) from None
-        # The tokenizer adds the begin token itself.
-        if self.tokenizer.bos_token and self.tokenizer("")["input_ids"][:1] == [
-            self.tokenizer.bos_token_id
-        ]:
-            text = text.removeprefix(self.tokenizer.bos_token)
-        ids = self.tokenizer(text, verbose=False)["input_ids"]
-        if len(ids) > self.max_length:
-            if not self.truncated:
-                log.warning("inputs of more than %d tokens lose their beginning", self.max_length)
-            self.truncated += 1
-            ids = ids[-self.max_length :]
-        return ids
-
-    @torch.inference_mode()
     def scores(self, pairs: Sequence[tuple[Conversation, str]]) -> list[float]:
         """A score for each (prompt, response), the same whatever is scored with it."""
-        inputs = [self.token_ids(*pair) for pair in pairs]
-        found = [0.0] * len(inputs)
-        by_length = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-        for length, group in groupby(by_length, key=lambda i: len(inputs[i])):
-            same = list(group)
-            # Without a padding token transformers refuses batches, even of equal lengths.
-            padless = self.model.config.pad_token_id is None
-            step = 1 if padless else max(1, TOKENS_PER_BATCH // length)
-            for start in range(0, len(same), step):
-                batch = same[start : start + step]
-                ids = torch.tensor([inputs[i] for i in batch], device=self.model.device)
-                mask = torch.ones_like(ids)
-                logits = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
-                for i, score in zip(batch, logits.tolist(), strict=True):
-                    found[i] = round(score, JUDGE_DECIMALS)
-                self.on_batch()
-        return found
+        return [score for [score] in self.outputs(pairs)]

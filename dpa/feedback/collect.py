@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.artefacts.sidecars import write_sidecar
+from dpa.config.feedback import AnnotatorConfig
 from dpa.data.rated import Tally
 from dpa.errors import InputError
 from dpa.feedback.annotators import Annotator
@@ -19,7 +20,7 @@ def collect_ratings(
     iteration: int,
     minimum: float,
     output: Path,
-    inputs: Sequence[Path | str] = (),
+    config: AnnotatorConfig,
 ) -> None:
     """Write the ratings of an iteration's samples, in their order, with a sidecar.
 
@@ -43,16 +44,28 @@ def collect_ratings(
     if not ratings or len(ratings) < minimum * len(items):
         raise InputError(
             f"{output}: {len(ratings)} of {len(items)} responses have a rating ({tally}), fewer "
-            f"than feedback.minimum ({minimum:g} of them); have more of them rated, or lower it"
+            f"than feedback.minimum ({minimum:g} of them); have more of {to_rate} rated, "
+            "or lower it"
         )
     write_jsonl(output, ratings)
     labels = {name: sum(name in r.attributes for r in ratings) for name in attributes}
     write_sidecar(
         output,
-        [to_rate, *inputs],
+        [to_rate, *_inputs(config, iteration)],
         asked=len(items),
         rated=len(ratings),
         labels={name: count for name, count in labels.items() if count},
         annotation=tally.as_dict(),
     )
     log.info("%d of %d responses have a rating", len(ratings), len(items))
+
+
+def _inputs(config: AnnotatorConfig, iteration: int) -> list[Path | str]:
+    """What an annotator's ratings are from, for the sidecar."""
+    match config.kind:
+        case "reward_model":
+            return [config.model.path]
+        case "file":
+            return [Path(config.path) / f"iter{iteration}"]
+        case _:
+            return []

@@ -233,6 +233,14 @@ def _annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     )
 
 
+def _annotating(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """Another reward model (taken to be of ours' size) rates; other annotators are light."""
+    annotator, sizes = experiment.config.feedback.annotator, experiment.sizes
+    if annotator is None or annotator.kind != "reward_model":
+        return Work(light=True)
+    return Work(scored=experiment.rated_samples() * (sizes.prompt + sizes.sampled_response))
+
+
 def _replay_annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """The original responses to an iteration's prompts, which replay chooses among."""
     sizes = experiment.sizes
@@ -411,6 +419,7 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "annotate_responses": _annotation,
     "retrain_reward_model": _reward_model,
     "annotate_replay": _replay_annotation,
+    "annotate_feedback": _annotating,
     "train_sft": _sft,
     "train_initial_policy": _steerlm(halves=1),
     "train_steerlm": _steerlm(halves=2),

@@ -89,6 +89,18 @@ class Adapters:
 
         return files
 
+    def annotator_inputs(self, wildcards: Wildcards) -> Input:
+        """What an annotator reads of a user's own: a model, or the files that people have rated."""
+        annotator = self.config.feedback.annotator
+        assert annotator is not None  # the rule is there only with one
+        if annotator.kind == "reward_model":
+            return self.made_or_given(annotator.model, [])
+        if annotator.kind != "file":
+            return []
+        folder = f"{annotator.path}/iter{wildcards.iteration}"
+        folder = folder.replace("{experiment}", wildcards.experiment)
+        return self.stamps.content(folder) if Path(folder).exists() else []
+
     def evaluated_policy(self, wildcards: Wildcards) -> Input:
         """An evaluated policy."""
         policy = wildcards.policy

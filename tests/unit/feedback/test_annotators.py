@@ -1,22 +1,27 @@
 """What annotators say, and what becomes of it."""
 
+import csv
 import json
 
 import pytest
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.artefacts.sidecars import read_sidecar
-from dpa.config.feedback import GoldAnnotatorConfig
+from dpa.config.feedback import AnnotatorSectionConfig, GoldAnnotatorConfig
 from dpa.data.rated import Tally
 from dpa.errors import InputError
 from dpa.feedback.annotators import open_annotator
 from dpa.feedback.choose import response_hash
 from dpa.feedback.collect import collect_ratings
+from dpa.feedback.rated_files import write_rating_sheet
 from dpa.quickstart.world import SCORES, gold_scores, perfect_response
 from dpa.records import Rating, ToRate
 from dpa.text.prompts import prompt_id
+from tests.support.tiny_models import make_reward_model
 
 PROMPT = "Describe the otter."
+GOLD = GoldAnnotatorConfig(kind="gold")
+NAMES = ["helpsteer-verbosity", "ultrafeedback-honesty", "style"]
 
 
 def to_rate(response, prompt=PROMPT):
@@ -30,10 +35,10 @@ def to_rate(response, prompt=PROMPT):
 
 def test_gold_rates_what_is_true_through_noise():
     items = [to_rate(perfect_response(PROMPT, n) + " " * k) for n in range(1, 7) for k in range(20)]
-    rate = open_annotator(GoldAnnotatorConfig(kind="gold"), SCORES, 0)
+    rate = open_annotator(GOLD, SCORES, 1, 0)
     rated = rate(items, Tally())
     assert rated == rate(items, Tally())
-    assert rated != open_annotator(GoldAnnotatorConfig(kind="gold"), SCORES, 1)(items, Tally())
+    assert rated != open_annotator(GOLD, SCORES, 1, 1)(items, Tally())
     errors = {name: [] for name in SCORES}
     for item, found in zip(items, rated, strict=True):
         assert set(found) == set(SCORES)
@@ -49,7 +54,7 @@ def test_gold_rates_what_is_true_through_noise():
 
 def test_only_attributes_of_the_reward_model_are_rated():
     names = ["helpsteer-verbosity", "style"]
-    rated = open_annotator(GoldAnnotatorConfig(kind="gold"), names, 0)([to_rate("Hi.")], Tally())
+    rated = open_annotator(GOLD, names, 1, 0)([to_rate("Hi.")], Tally())
     assert [set(found) for found in rated] == [{"helpsteer-verbosity"}]
 
 
@@ -67,7 +72,7 @@ def test_ratings_are_counted_and_must_be_enough(tmp_path, minimum):
 
     def collect():
         collect_ratings(
-            tmp_path / "to_rate.jsonl", some, ["helpsteer-verbosity"], 3, minimum, output
+            tmp_path / "to_rate.jsonl", some, ["helpsteer-verbosity"], 3, minimum, output, GOLD
         )
 
     if minimum == 0.9:
@@ -83,3 +88,119 @@ def test_ratings_are_counted_and_must_be_enough(tmp_path, minimum):
     assert (sidecar["asked"], sidecar["rated"]) == (4, 3)
     assert sidecar["labels"] == {"helpsteer-verbosity": 3}
     assert json.dumps(sidecar["annotation"]).count("silence") == 1
+
+
+# --- People ----------------------------------------------------------------------------------
+
+
+def people(folder, **options):
+    config = AnnotatorSectionConfig.validate_python(
+        {"kind": "file", "path": str(folder), "scales": {"style": [1, 7]}, **options}
+    )
+    return open_annotator(config, NAMES, 2, 0)
+
+
+def put(folder, rows, name="mine.jsonl"):
+    (folder / "iter2").mkdir(exist_ok=True)
+    (folder / "iter2" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_people_are_told_what_to_do_first(tmp_path):
+    with pytest.raises(InputError) as caught:
+        people(tmp_path)([to_rate("Hi.")], Tally())
+    message = str(caught.value)
+    assert f"{tmp_path}/iter2: no ratings yet; rate the 1 responses of to_rate.csv" in message
+    assert "helpsteer-verbosity (0 to 4), ultrafeedback-honesty (1 to 5), style (1 to 7)" in message
+    assert "\n" not in message
+
+
+def test_rows_are_matched_by_prompt_and_response(tmp_path):
+    items = [to_rate("Hi."), to_rate("Ho."), to_rate("He.")]
+    rows = [
+        {"prompt_id": items[0].prompt_id, "response_hash": items[0].response_hash,
+         "helpsteer-verbosity": 3, "ultrafeedback-honesty": "", "style": 4},
+        # A labelling tool that keeps the text; two raters, of whom the mean counts.
+        {"prompt_id": items[1].prompt_id, "response": "Ho.", "ultrafeedback-honesty": "5"},
+        {"prompt_id": items[1].prompt_id, "response": "Ho.", "ultrafeedback-honesty": 3},
+        {"prompt_id": items[1].prompt_id, "response": "Another.", "style": 1},
+        {"prompt_id": items[2].prompt_id, "response": "He.", "style": None},
+    ]  # fmt: skip
+    put(tmp_path, rows)
+    tally = Tally()
+    assert people(tmp_path)(items, tally) == [
+        {"helpsteer-verbosity": 70, "style": 50}, {"ultrafeedback-honesty": 70}, {}
+    ]  # fmt: skip
+    assert tally.row_counts.dropped == {
+        "matches no response that was asked for": 1, "not rated": 1
+    }  # fmt: skip
+    assert tally.notes["further ratings of a response"] == 1
+    assert (tmp_path / "iter2/mine.jsonl").exists()
+
+
+@pytest.mark.parametrize("value", [6, "good", "nan", 1e400])
+def test_nonsense_names_its_cell(tmp_path, value):
+    item = to_rate("Hi.")
+    rows = [{"prompt_id": item.prompt_id, "response": "Hi.", "ultrafeedback-honesty": str(value)}]
+    put(tmp_path, rows)
+    with pytest.raises(InputError, match=r"mine.jsonl:1: column 'ultrafeedback-honesty' is .*corr"):
+        people(tmp_path)([item], Tally())
+
+
+def test_files_of_something_else_are_refused(tmp_path):
+    put(tmp_path, [{"prompt_id": "p", "response": "Hi.", "honesty": 3}])
+    with pytest.raises(InputError, match="no column of an attribute; it may have: helpsteer-verb"):
+        people(tmp_path)([to_rate("Hi.")], Tally())
+
+
+def test_a_filled_in_sheet_is_read_back(tmp_path):
+    items = [to_rate('=HYPERLINK("x")'), to_rate("- one,\n- two"), to_rate("NUL \0 \x07.")]
+    write_rating_sheet(tmp_path / "to_rate.csv", items, NAMES)
+    with open(tmp_path / "to_rate.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["response"] for row in rows] == [
+        "'=HYPERLINK(\"x\")", "'- one,\n- two", "NUL \ufffd \ufffd."
+    ]  # fmt: skip
+    (tmp_path / "iter2").mkdir()
+    with open(tmp_path / "iter2/a.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"style": str(n)} for n, row in enumerate(rows, 1))
+    rated = people(tmp_path)(items, Tally())
+    assert [round(found["style"], 3) for found in rated] == [0, 16.667, 33.333]
+
+
+# --- Another reward model --------------------------------------------------------------------
+
+
+def other_model(folder, **outputs):
+    path = make_reward_model(folder)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(tokenizer | {"chat_template": template})
+    )
+    return AnnotatorSectionConfig.validate_python(
+        {"kind": "reward_model", "model": {"path": path}, "outputs": outputs}
+    )
+
+
+def test_another_model_rates_by_its_outputs(tmp_path):
+    config = other_model(
+        tmp_path,
+        style={"output": "style", "from": [-1000, 1000]},
+        **{"helpsteer-verbosity": {"output": 1, "from": [1000, -1000]}},
+    )
+    items = [to_rate(text) for text in ("the otter", "fish", "a badger digs")]
+    tally = Tally()
+    rated = open_annotator(config, NAMES, 1, 0)(items, tally)
+    [alone] = open_annotator(config, NAMES, 1, 0)(items[1:2], Tally())
+    assert rated[1] == alone
+    assert all(0 < value < 100 for found in rated for value in found.values())
+    assert len({found["style"] for found in rated}) == 3
+    assert tally.row_counts.read == 3
+
+
+def test_outputs_that_are_not_there_are_refused(tmp_path):
+    config = other_model(tmp_path, style={"output": "charm", "from": [0, 1]})
+    with pytest.raises(InputError, match=r"outputs.style: .* no output 'charm'; it has 3: quality"):
+        open_annotator(config, NAMES, 1, 0)

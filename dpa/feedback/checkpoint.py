@@ -1,0 +1,66 @@
+"""A reward model of others as an annotator."""
+
+from collections.abc import Sequence
+
+from dpa.config.chat import ModelsConfig
+from dpa.config.feedback import OutputConfig, RewardModelAnnotatorConfig
+from dpa.data.rated import Tally
+from dpa.data.user_table import Linear
+from dpa.errors import InputError
+from dpa.feedback.annotators import Annotator
+from dpa.models import ModelRef, download, label_names, load_checkpoint_config
+from dpa.records import ToRate
+from dpa.runtime.gpus import take_gpu
+from dpa.runtime.watchdog import Watchdog
+
+#: The key of the configuration that names the model.
+ANNOTATOR_KEY = "feedback.annotator.model"
+
+
+def checkpoint_annotator(
+    config: RewardModelAnnotatorConfig, models: ModelsConfig | None = None
+) -> Annotator:
+    """An annotator that reads conversations by the model's own template.
+
+    Raises InputError when the model has not the outputs that `config` maps.
+    """
+    ref = ModelRef(config.model.path, config.model.revision)
+    names = label_names(load_checkpoint_config(ref), ref.path)
+    places = {name: _place(name, o, names, ref) for name, o in config.outputs.items()}
+    scales = {name: Linear(*output.scale_from) for name, output in config.outputs.items()}
+
+    def rate(items: Sequence[ToRate], tally: Tally) -> list[dict[str, float]]:
+        from dpa.reward.chat_scorer import ChatScorer
+
+        download(ref)
+        take_gpu()
+        tally.row_counts.read += len(items)
+        with Watchdog("rating samples") as watchdog:
+            scorer = ChatScorer.load(ref, models, ANNOTATOR_KEY)
+            scorer.on_batch = watchdog.beat
+            outputs = scorer.outputs([(item.prompt, item.response) for item in items])
+        tally.notes["truncated"] += scorer.truncated
+        rated = []
+        for row in outputs:
+            found = {}
+            for name, scale in scales.items():
+                value = row[places[name]]
+                ends = min(scale.low, scale.high), max(scale.low, scale.high)
+                tally.notes[f"outside the scale of {name}"] += not ends[0] <= value <= ends[1]
+                found[name] = scale(min(max(value, ends[0]), ends[1]))
+            rated.append(found)
+        return rated
+
+    return rate
+
+
+def _place(attribute: str, output: OutputConfig, names: list[str], ref: ModelRef) -> int:
+    place = output.output
+    if isinstance(place, str) and place in names:
+        return names.index(place)
+    if isinstance(place, int) and place < len(names):
+        return place
+    raise InputError(
+        f"feedback.annotator.outputs.{attribute}: {ref.path} has no output {place!r}; it has "
+        f"{len(names)}: {', '.join(names)}"
+    )
