@@ -25,11 +25,17 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defa
 
 
 class Prompt(Record):
-    """A line of data/prompts/*.jsonl."""
+    """A line of data/prompts/*.jsonl.
+
+    Prompts of one `cluster` are alike (by default each is its own), which intervals allow for.
+    `unseen` prompts are of the harder split: what policies do with them has columns of its own.
+    """
 
     prompt_id: str
     prompt: str | list[Turn]
     source: str
+    cluster: str | None = None
+    unseen: bool = False
 
 
 class Rating(Record):
@@ -87,6 +93,7 @@ class Sample(Record, kw_only=True):
     finish_reason: Literal["stop", "length"]
     prompt_tokens: Count
     response_tokens: Count
+    unseen: bool = False
 
     def __post_init__(self) -> None:
         if self.direction is not None:

@@ -55,6 +55,7 @@ if cfg.world is not None:
             ultrafeedback="results/{experiment}/data/raw/ultrafeedback.jsonl",
             train_prefs="results/{experiment}/data/raw/ultrafeedback_binarized/train_prefs.jsonl",
             test_prefs="results/{experiment}/data/raw/ultrafeedback_binarized/test_prefs.jsonl",
+            unseen="results/{experiment}/data/raw/unseen_prompts.jsonl",
             sft="results/{experiment}/data/raw/ultrachat.jsonl",
             pretraining="results/{experiment}/data/raw/pretraining.jsonl",
             alpacaeval="results/{experiment}/data/raw/alpaca_eval.json",
@@ -82,7 +83,9 @@ rule prepare_data:
         ratings=of.sources(
             [s for r in cfg.data.ratings for s in (r.train, r.validation) if s is not None]
         ),
-        prompts=of.sources(cfg.data.train_prompts, cfg.data.validation_prompts),
+        prompts=of.sources(
+            cfg.data.train_prompts, cfg.data.validation_prompts, cfg.data.unseen_prompts
+        ),
         code=code("prepare_data"),
         preflight=PREFLIGHT,
     output:

@@ -5,8 +5,8 @@ Rule: make_quickstart_data. Example:
     python -m scripts.make_quickstart_data --seed 0 --output results/quickstart/data/raw
 
 Writes helpsteer/{train,validation}.jsonl, ultrafeedback.jsonl,
-ultrafeedback_binarized/{train_prefs,test_prefs}.jsonl, ultrachat.jsonl, pretraining.jsonl,
-alpaca_eval.json and reward_bench.jsonl.
+ultrafeedback_binarized/{train_prefs,test_prefs}.jsonl, unseen_prompts.jsonl, ultrachat.jsonl,
+pretraining.jsonl, alpaca_eval.json and reward_bench.jsonl.
 """
 
 from typing import Annotated
@@ -27,6 +27,7 @@ def main(
     helpsteer_rows: Annotated[int, typer.Option(min=1)] = 8000,
     ultrafeedback_prompts: Annotated[int, typer.Option(min=1)] = 2000,
     validation_prompts: Annotated[int, typer.Option(min=1)] = 100,
+    unseen_prompts: Annotated[int, typer.Option(min=1)] = 40,
     pretraining_documents: Annotated[int, typer.Option(min=1)] = 6000,
     sft_rows: Annotated[int, typer.Option(min=1)] = 4000,
     alpacaeval_prompts: Annotated[int, typer.Option(min=1)] = 60,
@@ -45,6 +46,7 @@ def main(
         helpsteer_rows=helpsteer_rows,
         ultrafeedback_prompts=ultrafeedback_prompts,
         validation_prompts=validation_prompts,
+        unseen_prompts=unseen_prompts,
         pretraining_documents=pretraining_documents,
         sft_rows=sft_rows,
         alpacaeval_prompts=alpacaeval_prompts,

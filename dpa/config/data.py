@@ -103,6 +103,7 @@ class DataConfig(Section):
     ratings: list[Annotated[RatingsConfig | TableConfig, Field(discriminator="format")]]
     train_prompts: list[SourceConfig]
     validation_prompts: list[SourceConfig]
+    unseen_prompts: list[SourceConfig]
     original_responses: str
     sft: list[SourceConfig]
     pretraining: list[SourceConfig]
@@ -119,7 +120,9 @@ class WorldConfig(Section):
     ultrafeedback_prompts: Positive
     """Prompts in the UltraFeedback-like training file, four responses each."""
     validation_prompts: Positive
-    """Held-out prompts."""
+    """Held-out prompts about animals with ratings."""
+    unseen_prompts: Positive
+    """Held-out prompts about the two animals without."""
     pretraining_documents: Positive
     """Documents for the base model."""
     sft_rows: Positive

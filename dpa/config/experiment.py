@@ -338,6 +338,8 @@ class Config(Section):
             check_shown(self.figures.prompts, world.validation_prompts)
         if bool(self.data.train_prompts) != bool(self.data.validation_prompts):
             raise ValueError("data: give both train_prompts and validation_prompts, or neither")
+        if self.data.unseen_prompts and not self.data.validation_prompts:
+            raise ValueError("data: unseen_prompts come beside validation_prompts; give both")
         rated = [ratings.name for ratings in self.data.ratings]
         if self.data.train_prompts and self.data.original_responses not in rated:
             raise ValueError(

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dpa.artefacts.jsonl import write_jsonl
 from dpa.artefacts.outputs import atomic
 from dpa.artefacts.row_counts import RowCounts
@@ -21,14 +23,19 @@ def prepare_data(
 ) -> None:
     """Write ratings and prompts with their sidecars, and log what was kept and dropped.
 
-    Held out are the validation prompts and the prompts of the ratings' own validation files: their
-    ratings are for validation, and they are in neither D1 nor D2. Raises InputError for bad rows,
-    and when more than `data.max_dropped_fraction` of a file is lost.
+    Held out are the validation prompts, the unseen ones, and the prompts of the ratings' own
+    validation files: their ratings are for validation, and they are in neither D1 nor D2. Unseen
+    prompts are in the validation file, behind the others and marked. Raises InputError for bad
+    rows, and when more than `data.max_dropped_fraction` of a file is lost.
     """
     held, train = RowCounts(), RowCounts()
     validation_prompts = unique_prompts(data.validation_prompts, held)
+    unseen_prompts = unique_prompts(data.unseen_prompts, held)
+    for identity in validation_prompts.keys() & unseen_prompts.keys():
+        held.drop("duplicate", asked_for=True)
+        del unseen_prompts[identity]
     train_prompts = unique_prompts(data.train_prompts, train)
-    held_out = validation_prompts.keys() | validation_prompt_ids(data)
+    held_out = validation_prompts.keys() | unseen_prompts.keys() | validation_prompt_ids(data)
 
     tallies: dict[str, Tally] = {}
     rated: set[str] = set()
@@ -44,27 +51,30 @@ def prepare_data(
             held.check(data.max_dropped_fraction, "data.validation_prompts")
         assert held_out.isdisjoint(prompt.prompt_id for half in halves for prompt in half)
 
+    held_out_files = [*data.validation_prompts, *data.unseen_prompts]
     rating_files = [s for r in data.ratings for s in (r.train, r.validation) if s is not None]
     write_sidecar(
         ratings,
-        map(describe, [*rating_files, *data.validation_prompts]),
+        map(describe, [*rating_files, *held_out_files]),
         _total(tallies.values()),
         rows=sum(tally.row_counts.kept for tally in tallies.values()),
         data_sets={name: tally.as_dict() for name, tally in tallies.items()},
     )
-    prompt_files = [*data.train_prompts, *data.validation_prompts]
+    prompt_files = [*data.train_prompts, *held_out_files]
     prompt_inputs: list[Path | str] = [*map(describe, prompt_files), ratings]
     for path, prompts in zip((d1, d2), halves, strict=True):
         write_jsonl(path, prompts)
         counted: dict[str, Any] = {} if path == d1 else {"counted_in": d1.name}
         write_sidecar(path, prompt_inputs, train, prompts=len(prompts), **counted)
     unrated = len(validation_prompts.keys() - rated)
-    write_jsonl(validation, validation_prompts.values())
+    marked = (msgspec.structs.replace(prompt, unseen=True) for prompt in unseen_prompts.values())
+    write_jsonl(validation, [*validation_prompts.values(), *marked])
     write_sidecar(
         validation,
-        [*map(describe, data.validation_prompts), ratings],
+        [*map(describe, held_out_files), ratings],
         held,
         prompts=len(validation_prompts),
+        **({"unseen_prompts": len(unseen_prompts)} if unseen_prompts else {}),
         without_rated_response=unrated,
     )
 

@@ -1,6 +1,7 @@
 """Prompts: who is held out, and the two disjoint halves D1 and D2 (paper, section 3.1)."""
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from dpa.artefacts.row_counts import RowCounts
 from dpa.config.data import SourceConfig
@@ -20,7 +21,8 @@ def unique_prompts(sources: Iterable[SourceConfig], row_counts: RowCounts) -> di
     """Unique prompts by identity, in file order; of equal ones (normalised) the first.
 
     Rows have a `prompt` (a string or chat turns) or, failing that, `messages`, whose prompt is all
-    before the final answer. Raises InputError naming the place of a row that has neither.
+    before the final answer. A `cluster` (text or a whole number) is kept. Raises InputError naming
+    the place of a row that has neither, or another kind of cluster.
     """
     prompts: dict[str, Prompt] = {}
     for source in sources:
@@ -37,8 +39,22 @@ def unique_prompts(sources: Iterable[SourceConfig], row_counts: RowCounts) -> di
             if identity in prompts:
                 row_counts.drop("duplicate", asked_for=True)
                 continue
-            prompts[identity] = Prompt(prompt_id=identity, prompt=text, source=source.path)
+            prompts[identity] = Prompt(
+                prompt_id=identity,
+                prompt=text,
+                source=source.path,
+                cluster=_cluster(row.get("cluster"), place),
+            )
     return prompts
+
+
+def _cluster(value: Any, place: str) -> str | None:
+    """What prompts that are alike have in common; None where a prompt stands for itself."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"{place}: cluster {value!r} is neither text nor a whole number")
+    return str(value)
 
 
 def _prompt(row: Row, place: str) -> Conversation | None:

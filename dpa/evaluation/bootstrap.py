@@ -56,12 +56,13 @@ class PolicyPoints(NamedTuple):
 def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
     """prompt_rewards.parquet: one seed's mean rewards by method, iteration, direction and prompt.
 
-    Raises InputError when it is missing, has no such objectives, or has a row twice.
+    Without the unseen prompts: nothing that is made from it is about them. Raises InputError when
+    it is missing, has no such objectives, or has a row twice.
     """
     rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
     key = ["method", "iteration", "direction_index", "prompt_id"]
     remedy = "rerun collect_validation_rewards"
-    table = read_parquet_table(path, remedy, {*key, "seed", *rewards})
+    table = read_parquet_table(path, remedy, {*key, "seed", "cluster", "unseen", *rewards})
     try:
         table = table.astype({"iteration": "Int64"})
     except (ValueError, TypeError) as error:
@@ -69,7 +70,7 @@ def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
     if len(twice := table[table.duplicated(key)]):
         row = twice.iloc[0][key].tolist()
         raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")
-    return table
+    return table[~table["unseen"].astype(bool)]
 
 
 def common_prompts(table: pd.DataFrame) -> list[str]:

@@ -56,10 +56,11 @@ def prompt_rewards(
     """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
 
     One row per policy, direction and prompt: the direction's weights `v_*` or the condition `c_*`,
-    mean rewards `r_*` (and `gold_*`), mean length `tokens`, number of responses `n`. What every
-    table, figure and interval is made from.
+    mean rewards `r_*` (and `gold_*`), mean length `tokens`, number of responses `n`, the prompt's
+    `cluster` (itself, where the data has none) and whether it is `unseen`. What every table, figure
+    and interval is made from.
     """
-    texts = {p.prompt_id: normalise(p.prompt) for p in decode_lines(prompts, Prompt)}
+    asked = {p.prompt_id: p for p in decode_lines(prompts, Prompt)}
     names = [objective.name for objective in objectives]
     rows = []
     for path in responses:
@@ -76,13 +77,14 @@ def prompt_rewards(
                 "c": group[0].condition,
                 "r": np.mean([r.rewards for r in group], axis=0),
             }
-            if prompt_id not in texts:
+            prompt = asked.get(prompt_id)
+            if prompt is None:
                 raise InputError(
                     f"{path}: prompt {prompt_id} is not in the prompt file {prompts}; rerun "
                     "sample_evaluation"
                 )
             if gold is not None:
-                text = texts[prompt_id]
+                text = normalise(prompt.prompt)
                 columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)
             rows.append(
                 {
@@ -91,6 +93,8 @@ def prompt_rewards(
                     "seed": seed,
                     "direction_index": index,
                     "prompt_id": prompt_id,
+                    "cluster": prompt.cluster or prompt_id,
+                    "unseen": prompt.unseen,
                     **{
                         f"{prefix}_{name}": None if values is None else float(values[i])
                         for prefix, values in columns.items()
@@ -112,24 +116,34 @@ def _prefixed(prefixes: Iterable[str], names: Sequence[str]) -> list[str]:
 def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """validation_rewards.csv: means over responses, one row per policy, seed and direction.
 
-    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer.
+    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer. Unseen prompts
+    have columns of their own, `unseen_*`, which are there if such prompts are.
     """
-    means = [*_prefixed(["r", "gold"], names), "tokens"]
     rows = []
     for key, group in table.groupby(
         ["method", "iteration", "seed", "direction_index"], dropna=False, sort=False
     ):
-        weights = group["n"].to_numpy()
-        mean = {
-            c: round(float(np.average(group[c], weights=weights)), 4) for c in means if c in group
-        }
+        unseen = group[group["unseen"]]
         rows.append(
             dict(zip(["method", "iteration", "seed", "direction_index"], key, strict=True))
             | {c: group[c].iloc[0] for c in _prefixed("v", names)}
-            | {c: mean.get(c) for c in means[:-1]}
-            | {"mean_tokens": mean["tokens"], "n": int(weights.sum())}
+            | _means(group[~group["unseen"]], names)
+            | {f"unseen_{c}": x for c, x in _means(unseen, names).items() if len(unseen)}
         )
     return pd.DataFrame(rows).astype({"iteration": "Int64"})
+
+
+def _means(group: pd.DataFrame, names: Sequence[str]) -> dict[str, float | int | None]:
+    """Means over the responses of a policy's prompts; None for what has no column."""
+    weights = group["n"].to_numpy()
+
+    def mean(column: str) -> float | None:
+        if column not in group or not len(group):
+            return None
+        return round(float(np.average(group[column], weights=weights)), 4)
+
+    rewards = {column: mean(column) for column in _prefixed(["r", "gold"], names)}
+    return rewards | {"mean_tokens": mean("tokens"), "n": int(weights.sum())}
 
 
 def read_validation_rewards(path: Path) -> pd.DataFrame:

@@ -164,7 +164,7 @@ def shard_chunks(n_prompts: int, prompts_per_chunk: int, shard: int, shards: int
 class Planned(NamedTuple):
     """A request to be made; its prompt's tokens packed, for a shard may have millions of them."""
 
-    prompt_id: str
+    prompt: Prompt
     steering: Steering
     tokens: array
     seed: int
@@ -177,7 +177,7 @@ class Planned(NamedTuple):
         """The answers as records."""
         for number, completion in enumerate(completions):
             yield Sample(
-                prompt_id=self.prompt_id,
+                prompt_id=self.prompt.prompt_id,
                 direction_index=self.steering.direction_index,
                 direction=self.steering.direction,
                 condition=self.steering.condition,
@@ -187,6 +187,7 @@ class Planned(NamedTuple):
                 finish_reason=completion.finish_reason,
                 prompt_tokens=len(self.tokens),
                 response_tokens=completion.tokens,
+                unseen=self.prompt.unseen,
             )
 
 
@@ -216,7 +217,7 @@ def plan_shard(
             try:
                 for steering in steer(prompt.prompt_id):
                     ids, seeds = request(prompt, steering)
-                    group.append(Planned(prompt.prompt_id, steering, array("I", ids), seeds[0]))
+                    group.append(Planned(prompt, steering, array("I", ids), seeds[0]))
             except ConversationError as error:
                 row_counts.drop(str(error))
                 continue
@@ -409,6 +410,6 @@ def _digest_of_requests(plan: list[PlannedChunk]) -> str:
     """Hash of all that a shard asks for."""
     digest = hashlib.sha256()
     for item in (item for chunk in plan for item in chunk):
-        steering = (item.prompt_id, item.seed, *item.steering)
+        steering = (item.prompt.prompt_id, item.seed, *item.steering)
         digest.update(json.dumps(steering).encode() + item.tokens.tobytes())
     return digest.hexdigest()

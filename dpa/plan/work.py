@@ -69,6 +69,7 @@ class Sizes:
     held_out_rated: int
     half: int
     validation: int
+    unseen: int
     prompt: float
     response: float
     originals: int
@@ -364,10 +365,11 @@ def _evaluation_sampling(experiment: Experiment, wildcards: dict[str, str]) -> W
 def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """The validation samples of a policy."""
     sizes, evaluation = experiment.sizes, experiment.config.evaluation
-    asked = sizes.validation * _steerings(experiment, wildcards["policy"], evaluation.directions)
+    prompts = _evaluated_prompts(experiment, "evaluation")
+    asked = prompts * _steerings(experiment, wildcards["policy"], evaluation.directions)
     responses = asked * evaluation.responses_per_prompt
     return Work(
-        scored=experiment.scoring_tokens(sizes.validation, responses, sizes.sampled_response),
+        scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
         keeps=experiment.scored_bytes(responses),
     )
 
@@ -385,7 +387,7 @@ def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]
 def _evaluated_prompts(experiment: Experiment, benchmark: str) -> int:
     config = experiment.config
     if benchmark == "evaluation":
-        return experiment.sizes.validation
+        return experiment.sizes.validation + experiment.sizes.unseen
     if benchmark == "alpacaeval":
         return config.alpacaeval.prompts if config.alpacaeval else 0
     sections = config.rewardbench.sections if config.rewardbench else []
@@ -451,13 +453,15 @@ def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
     held_out = [look_up(r.validation) for r in data.ratings if r.validation is not None]
     train = [look_up(source) for source in data.train_prompts]
     validation = sum(look_up(source).rows for source in data.validation_prompts)
+    unseen = sum(look_up(source).rows for source in data.unseen_prompts)
     prompts = sum(d.rows for d in train)
     half = min(prompts // 2, data.prompts_per_half or prompts)
     names = [ratings.name for ratings in data.ratings]
     originals = rated[names.index(data.original_responses)] if half else None
     demonstrations = data.sft if config.sft.path is None else []
     rating_sources = [s for r in data.ratings for s in (r.train, r.validation) if s]
-    hub = [*data.train_prompts, *data.validation_prompts, *demonstrations, *rating_sources]
+    held_out_prompts = [*data.validation_prompts, *data.unseen_prompts]
+    hub = [*data.train_prompts, *held_out_prompts, *demonstrations, *rating_sources]
     downloads = sum(look_up(source).bytes for source in hub if source.revision is not None)
     sft = [look_up(source) for source in demonstrations]
     documents = [look_up(s) for s in data.pretraining] if config.base_model.path is None else []
@@ -466,6 +470,7 @@ def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
         held_out_rated=sum(d.rows * d.responses for d in held_out),
         half=half,
         validation=validation,
+        unseen=unseen,
         prompt=_mean_prompt(train),
         response=originals.response_tokens if originals else 0,
         originals=originals.responses if originals else 0,
@@ -513,6 +518,7 @@ def _world_set(path: str, config: Config, assumptions: Assumptions) -> DataSet:
         "ultrafeedback.jsonl": (world.ultrafeedback_prompts, 4, False),
         "ultrafeedback_binarized/train_prefs.jsonl": (world.ultrafeedback_prompts, 1, False),
         "ultrafeedback_binarized/test_prefs.jsonl": (world.validation_prompts, 1, False),
+        "unseen_prompts.jsonl": (world.unseen_prompts, 1, False),
         "ultrachat.jsonl": (world.sft_rows, 1, False),
         "pretraining.jsonl": (world.pretraining_documents, 1, True),
     }[name]

@@ -5,6 +5,10 @@ them (or state them wrongly, or garble them), and `gold_scores` rates any respon
 Annotators see the gold scores through noise and rounding, so the files that `build_world` returns
 have the schemas and the flaws of the data sets on the hub that they stand in for.
 
+A prompt is a question in a greeting. A fifth of the questions is held out of everything that is
+trained on, under all greetings. Two animals are in pretraining and demonstrations alone, for a
+model from scratch must have read the facts: no rating and no prompt of D1 or D2 is about them.
+
 Every fact takes six words, so a perfect answer with n facts has verbosity 100 n / 6, and
 helpfulness grows with n ever more slowly: the perfect answers trace a concave front.
 """
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
@@ -43,6 +47,9 @@ _TABLE = {
 #: The 72 true facts: FACTS[animal][attribute] is the value.
 FACTS = {animal: dict(zip(ATTRIBUTES, row, strict=True)) for animal, row in _TABLE.items()}
 ANIMALS = tuple(FACTS)
+#: The animals that no rating, no prompt of D1 or D2 and no benchmark is about: the harder split.
+UNSEEN_ANIMALS = ("lynx", "toad")
+_SEEN_ANIMALS = tuple(animal for animal in ANIMALS if animal not in UNSEEN_ANIMALS)
 #: The six values of each attribute.
 VALUES = {name: tuple(sorted({FACTS[a][name] for a in ANIMALS})) for name in ATTRIBUTES}
 
@@ -63,7 +70,7 @@ FILLERS = (
 )
 HEDGES = ("I am not fully sure.", "This may not be right.")
 
-PREFIXES = ("", "Hello! ", "Please help me. ", "I have a question. ")
+PREFIXES = ("", "Hello! ", "Please help me. ", "I have a question. ", "Good morning. ")
 SUFFIXES = ("", " Thank you!")
 OPEN_REQUESTS = (
     "Describe the {animal}.",
@@ -110,25 +117,31 @@ HINT_SHARE = 0.7
 #: Responses per prompt in both data sets.
 RESPONSES_PER_PROMPT = 4
 
-# Prompts are split into pools of fixed size before anything is drawn from them, so that asking for
-# more rows of one file changes no other file.
-_TEST_POOL = 300
-_HELPSTEER_VALIDATION_POOL = 200
+#: One question in so many is held out.
+_HELD_OUT_EVERY = 5
+#: Of so many held-out questions each benchmark has one for itself.
+_BENCHMARK_EVERY = 6
+#: Prompts of validation questions that are kept for HelpSteer's validation rows.
+_HELPSTEER_VALIDATION_POOL = 150
 
 
 # --- Prompts ---------------------------------------------------------------------------------
 
 
 class Topic(NamedTuple):
-    """What a prompt is about: the animal, and the attributes asked for (none: everything)."""
+    """What a prompt is about: the animal, and the attributes asked for (none: everything).
+
+    `question` is the prompt without its greeting.
+    """
 
     animal: str
     asked: tuple[str, ...]
+    question: str
 
 
 @cache
 def world_prompts() -> dict[str, Topic]:
-    """All 2,688 prompts of the world with their topics, in a fixed order."""
+    """All 3,360 prompts of the world with their topics, in a fixed order."""
     topics = {}
     for animal in ANIMALS:
         requests: dict[str, tuple[str, ...]] = dict.fromkeys(OPEN_REQUESTS, ())
@@ -136,9 +149,10 @@ def world_prompts() -> dict[str, Topic]:
         for first, second in combinations(ATTRIBUTES, 2):
             requests[f"{QUESTIONS[first]} {QUESTIONS[second]}"] = (first, second)
         for request, asked in requests.items():
+            topic = Topic(animal, asked, request.format(animal=animal))
             for prefix in PREFIXES:
                 for suffix in SUFFIXES:
-                    topics[prefix + request.format(animal=animal) + suffix] = Topic(animal, asked)
+                    topics[prefix + topic.question + suffix] = topic
     return topics
 
 
@@ -399,7 +413,8 @@ def write_response(rng: Generator, prompt: str, writer: Writer) -> str:
     count = int(rng.choice(len(ATTRIBUTES) + 1, p=writer.counts))
     asked = topic.asked if rng.random() < writer.focused else ()
     strays = int(rng.integers(1, count + 1)) if count and rng.random() < writer.off_topic else 0
-    subjects = [topic.animal] * (count - strays) + [_other(rng, ANIMALS, topic.animal)] * strays
+    stray = _other(rng, _SEEN_ANIMALS, topic.animal)
+    subjects = [topic.animal] * (count - strays) + [stray] * strays
     correct = rng.uniform(*writer.correct)
     sentences = [
         _fact_sentence(rng, animal, attribute, correct)
@@ -467,21 +482,23 @@ def _other(rng: Generator, items: Iterable[str], than: str) -> str:
 # --- Data files ------------------------------------------------------------------------------
 
 WorldRow = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class WorldSizes:
     """Rows of the generated files.
 
-    The world has 2,188 prompts for each training file (HelpSteer uses one for four rows), 300 for
-    `validation_prompts` and the benchmarks (half of the rest each) and 200 for HelpSteer's
-    validation rows.
+    The world has 2,240 prompts for each file of ratings (HelpSteer uses one for four rows), 220 for
+    `validation_prompts`, 150 for HelpSteer's validation rows, 120 about unseen animals, 100 for
+    AlpacaEval and 90 for RewardBench.
     """
 
     helpsteer_rows: int = 8000
     helpsteer_validation_rows: int = 500
     ultrafeedback_prompts: int = 2000
     validation_prompts: int = 100
+    unseen_prompts: int = 40
     pretraining_documents: int = 6000
     sft_rows: int = 4000
     alpacaeval_prompts: int = 60
@@ -504,6 +521,54 @@ _STREAMS = (
 )
 
 
+class _Pools(NamedTuple):
+    """Disjoint lists of prompts; `told` has all of `rated`, and more."""
+
+    rated: list[str]
+    told: list[str]
+    validation: list[str]
+    helpsteer_validation: list[str]
+    alpacaeval: list[str]
+    rewardbench: list[str]
+    unseen: list[str]
+
+
+def _split_prompts(rng: Generator) -> _Pools:
+    """What may be asked where, so that asking for more rows of one file changes no other file.
+
+    Questions are split, not prompts: one that is held out is so in every greeting. Of questions
+    ordered by animal and kind every fifth is, so that each has its share. Validation and the two
+    benchmarks have no question in common.
+    """
+    greeted: dict[Topic, list[str]] = {}
+    for prompt, topic in world_prompts().items():
+        greeted.setdefault(topic, []).append(prompt)
+
+    def split(animals: Sequence[str]) -> tuple[list[Topic], list[Topic]]:
+        """Questions that are trained on, and those that are held out."""
+        about = _shuffled(rng, [topic for topic in greeted if topic.animal in animals])
+        about.sort(key=lambda topic: (topic.animal, len(topic.asked)))
+        held_out = about[::_HELD_OUT_EVERY]
+        return [topic for topic in about if topic not in held_out], held_out
+
+    def prompts_of(topics: Sequence[Topic]) -> list[str]:
+        return _shuffled(rng, [prompt for topic in topics for prompt in greeted[topic]])
+
+    seen, held_out = split(_SEEN_ANIMALS)
+    told_only, unseen = split(UNSEEN_ANIMALS)
+    alpacaeval, rewardbench = held_out[1::_BENCHMARK_EVERY], held_out[4::_BENCHMARK_EVERY]
+    rest = prompts_of([t for t in held_out if t not in (*alpacaeval, *rewardbench)])
+    return _Pools(
+        rated=prompts_of(seen),
+        told=prompts_of(seen + told_only),
+        validation=rest[_HELPSTEER_VALIDATION_POOL:],
+        helpsteer_validation=rest[:_HELPSTEER_VALIDATION_POOL],
+        alpacaeval=prompts_of(alpacaeval),
+        rewardbench=prompts_of(rewardbench),
+        unseen=prompts_of(unseen),
+    )
+
+
 def build_world(seed: int, sizes: WorldSizes | None = None) -> dict[str, list[WorldRow]]:
     """All raw data files: relative path -> rows.
 
@@ -513,9 +578,7 @@ def build_world(seed: int, sizes: WorldSizes | None = None) -> dict[str, list[Wo
     """
     sizes = sizes or WorldSizes()
     rng = {name: _stream(seed, name) for name in _STREAMS}
-    order = _shuffled(rng["pools"], list(world_prompts()))
-    test, rest = order[:_TEST_POOL], order[_TEST_POOL:]
-    validation, train = rest[:_HELPSTEER_VALIDATION_POOL], rest[_HELPSTEER_VALIDATION_POOL:]
+    pools = _split_prompts(rng["pools"])
 
     def helpsteer(split: str, pool: list[str], rows: int) -> list[WorldRow]:
         chosen = _take(rng[split], pool, -(-rows // RESPONSES_PER_PROMPT), split)
@@ -525,31 +588,34 @@ def build_world(seed: int, sizes: WorldSizes | None = None) -> dict[str, list[Wo
         chosen = _take(rng[split], pool, count, split)
         return [ultrafeedback_row(rng[split], prompt) for prompt in chosen]
 
-    train_rows = ultrafeedback("ultrafeedback/train", train, sizes.ultrafeedback_prompts)
-    test_rows = ultrafeedback("ultrafeedback/test", test, sizes.validation_prompts)
-    # The benchmarks take turns from the end of the order in which validation prompts are drawn.
-    held_out = _shuffled(_stream(seed, "ultrafeedback/test"), test)
-    free = held_out[sizes.validation_prompts :][::-1]
-    alpaca = _first(free[::2], sizes.alpacaeval_prompts, "alpaca_eval.json")
-    benchmark = _first(free[1::2], len(FLAWS) * sizes.rewardbench_rows, "reward_bench.jsonl")
+    train_rows = ultrafeedback("ultrafeedback/train", pools.rated, sizes.ultrafeedback_prompts)
+    test_rows = ultrafeedback("ultrafeedback/test", pools.validation, sizes.validation_prompts)
+    unseen = _first(pools.unseen, sizes.unseen_prompts, "unseen_prompts.jsonl")
+    alpaca = _first(pools.alpacaeval, sizes.alpacaeval_prompts, "alpaca_eval.json")
+    benchmark = _first(pools.rewardbench, len(FLAWS) * sizes.rewardbench_rows, "reward_bench.jsonl")
     return {
-        "helpsteer/train.jsonl": helpsteer("helpsteer/train", train, sizes.helpsteer_rows),
+        "helpsteer/train.jsonl": helpsteer("helpsteer/train", pools.rated, sizes.helpsteer_rows),
         "helpsteer/validation.jsonl": helpsteer(
-            "helpsteer/validation", validation, sizes.helpsteer_validation_rows
+            "helpsteer/validation", pools.helpsteer_validation, sizes.helpsteer_validation_rows
         ),
         "ultrafeedback.jsonl": train_rows + test_rows,
         "ultrafeedback_binarized/train_prefs.jsonl": [
             binarized_row(rng["binarized/train"], row) for row in train_rows
         ],
         "ultrafeedback_binarized/test_prefs.jsonl": [
-            binarized_row(rng["binarized/test"], row) for row in test_rows
+            binarized_row(rng["binarized/test"], row)
+            | {"cluster": topic_of(row["instruction"]).animal}
+            for row in test_rows
+        ],
+        "unseen_prompts.jsonl": [
+            {"prompt": prompt, "cluster": topic_of(prompt).animal} for prompt in unseen
         ],
         "pretraining.jsonl": [
-            pretraining_row(rng["pretraining"], _pick(rng["pretraining"], train))
+            pretraining_row(rng["pretraining"], _pick(rng["pretraining"], pools.told))
             for _ in range(sizes.pretraining_documents)
         ],
         "ultrachat.jsonl": [
-            sft_row(rng["sft"], _pick(rng["sft"], train)) for _ in range(sizes.sft_rows)
+            sft_row(rng["sft"], _pick(rng["sft"], pools.told)) for _ in range(sizes.sft_rows)
         ],
         "alpaca_eval.json": [alpacaeval_row(rng["alpacaeval"], prompt) for prompt in alpaca],
         "reward_bench.jsonl": [
@@ -694,7 +760,7 @@ def _false_fact(rng: Generator, prompt: str) -> str:
 
 def _wrong_animal(rng: Generator, prompt: str) -> str:
     topic = topic_of(prompt)
-    other = _other(rng, ANIMALS, topic.animal)
+    other = _other(rng, _SEEN_ANIMALS, topic.animal)
     return " ".join(_fact_sentence(rng, other, name, 1.0) for name in _choose(rng, topic.asked, 3))
 
 
@@ -751,7 +817,7 @@ def _sha256(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-def _shuffled(rng: Generator, items: Sequence[str]) -> list[str]:
+def _shuffled(rng: Generator, items: Sequence[Item]) -> list[Item]:
     return [items[i] for i in rng.permutation(len(items))]
 
 

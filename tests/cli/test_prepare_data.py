@@ -28,6 +28,7 @@ def run(folder: Path, data: dict[str, Any], seed: int = 0) -> subprocess.Complet
         "ratings": [],
         "train_prompts": [],
         "validation_prompts": [],
+        "unseen_prompts": [],
         "sft": [],
         "pretraining": [],
         "prompts_per_half": None,

@@ -26,6 +26,7 @@ def make_rewards(seed=0, gold=True, shift=0.0):
             for prompt, offset in zip("abcd", (-4, -4, 4, 4), strict=True):
                 row = {
                     "method": method, "iteration": iteration, "seed": seed, "prompt_id": prompt,
+                    "cluster": prompt, "unseen": False,
                     "direction_index": index if method == "dpa" else -1, "tokens": 9.0, "n": 2,
                 }  # fmt: skip
                 for i, name in enumerate(OBJECTIVES):

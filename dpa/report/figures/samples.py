@@ -55,12 +55,17 @@ class Responses(NamedTuple):
 
 
 def read_responses(path: Path, shown: Iterable[str]) -> Responses:
-    """A policy's file, whose stem names the policy; `shown` are the ids of prompts to show."""
+    """A policy's file, whose stem names the policy; `shown` are the ids of prompts to show.
+
+    Responses to unseen prompts are left out.
+    """
     wanted = set(shown)
     texts: list[ScoredSample] = []
     numbers: list[tuple] = []
     directions: dict[int, list[float] | None] = {}
     for record in decode_lines(path, ScoredSample):
+        if record.unseen:
+            continue
         numbers.append((record.direction_index, record.response_tokens, *record.rewards))
         directions.setdefault(record.direction_index, record.direction)
         if record.prompt_id in wanted and record.sample_index == 0:
@@ -88,11 +93,12 @@ def pooled(found: Sequence[Responses]) -> Responses:
 
 
 def choose_prompts(path: Path, positions: Sequence[int]) -> list[Prompt]:
-    """The validation prompts at the given positions, in the order of their ids.
+    """The validation prompts (not the unseen ones) at the given positions, in the order of ids.
 
     Ids are hashes: their order is a shuffle, and nothing is picked for its looks.
     """
-    prompts = sorted(read_jsonl(path, Prompt), key=lambda prompt: prompt.prompt_id)
+    seen = [prompt for prompt in read_jsonl(path, Prompt) if not prompt.unseen]
+    prompts = sorted(seen, key=lambda prompt: prompt.prompt_id)
     if max(positions) >= len(prompts):
         raise InputError(
             f"figures.prompts: position {max(positions)}, but {path} has {len(prompts)} prompts"

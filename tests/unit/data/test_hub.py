@@ -139,6 +139,7 @@ DATA = {
     ],
     "train_prompts": [hub_source(BINARIZED, "train_prefs")],
     "validation_prompts": [hub_source(BINARIZED, "test_prefs[:3]")],
+    "unseen_prompts": [],
     "sft": [hub_source(ULTRACHAT, "train_sft")],
     "pretraining": [],
     "prompts_per_half": None,

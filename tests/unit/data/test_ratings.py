@@ -495,6 +495,7 @@ class TestReadRatings:
             "ratings": list(ratings),
             "train_prompts": [],
             "validation_prompts": [],
+            "unseen_prompts": [],
             "sft": [],
             "pretraining": [],
             "prompts_per_half": None,

@@ -33,6 +33,7 @@ def rows(method, iteration, points, prompts=ABC, directions=None, conditions=Non
         for j, prompt in enumerate(prompts):
             yield {
                 "method": method, "iteration": iteration, "seed": 0, "prompt_id": prompt,
+                "cluster": prompt, "unseen": False,
                 "direction_index": index if directions or conditions else -1,
                 **{f"{p}_{n}": a[index][i] if a else None
                    for p, a in asked.items() for i, n in enumerate(NAMES)},
@@ -104,6 +105,10 @@ def test_broken_tables_are_named(tmp_path):
         read_prompt_rewards(path, NAMES)
     table_of_two().to_parquet(path)
     assert len(read_prompt_rewards(path, NAMES)) == 12
+    more = make_table(rows("sft", None, [(99, 99)], prompts=["d"])).assign(unseen=True)
+    pd.concat([table_of_two(), more]).to_parquet(path)
+    assert read_prompt_rewards(path, NAMES)["prompt_id"].isin(ABC).all()
+    table_of_two().to_parquet(path)
     with pytest.raises(InputError, match="r_harmlessness"):
         read_prompt_rewards(path, [*NAMES, "harmlessness"])
     pd.concat([table_of_two(), table_of_two().tail(1)]).to_parquet(path)

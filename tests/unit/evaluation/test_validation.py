@@ -134,6 +134,39 @@ def test_collect_means_by_hand(tmp_path):
     assert front(again, "sft", None, OBJECTIVES, "gold").tolist() == [[6.0, 1.0]]
 
 
+def test_unseen_prompts_have_columns_of_their_own(tmp_path):
+    write_jsonl(
+        tmp_path / "prompts.jsonl",
+        [
+            Prompt(prompt_id="a", prompt="prompt a", source="t", cluster="otter"),
+            Prompt(prompt_id="b", prompt="prompt b", source="t"),
+            Prompt(prompt_id="c", prompt="longer prompt c", source="t", unseen=True),
+        ],
+    )
+    answers = [scored(i, -1, None, [r, r], 10) for i, r in (("a", 50.0), ("b", 60.0), ("c", 10.0))]
+    files = [tmp_path / "sft.jsonl", tmp_path / "dpo.jsonl"]
+    write_jsonl(files[0], answers)
+    write_jsonl(files[1], answers[:2])
+    tables = []
+    for paths in (files, files[1:]):
+        rewards = prompt_rewards(
+            paths,
+            tmp_path / "prompts.jsonl",
+            [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES],
+            7,
+            gold=lambda prompt, response: (len(prompt), 1.0),
+        )
+        tables.append(validation_rewards(rewards, OBJECTIVES))
+    assert rewards["cluster"].tolist() == ["otter", "b"]
+    sft, dpo = tables[0].to_dict("records")
+    assert (sft["r_helpfulness"], sft["gold_helpfulness"], sft["n"]) == (55.0, 8.0, 2)
+    assert (sft["unseen_r_helpfulness"], sft["unseen_gold_helpfulness"]) == (10.0, 15.0)
+    assert (sft["unseen_n"], np.isnan(dpo["unseen_n"])) == (1, True)
+    assert not [column for column in tables[1] if column.startswith("unseen")]
+    front_of_sft = front(tables[0], "sft", None, OBJECTIVES, "r")
+    assert front_of_sft.tolist() == front(tables[1], "dpo", None, OBJECTIVES, "r").tolist()
+
+
 def test_gold_rewards_are_the_objectives_of_the_gold_scores():
     gold = gold_scorer("quickstart", load_config().objectives)
     prompt, response = "Describe the otter.", "The otter is found in rivers."

@@ -24,6 +24,7 @@ from dpa.quickstart.world import (
     SCORES,
     SENTENCES,
     ULTRAFEEDBACK,
+    UNSEEN_ANIMALS,
     VALUES,
     StatedFact,
     WorldSizes,
@@ -41,6 +42,7 @@ SMALL = WorldSizes(
     helpsteer_validation_rows=10,
     ultrafeedback_prompts=60,
     validation_prompts=12,
+    unseen_prompts=8,
     pretraining_documents=50,
     sft_rows=60,
     alpacaeval_prompts=9,
@@ -91,8 +93,8 @@ def test_every_fact_takes_six_words_and_reads_back():
 
 def test_prompts_are_many_and_of_three_kinds():
     kinds = Counter(len(topic.asked) for topic in world_prompts().values())
-    assert len(world_prompts()) == 2688
-    assert kinds == {0: 12 * 7 * 8, 1: 12 * 6 * 8, 2: 12 * 15 * 8}
+    assert len(world_prompts()) == 3360
+    assert kinds == {0: 12 * 7 * 10, 1: 12 * 6 * 10, 2: 12 * 15 * 10}
 
 
 def test_white_space_in_a_prompt_does_not_matter():
@@ -112,8 +114,8 @@ def test_importing_the_world_imports_no_torch():
 # --- Gold scorer: golden numbers -------------------------------------------------------------
 
 
-def approx(values):
-    return pytest.approx(values, abs=1e-3)
+def approx(values, margin=1e-3):
+    return pytest.approx(values, abs=margin)
 
 
 def test_an_empty_response_scores_zero():
@@ -260,6 +262,7 @@ def test_sizes(files):
         "ultrafeedback.jsonl": 72,
         "ultrafeedback_binarized/train_prefs.jsonl": 60,
         "ultrafeedback_binarized/test_prefs.jsonl": 12,
+        "unseen_prompts.jsonl": 8,
         "pretraining.jsonl": 50,
         "ultrachat.jsonl": 60,
         "alpaca_eval.json": 9,
@@ -329,6 +332,7 @@ def test_binarized_schema(files):
             assert set(row) == {
                 *("prompt", "prompt_id", "chosen", "rejected", "messages"),
                 *("score_chosen", "score_rejected"),
+                *(["cluster"] if split == "test" else []),
             }
             assert row["prompt_id"] == hashlib.sha256(row["prompt"].encode()).hexdigest()
             assert row["messages"] == row["chosen"]
@@ -378,6 +382,73 @@ def test_validation_prompts_occur_nowhere_else(files):
         for split in ("train", "validation")
     ]
     assert helpsteer[0].isdisjoint(helpsteer[1])
+
+
+#: Files that are trained on: some name more animals than others.
+RATED = (
+    "helpsteer/train.jsonl",
+    "ultrafeedback.jsonl",
+    "ultrafeedback_binarized/train_prefs.jsonl",
+    "ultrafeedback_binarized/test_prefs.jsonl",
+    "helpsteer/validation.jsonl",
+    "alpaca_eval.json",
+    "reward_bench.jsonl",
+)
+TRAINED_ON = (*RATED[:3], "pretraining.jsonl", "ultrachat.jsonl")
+HELD_OUT = (*RATED[3:], "unseen_prompts.jsonl")
+
+
+def asked_in(files, name):
+    """The topics of a file's prompts; of UltraFeedback's, those of its training prompts."""
+    found = {world_prompts()[text] for text in texts(files[name]) if text in world_prompts()}
+    if name == "ultrafeedback.jsonl":
+        found -= asked_in(files, "ultrafeedback_binarized/test_prefs.jsonl")
+    return found
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def whole_world(request):
+    return build_world(request.param)
+
+
+def test_no_question_that_is_held_out_is_trained_on_in_any_greeting(whole_world):
+    trained = set().union(*(asked_in(whole_world, name) for name in TRAINED_ON))
+    held_out = {name: asked_in(whole_world, name) for name in HELD_OUT}
+    for name, topics in held_out.items():
+        assert topics, name
+        assert trained.isdisjoint(topics), name
+    assert len(trained) + len(set().union(*held_out.values())) <= 12 * 28
+    # A fifth of the questions is held out, each animal's and each kind's.
+    left = Counter(topic.animal for topic in trained)
+    assert set(left) == set(ANIMALS)
+    assert set(left.values()) <= {22, 23}
+    kinds = Counter(len(topic.asked) for topic in trained)
+    assert {kind: kinds[kind] / (12 * n) for kind, n in ((0, 7), (1, 6), (2, 15))} == approx(
+        dict.fromkeys(range(3), 0.8), 0.03
+    )
+
+
+def test_validation_shares_no_question_with_the_benchmarks(whole_world):
+    validation = asked_in(whole_world, "ultrafeedback_binarized/test_prefs.jsonl")
+    benchmarks = [
+        asked_in(whole_world, name) for name in ("alpaca_eval.json", "reward_bench.jsonl")
+    ]
+    assert validation.isdisjoint(benchmarks[0] | benchmarks[1])
+    assert benchmarks[0].isdisjoint(benchmarks[1])
+    # Clusters of nearly equal size: no animal is left out.
+    assert {topic.animal for topic in validation} == set(ANIMALS) - set(UNSEEN_ANIMALS)
+
+
+def test_unseen_animals_are_in_pretraining_and_demonstrations_alone(whole_world):
+    for name in RATED:
+        words = set(" ".join(texts(whole_world[name])).replace(".", " ").replace("?", " ").split())
+        assert words.isdisjoint(UNSEEN_ANIMALS), name
+    for name in ("pretraining.jsonl", "ultrachat.jsonl"):
+        assert {topic.animal for topic in asked_in(whole_world, name)} == set(ANIMALS)
+    rows = whole_world["unseen_prompts.jsonl"]
+    assert {row["cluster"] for row in rows} == set(UNSEEN_ANIMALS)
+    for row in rows + whole_world["ultrafeedback_binarized/test_prefs.jsonl"]:
+        assert row["cluster"] == world_prompts()[row["prompt"]].animal
 
 
 def test_responses_are_short_and_the_vocabulary_small(files):
@@ -440,6 +511,7 @@ def test_a_size_changes_only_the_files_that_it_counts(files):
             "ultrafeedback.jsonl",
             "ultrafeedback_binarized/train_prefs.jsonl",
         },
+        "unseen_prompts": {"unseen_prompts.jsonl"},
         "validation_prompts": {"ultrafeedback.jsonl", "ultrafeedback_binarized/test_prefs.jsonl"},
         "pretraining_documents": {"pretraining.jsonl"},
         "sft_rows": {"ultrachat.jsonl"},
@@ -455,8 +527,8 @@ def test_a_size_changes_only_the_files_that_it_counts(files):
 
 
 def test_more_prompts_than_the_world_has_are_refused():
-    with pytest.raises(InputError, match="301 prompts wanted, the world has 300"):
-        build_world(0, WorldSizes(validation_prompts=301))
+    with pytest.raises(InputError, match="221 prompts wanted, the world has 220"):
+        build_world(0, WorldSizes(validation_prompts=221))
 
 
 def test_the_script_writes_the_files(tmp_path):

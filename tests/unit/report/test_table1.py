@@ -61,6 +61,7 @@ def make_rewards(seed=0, shift=0.0, policies=POLICIES, names=NAMES, gold=True):
             for prompt, offset in (("a", -4), ("b", 4)):
                 row = {
                     "method": method, "iteration": iteration, "seed": seed, "prompt_id": prompt,
+                    "cluster": prompt, "unseen": False,
                     "direction_index": index if directions or conditions else -1,
                     "tokens": 9.0, "n": 2,
                 }  # fmt: skip
