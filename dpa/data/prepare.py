@@ -67,6 +67,7 @@ def prepare_data(
         counted: dict[str, Any] = {} if path == d1 else {"counted_in": d1.name}
         write_sidecar(path, prompt_inputs, train, prompts=len(prompts), **counted)
     unrated = len(validation_prompts.keys() - rated)
+    harder: dict[str, Any] = {"unseen_prompts": len(unseen_prompts)} if unseen_prompts else {}
     marked = (msgspec.structs.replace(prompt, unseen=True) for prompt in unseen_prompts.values())
     write_jsonl(validation, [*validation_prompts.values(), *marked])
     write_sidecar(
@@ -74,7 +75,7 @@ def prepare_data(
         [*map(describe, held_out_files), ratings],
         held,
         prompts=len(validation_prompts),
-        **({"unseen_prompts": len(unseen_prompts)} if unseen_prompts else {}),
+        **harder,
         without_rated_response=unrated,
     )
 
