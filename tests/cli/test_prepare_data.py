@@ -220,6 +220,24 @@ class TestOutputs:
             file = f"{name}.jsonl"
             assert (tmp_path / file).read_bytes() == (prepared[0] / file).read_bytes()
 
+    def test_unseen_prompts_are_held_out_and_marked(self, world, tmp_path):
+        rows = [{"prompt": f"Question {i}?", "cluster": i // 10} for i in (10, 11, 30)]
+        unseen = write(tmp_path / "raw" / "unseen.jsonl", rows)
+        assert run(tmp_path, world[1] | {"unseen_prompts": [unseen]}).returncode == 0
+        found = outputs(tmp_path)
+        marked = [p for p in found["validation"] if p.unseen]
+        assert marked == found["validation"][-2:]
+        assert [(p.prompt, p.cluster) for p in marked] == [
+            ("Question 10?", "1"),
+            ("Question 11?", "1"),
+        ]
+        ids = {p.prompt_id for p in marked}
+        assert not ids & {p.prompt_id for p in found["d1"] + found["d2"]}
+        assert not ids & {r.prompt_id for r in found["ratings"] if r.split == "train"}
+        counts = sidecar(tmp_path, "validation")
+        assert (counts["prompts"], counts["unseen_prompts"]) == (7, 2)
+        assert counts["counts"] == {"read": 10, "kept": 9, "dropped": {"duplicate": 1}}
+
     def test_another_seed_splits_differently_and_rates_equally(self, prepared, world, tmp_path):
         assert run(tmp_path, world[1] | {"prompts_per_half": 10}, seed=1).returncode == 0
         found = outputs(tmp_path)

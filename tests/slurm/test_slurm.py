@@ -40,6 +40,7 @@ world:
   helpsteer_rows: 50
   ultrafeedback_prompts: 60
   validation_prompts: 4
+  unseen_prompts: 2
   pretraining_documents: 10
   sft_rows: 10
 data: {{prompts_per_half: 18}}

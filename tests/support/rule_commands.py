@@ -21,6 +21,7 @@ world:
   helpsteer_rows: 60
   ultrafeedback_prompts: 40
   validation_prompts: 4
+  unseen_prompts: 2
   pretraining_documents: 60
   sft_rows: 40
 data: {prompts_per_half: 8}

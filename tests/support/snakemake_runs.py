@@ -34,6 +34,7 @@ world:
   helpsteer_rows: 400
   ultrafeedback_prompts: 60
   validation_prompts: 8
+  unseen_prompts: 2
   pretraining_documents: 600
   sft_rows: 200
 data:

@@ -63,6 +63,8 @@ def test_artefacts_have_their_contracted_names_and_columns(finished):
     assert list(rows[0]) == [
         "method", "iteration", "seed", "direction_index", "v_helpfulness", "v_verbosity",
         "r_helpfulness", "r_verbosity", "gold_helpfulness", "gold_verbosity", "mean_tokens", "n",
+        "unseen_r_helpfulness", "unseen_r_verbosity", "unseen_gold_helpfulness",
+        "unseen_gold_verbosity", "unseen_mean_tokens", "unseen_n",
     ]  # fmt: skip
     counts = {(row["method"], row["iteration"]): 0 for row in rows}
     for row in rows:
@@ -117,7 +119,7 @@ def test_no_validation_prompt_is_trained_on(finished):
             return {json.loads(line)["prompt_id"] for line in file}
 
     held_out = ids("data/prompts/validation.jsonl")
-    assert len(held_out) == 8
+    assert len(held_out) == 8 + 2  # those about unseen animals
     for path in ("data/prompts/d1.jsonl", "data/prompts/d2.jsonl", "dpa/iter1/selected.jsonl",
                  "dpa/iter2/selected.jsonl"):  # fmt: skip
         assert not held_out & ids(path)

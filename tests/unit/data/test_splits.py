@@ -50,9 +50,15 @@ class TestReadPrompts:
         whole = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
         assert [p.prompt for p in prompts] == ["a", whole]
 
+    def test_clusters(self, tmp_path):
+        rows = [{"prompt": p, "cluster": c} for p, c in (("a", "otter"), ("b", 3), ("c", None))]
+        prompts = read_of(RowCounts(), tmp_path / "p.jsonl", rows)
+        assert [p.cluster for p in prompts] == ["otter", "3", None]
+
     @pytest.mark.parametrize(
         ("row", "message"),
         [
+            ({"prompt": "a", "cluster": [1]}, r":2: cluster \[1\] is neither text nor a whole"),
             ({"instruction": "a"}, r":2: no column 'prompt'; columns found: instruction"),
             ({"prompt": 3}, r":2: column 'prompt' is neither a string nor"),
             ({"messages": [1]}, r":2: column 'messages' is neither"),

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,7 +125,8 @@ def evaluation(tmp_path):
         [
             Prompt(prompt_id=i, prompt=f"Prompt {i} costs $5 & <b>more</b>?", source="t")
             for i in "ba"
-        ],
+        ]
+        + [Prompt(prompt_id="A", prompt="Of the harder split", source="t", unseen=True)],
     )
     write_jsonl(
         tmp_path / "dpa-1.jsonl",
@@ -134,7 +136,9 @@ def evaluation(tmp_path):
             for p in "ba" for i, v in enumerate(DIRECTIONS) for sample in (0, 1)
         ],
     )  # fmt: skip
-    write_jsonl(tmp_path / "dpo.jsonl", [scored(p, -1, None, "", [60.0, 50.0], 30) for p in "ab"])
+    unseen = msgspec.structs.replace(scored("A", -1, None, "", [0.0, 0.0], 99), unseen=True)
+    answers = [scored(p, -1, None, "", [60.0, 50.0], 30) for p in "ab"]
+    write_jsonl(tmp_path / "dpo.jsonl", [*answers, unseen])
     return tmp_path
 
 
