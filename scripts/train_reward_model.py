@@ -43,7 +43,7 @@ def main(
     attributes: AttributesOption = None,
     lm_loss_weight: Annotated[
         float, typer.Option(min=0, help="Of the language-modelling loss on the response.")
-    ] = 0.1,
+    ] = 0.5,
     token_dropout: Annotated[
         float, typer.Option(min=0, max=1, help="Share of input tokens replaced by noise.")
     ] = 0.0,

@@ -256,10 +256,12 @@ def _last(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 
 def regression_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Squared error, mean over each row's labelled attributes (not NaN), then over rows."""
+    """Squared error, summed over each row's labelled attributes (not NaN: equation 1), mean over rows.
+
+    Every label weighs the same, however many attributes its row's data set rates.
+    """
     labelled = ~targets.isnan()
-    errors = (scores - targets.nan_to_num()).square() * labelled
-    return (errors.sum(dim=1) / labelled.sum(dim=1).clamp(min=1)).mean()
+    return ((scores - targets.nan_to_num()).square() * labelled).sum(dim=1).mean()
 
 
 def make_learner(

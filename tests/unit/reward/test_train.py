@@ -154,11 +154,20 @@ def test_regression_loss_by_hand():
     nan = math.nan
     scores = torch.tensor([[0.5, 0.9], [0.1, 0.2], [0.3, 0.3]], requires_grad=True)
     loss = regression_loss(scores, torch.tensor([[0.7, nan], [0.2, 0.6], [nan, nan]]))
-    # Rows: 0.2^2; (0.1^2 + 0.4^2) / 2; nothing.
-    assert loss.item() == pytest.approx((0.04 + 0.085 + 0.0) / 3)
+    # Rows: 0.2^2; 0.1^2 + 0.4^2; nothing.
+    assert loss.item() == pytest.approx((0.04 + 0.17 + 0.0) / 3)
     loss.backward()
     assert scores.grad is not None
     assert scores.grad[0, 1] == scores.grad[2, 0] == 0
+
+
+def test_every_label_weighs_the_same_however_many_its_row_has():
+    """BeaverTails' rows have one label, HelpSteer's five (equation 1 is a sum over labels)."""
+    nan = math.nan
+    scores = torch.zeros(2, 5, requires_grad=True)
+    regression_loss(scores, torch.tensor([[0.5] * 5, [0.5, nan, nan, nan, nan]])).backward()
+    assert scores.grad is not None
+    assert scores.grad[0, 0] == scores.grad[1, 0]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
