@@ -41,11 +41,13 @@ def main(
     pessimism: PessimismOption = None,
 ) -> None:
     """Pair each direction's best and worst response."""
+    from dataclasses import asdict
+
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.steering import DistributionConfig, PessimismConfig
-    from dpa.methods.best_of_n import SelectionPlan
+    from dpa.methods.best_of_n import SelectionPlan, Truncated
     from dpa.methods.preference_pairs import sampled_pairs
 
     plan = SelectionPlan(
@@ -59,9 +61,16 @@ def main(
         members=members,
         pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
     )
-    sampled, paired = RowCounts(), RowCounts()
-    rows = write_jsonl(output, sampled_pairs(scored, prompts, plan, sampled, paired))
-    write_sidecar(output, [*scored, prompts], sampled, rows=rows, pairs=paired.as_dict())
+    sampled, paired, truncated = RowCounts(), RowCounts(), Truncated()
+    rows = write_jsonl(output, sampled_pairs(scored, prompts, plan, sampled, paired, truncated))
+    write_sidecar(
+        output,
+        [*scored, prompts],
+        sampled,
+        rows=rows,
+        pairs=paired.as_dict(),
+        truncated_candidates=asdict(truncated),
+    )
     log.info("%d pairs for %d of %d prompts", rows, sampled.kept, sampled.read)
 
 

@@ -64,11 +64,13 @@ def main(
     ] = 15.0,
 ) -> None:
     """Select each direction's best response and add replayed originals."""
+    from dataclasses import asdict
+
     from dpa.artefacts.jsonl import write_jsonl
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
     from dpa.config.steering import DistributionConfig, PessimismConfig
-    from dpa.methods.best_of_n import Repeats, SelectionPlan, select
+    from dpa.methods.best_of_n import Repeats, SelectionPlan, Truncated, select
 
     plan = SelectionPlan(
         distribution=read_section(
@@ -86,13 +88,14 @@ def main(
         candidates=candidates,
         neighbour_degrees=neighbour_degrees,
     )
-    sampled, replayed = RowCounts(), RowCounts()
+    sampled, replayed, truncated = RowCounts(), RowCounts(), Truncated()
     repeats = Repeats()
-    chosen = select(scored, prompts, annotations, plan, sampled, replayed)
+    chosen = select(scored, prompts, annotations, plan, sampled, replayed, truncated)
     rows = write_jsonl(output, repeats.count(chosen))
     write_sidecar(
         output, [*scored, prompts, *annotations], sampled, rows=rows, replay=replayed.as_dict(),
         duplicates=repeats.repeated, duplicate_share=round(repeats.share, 4),
+        truncated_candidates=asdict(truncated),
     )  # fmt: skip
     log.info("selected %d rows for %d of %d prompts", rows, sampled.kept, sampled.read)
     log.info(

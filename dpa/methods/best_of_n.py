@@ -72,6 +72,28 @@ class Candidate(NamedTuple):
     opinions: Opinions
 
 
+@dataclass
+class Truncated:
+    """Candidates that were truncated at sampling.max_new_tokens."""
+
+    #: Not to be chosen, because others of their group end by themselves.
+    left_out: int = 0
+    #: To be chosen like any, because all of their group are truncated.
+    kept: int = 0
+
+    def leave_out(self, group: list[Candidate]) -> list[Candidate]:
+        """Those of a group of candidates that end by themselves, or all if none does.
+
+        A policy that is fine-tuned on truncated responses learns not to end them.
+        """
+        whole = [candidate for candidate in group if candidate.sample.finish_reason != "length"]
+        if whole:
+            self.left_out += len(group) - len(whole)
+            return whole
+        self.kept += len(group)
+        return group
+
+
 class Candidates(NamedTuple):
     """What one direction of a prompt chooses among, its own first, in the order of sample indices;
     and the scores that it chooses by."""
@@ -83,9 +105,11 @@ class Candidates(NamedTuple):
 
 
 def candidates_of_prompt(
-    prompt: Prompt, found: Iterable[Candidate], plan: SelectionPlan
+    prompt: Prompt, found: Iterable[Candidate], plan: SelectionPlan, truncated: Truncated
 ) -> Iterator[Candidates]:
     """The candidates of each of the prompt's directions; `found` is in the order of _sample_order.
+
+    Truncated ones are left out (see Truncated).
 
     Raises ValueError when one is missing, doubled, or was sampled under another direction.
     """
@@ -118,9 +142,13 @@ def candidates_of_prompt(
         for rewards in opinions:
             if len(rewards) != len(asked):
                 raise ValueError(f"{len(rewards)} rewards, but there are {len(asked)} objectives")
+    eligible: dict[tuple[int, ...], list[Candidate]] = {}
     for index, direction in enumerate(directions):
-        pool = [-1] if plan.shared else _pool(index, directions, plan)
-        mine = [candidate for i in pool for candidate in by_direction[i]]
+        pool = (-1,) if plan.shared else tuple(_pool(index, directions, plan))
+        if pool not in eligible:
+            group = [candidate for i in pool for candidate in by_direction[i]]
+            eligible[pool] = truncated.leave_out(group)
+        mine = eligible[pool]
         scores = [scalar_score(direction, c.opinions, plan.pessimism) for c in mine]
         yield Candidates(prompt, direction, mine, scores)
 
@@ -230,20 +258,25 @@ def _scored_differently(path: Path) -> InputError:
 
 
 def candidates_by_direction(
-    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
+    shards: Sequence[Path],
+    prompts: list[Prompt],
+    plan: SelectionPlan,
+    row_counts: RowCounts,
+    truncated: Truncated,
 ) -> Iterator[Candidates]:
     """Candidates of all shards in prompt order, whatever the shards' number and order.
 
     `shards` are those of all members, member by member. Prompts without any candidate (too long to
-    sample) are counted in `row_counts`. Raises InputError naming the shard when candidates are
-    missing, doubled or foreign, or the members scored different ones.
+    sample) are counted in `row_counts`, truncated candidates in `truncated`. Raises InputError
+    naming the shard when candidates are missing, doubled or foreign, or the members scored
+    different ones.
     """
     position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
     seen = 0
     for place, path, found in _joined(by_member(shards, plan.members, "--scored"), position):
         seen += 1
         try:
-            yield from candidates_of_prompt(prompts[place], found, plan)
+            yield from candidates_of_prompt(prompts[place], found, plan, truncated)
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
@@ -260,14 +293,18 @@ def candidates_by_direction(
 
 
 def select_sampled(
-    shards: Sequence[Path], prompts: list[Prompt], plan: SelectionPlan, row_counts: RowCounts
+    shards: Sequence[Path],
+    prompts: list[Prompt],
+    plan: SelectionPlan,
+    row_counts: RowCounts,
+    truncated: Truncated,
 ) -> Iterator[Selected]:
     """Each direction's best candidate (see candidates_by_direction), or if the plan's are distinct,
     the best that no earlier direction of the prompt took."""
     last: Prompt | None = None
     taken: set[str] = set()
     for prompt, direction, found, scores in candidates_by_direction(
-        shards, prompts, plan, row_counts
+        shards, prompts, plan, row_counts, truncated
     ):
         if prompt is not last:
             last, taken = prompt, set()
@@ -361,11 +398,12 @@ def select(
     plan: SelectionPlan,
     sampled_counts: RowCounts,
     replay_counts: RowCounts,
+    truncated: Truncated,
 ) -> Iterator[Selected]:
     """All rows of an iteration's fine-tuning data: the sampled ones, then the replayed ones."""
     prompts = read_prompts(prompts_file)
     count = 0
-    for row in select_sampled(shards, prompts, plan, sampled_counts):
+    for row in select_sampled(shards, prompts, plan, sampled_counts, truncated):
         count += 1
         yield row
     rows = replay_rows(count, plan.replay_fraction)

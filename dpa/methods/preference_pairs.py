@@ -6,7 +6,13 @@ from statistics import fmean
 
 from dpa.artefacts.jsonl import decode_lines
 from dpa.artefacts.row_counts import RowCounts
-from dpa.methods.best_of_n import Candidates, SelectionPlan, best_of_n, candidates_by_direction
+from dpa.methods.best_of_n import (
+    Candidates,
+    SelectionPlan,
+    Truncated,
+    best_of_n,
+    candidates_by_direction,
+)
 from dpa.records import Pair, Rating
 from dpa.seeds import derive_seed
 from dpa.text.prompts import direction_system_prompt, messages, read_prompts
@@ -57,15 +63,17 @@ def sampled_pairs(
     plan: SelectionPlan,
     row_counts: RowCounts,
     pair_counts: RowCounts,
+    truncated: Truncated,
 ) -> Iterator[Pair]:
     """For each prompt and direction the best and the worst of its candidates by v.r, or by what
     several members make of it.
 
     Among equals the lowest sample index wins. Directions whose candidates are all equal give no
-    pair; they are counted in `pair_counts`, prompts without candidates in `row_counts`.
+    pair; they are counted in `pair_counts`, prompts without candidates in `row_counts`, truncated
+    candidates in `truncated`.
     """
     prompts = read_prompts(prompts_file)
-    for candidates in candidates_by_direction(shards, prompts, plan, row_counts):
+    for candidates in candidates_by_direction(shards, prompts, plan, row_counts, truncated):
         pair_counts.read += 1
         pair = _pair(candidates)
         if pair is None:

@@ -11,7 +11,7 @@ from dpa.config.load import load_config
 from dpa.config.steering import PenaltyConfig
 from dpa.errors import InputError
 from dpa.members import by_member, joined_annotations, mean_rewards, mean_samples, scalar_score
-from dpa.methods.best_of_n import SelectionPlan, replay_rows, select
+from dpa.methods.best_of_n import SelectionPlan, Truncated, replay_rows, select
 from dpa.methods.preference_pairs import sampled_pairs
 from dpa.records import Annotation, Prompt, ScoredSample
 
@@ -105,7 +105,9 @@ def selection(folder, the_plan, shards=1, order=1) -> list:
         for path in cut(folder / f"annotations{member}", annotated_by(member), shards)
     ]
     prompts = folder / "prompts.jsonl"
-    return list(select(scored, prompts, annotations, the_plan, RowCounts(), RowCounts()))
+    return list(
+        select(scored, prompts, annotations, the_plan, RowCounts(), RowCounts(), Truncated())
+    )
 
 
 @pytest.mark.parametrize("pessimism", ["none", "min", PENALTY])
@@ -150,7 +152,11 @@ def test_one_member_chooses_as_ever(tmp_path):
 def test_pairs_are_the_extremes_of_what_is_maximised(tmp_path):
     write_jsonl(tmp_path / "prompts.jsonl", PROMPTS)
     files = [*cut(tmp_path / "a", scored_by(0), 2), *cut(tmp_path / "b", scored_by(1), 2)]
-    pairs = list(sampled_pairs(files, tmp_path / "prompts.jsonl", plan(), RowCounts(), RowCounts()))
+    pairs = list(
+        sampled_pairs(
+            files, tmp_path / "prompts.jsonl", plan(), RowCounts(), RowCounts(), Truncated()
+        )
+    )
     first = pairs[0]
     scores = [
         scalar_score(first.direction, [rewards_by(m, 0, 0, s) for m in range(2)], "min")
@@ -176,7 +182,11 @@ def test_members_that_scored_other_samples_are_refused(tmp_path, spoil):
         write_jsonl(tmp_path / f"{member}.jsonl", records)
     files = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]
     with pytest.raises(InputError, match=r"\.jsonl: the members scored different samples"):
-        list(sampled_pairs(files, tmp_path / "prompts.jsonl", plan(), RowCounts(), RowCounts()))
+        list(
+            sampled_pairs(
+                files, tmp_path / "prompts.jsonl", plan(), RowCounts(), RowCounts(), Truncated()
+            )
+        )
 
 
 @pytest.mark.parametrize("spoil", [lambda records: records[:-1], lambda records: records[::-1]])

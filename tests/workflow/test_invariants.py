@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -156,6 +157,7 @@ def test_the_chosen_response_is_the_best_and_the_first_of_equals(finished_run, i
             seen[row.prompt_id] += 1
             own = candidates[row.prompt_id, -1 if iteration == 1 else index]
             own = sorted(own, key=lambda r: r.sample_index)
+            own = [r for r in own if r.finish_reason == "stop"] or own
         else:
             own = annotations[row.prompt_id]
         scores = [scalar_reward(row.direction, candidate.rewards) for candidate in own]
@@ -175,7 +177,12 @@ def test_more_candidates_never_lower_the_chosen_reward(finished_run, tmp_path):
         paths = []
         for shard in (0, 1):
             whole = folder / RUN / f"dpa/iter2/scored/{shard}.jsonl"
-            records = [r for r in read_jsonl(whole, ScoredSample) if r.sample_index < n]
+            # As if all had ended: a truncated one is chosen only among truncated ones.
+            records = [
+                msgspec.structs.replace(record, finish_reason="stop")
+                for record in read_jsonl(whole, ScoredSample)
+                if record.sample_index < n
+            ]
             paths.append(f"{RUN}/fewer/{n}/{shard}.jsonl")
             write_jsonl(folder / paths[-1], records)
         output = f"{RUN}/fewer/{n}.jsonl"

@@ -18,6 +18,7 @@ from dpa.errors import InputError
 from dpa.methods.best_of_n import (
     Repeats,
     SelectionPlan,
+    Truncated,
     best_of_n,
     replay_rows,
     select,
@@ -105,10 +106,10 @@ def test_same_bytes_for_any_number_and_order_of_shards(tmp_path, iteration, shar
     for i, (a, b) in enumerate(pairwise(cuts)):
         paths.append(tmp_path / f"{i}.jsonl")
         write_jsonl(paths[-1], records[a * per_prompt : b * per_prompt])
-    rows = list(select_sampled(paths[::-1], prompts, the_plan, RowCounts()))
+    rows = list(select_sampled(paths[::-1], prompts, the_plan, RowCounts(), Truncated()))
     whole = tmp_path / "whole.jsonl"
     write_jsonl(whole, records)
-    expected = list(select_sampled([whole], prompts, the_plan, RowCounts()))
+    expected = list(select_sampled([whole], prompts, the_plan, RowCounts(), Truncated()))
     assert b"".join(map(encode, rows)) == b"".join(map(encode, expected))
     assert [r.prompt_id for r in rows] == [p.prompt_id for p in prompts for _ in range(2)]
 
@@ -119,7 +120,7 @@ def test_iteration_one_chooses_among_all(tmp_path):
     records = list(candidates_of(the_plan, prompts))
     path = tmp_path / "0.jsonl"
     write_jsonl(path, records)
-    for i, row in enumerate(select_sampled([path], prompts, the_plan, RowCounts())):
+    for i, row in enumerate(select_sampled([path], prompts, the_plan, RowCounts(), Truncated())):
         v = the_plan.direction("p0", i)
         assert row.candidates == len(records) == 6
         assert row.scalar_reward == pytest.approx(max(scalar_reward(v, r.rewards) for r in records))
@@ -136,9 +137,40 @@ def test_distinct_answers_are_chosen_once_per_prompt(tmp_path):
         for p in [record.prompt_id]
     ]
     write_jsonl(tmp_path / "0.jsonl", records)
-    rows = list(select_sampled([tmp_path / "0.jsonl"], make_prompts(2), the_plan, RowCounts()))
+    rows = list(select_sampled([tmp_path / "0.jsonl"], make_prompts(2), the_plan, RowCounts(), Truncated()))
     assert [row.response for row in rows] == [*"abc", *"yxy"]
     assert [row.candidates for row in rows] == [6, 4, 3, 6, 1, 6]
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_truncated_candidates_are_chosen_only_where_all_are(tmp_path, iteration):
+    the_plan = plan(iteration)
+    [first, second] = prompts = make_prompts(2)
+    best, cut = {"rewards": [99.0, 0.0]}, {"finish_reason": "length"}
+    records = [
+        msgspec.structs.replace(record, **best if i % 3 == 0 else {"rewards": [float(i), 0.0]})
+        for i, record in enumerate(candidates_of(the_plan, prompts))
+    ]
+    records = [
+        # The best of the first prompt, and everything of the second.
+        msgspec.structs.replace(record, **cut)
+        if record.prompt_id == second.prompt_id or record.rewards[0] == 99.0
+        else record
+        for record in records
+    ]
+    write_jsonl(tmp_path / "0.jsonl", records)
+    truncated = Truncated()
+    rows = list(select_sampled([tmp_path / "0.jsonl"], prompts, the_plan, RowCounts(), truncated))
+    rewards = {
+        p.prompt_id: [r.rewards[0] for r in rows if r.prompt_id == p.prompt_id] for p in prompts
+    }
+    # Candidates 0 to 5, of which 0 and 3 are truncated; in iteration 2 each direction has three.
+    assert rewards == {
+        first.prompt_id: [5.0, 5.0] if iteration == 1 else [2.0, 5.0],
+        second.prompt_id: [99.0, 99.0],
+    }
+    assert {row.candidates for row in rows[:2]} == {4 if iteration == 1 else 2}
+    assert truncated == Truncated(left_out=2, kept=6)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +195,10 @@ def test_incomplete_candidates_are_refused(tmp_path, spoil, message):
         else spoil(records),
     )
     if message is None:
-        assert len(list(select_sampled([path], prompts, the_plan, RowCounts()))) == 6
+        assert len(list(select_sampled([path], prompts, the_plan, RowCounts(), Truncated()))) == 6
         return
     with pytest.raises(InputError) as caught:
-        list(select_sampled([path], prompts, the_plan, RowCounts()))
+        list(select_sampled([path], prompts, the_plan, RowCounts(), Truncated()))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -177,7 +209,7 @@ def test_a_direction_of_another_seed_is_refused(tmp_path):
     write_jsonl(path, candidates_of(plan(2), prompts))
     other = SelectionPlan(LAW, 1, 2, 2, 3)
     with pytest.raises(InputError, match="expected"):
-        list(select_sampled([path], prompts, other, RowCounts()))
+        list(select_sampled([path], prompts, other, RowCounts(), Truncated()))
 
 
 def test_prompts_without_candidates_are_counted(tmp_path):
@@ -186,7 +218,7 @@ def test_prompts_without_candidates_are_counted(tmp_path):
     path = tmp_path / "0.jsonl"
     write_jsonl(path, candidates_of(the_plan, prompts[:2]))
     row_counts = RowCounts()
-    list(select_sampled([path], prompts, the_plan, row_counts))
+    list(select_sampled([path], prompts, the_plan, row_counts, Truncated()))
     assert (row_counts.read, row_counts.kept, row_counts.dropped["no candidates"]) == (3, 2, 1)
 
 
@@ -196,7 +228,7 @@ def test_nan_reward_is_refused_on_read(tmp_path):
     line = json.loads(encode(record))
     path.write_text(json.dumps(line).replace("[0.0,", "[1e999,").replace("[0.0", "[1e999") + "\n")
     with pytest.raises(InputError, match=r"0\.jsonl:1"):
-        list(select_sampled([path], make_prompts(1), plan(2), RowCounts()))
+        list(select_sampled([path], make_prompts(1), plan(2), RowCounts(), Truncated()))
 
 
 def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
@@ -216,7 +248,7 @@ def test_replay_is_its_share_and_chooses_the_best_original(tmp_path):
     sampled, replayed = RowCounts(), RowCounts()
     rows = list(
         select([tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", [tmp_path / "a.jsonl"],
-               the_plan, sampled, replayed)
+               the_plan, sampled, replayed, Truncated())
     )  # fmt: skip
     replay = [r for r in rows if r.origin == "replay"]
     assert len(replay) == replay_rows(8, 0.25) == 3
@@ -235,7 +267,7 @@ def test_a_scalar_method_is_told_no_direction_and_chooses_by_it(tmp_path):
     ]
     path = tmp_path / "0.jsonl"
     write_jsonl(path, records)
-    rows = list(select_sampled([path], prompts, the_plan, RowCounts()))
+    rows = list(select_sampled([path], prompts, the_plan, RowCounts(), Truncated()))
     assert [row.direction for row in rows] == [[0.8, -0.6]] * 4
     first = [r.rewards for r in records[:3]]
     assert rows[0].scalar_reward == pytest.approx(max(0.8 * a - 0.6 * b for a, b in first))
@@ -297,7 +329,7 @@ def test_selection_is_the_same_for_any_sharding_and_maximises_the_reward(
         paths.append(tmp_path / f"{number}.jsonl")
         write_jsonl(paths[-1], records[6 * a : 6 * b])
     paths = data.draw(st.permutations(paths))
-    rows = list(select_sampled(paths, asked, plan, RowCounts()))
+    rows = list(select_sampled(paths, asked, plan, RowCounts(), Truncated()))
     assert [row.prompt_id for row in rows] == [p.prompt_id for p in asked for _ in range(2)]
     for number, row in enumerate(rows):
         own = records[3 * number : 3 * number + 3]

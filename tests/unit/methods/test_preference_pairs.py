@@ -4,7 +4,7 @@ import pytest
 
 from dpa.artefacts.jsonl import write_jsonl
 from dpa.artefacts.row_counts import RowCounts
-from dpa.methods.best_of_n import SelectionPlan
+from dpa.methods.best_of_n import SelectionPlan, Truncated
 from dpa.methods.preference_pairs import as_conversations, rating_pairs, sampled_pairs
 from dpa.records import Pair, Prompt, Rating, ScoredSample
 
@@ -54,14 +54,14 @@ def test_the_rejected_one_is_a_seeded_choice(tmp_path):
 
 
 LAW = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
-PLAN = SelectionPlan(LAW, 0, 2, directions_per_prompt=2, responses_per_direction=3)
+PLAN = SelectionPlan(LAW, 0, 2, directions_per_prompt=2, responses_per_direction=4)
 
 
-def sampled(direction, sample, rewards):
+def sampled(direction, sample, rewards, finish_reason="stop"):
     return ScoredSample(
         prompt_id="p", direction_index=direction, direction=PLAN.direction("p", direction),
-        sample_index=sample, seed=1, response=f"{direction}/{sample}", finish_reason="stop",
-        prompt_tokens=1, response_tokens=1, attributes={}, rewards=rewards,
+        sample_index=sample, seed=1, response=f"{direction}/{sample}",
+        finish_reason=finish_reason, prompt_tokens=1, response_tokens=1, attributes={}, rewards=rewards,
     )  # fmt: skip
 
 
@@ -70,15 +70,18 @@ def test_best_and_worst_of_each_direction_become_a_pair(tmp_path):
     v = PLAN.direction("p", 0)
     # Verbosity 0: helpfulness decides whatever the direction; the second best comes twice.
     first = [sampled(0, 0, [50.0, 0.0]), sampled(0, 1, [90.0, 0.0]), sampled(0, 2, [10.0, 0.0])]
-    equal = [sampled(1, i, [40.0, 20.0]) for i in range(3)]
+    # No pair with one that was truncated, though it is the worst, where others are not.
+    first.append(sampled(0, 3, [0.0, 0.0], "length"))
+    equal = [sampled(1, i, [40.0, 20.0], "length") for i in range(4)]
     write_jsonl(tmp_path / "0.jsonl", first + equal)
-    row_counts, paired = RowCounts(), RowCounts()
+    row_counts, paired, truncated = RowCounts(), RowCounts(), Truncated()
     [pair] = sampled_pairs(
-        [tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", PLAN, row_counts, paired
+        [tmp_path / "0.jsonl"], tmp_path / "prompts.jsonl", PLAN, row_counts, paired, truncated
     )
     assert (pair.chosen, pair.rejected, pair.direction) == ("0/1", "0/2", v)
     assert pair.margin == pytest.approx(v[0] * 80, abs=1e-5)
     assert (paired.read, paired.dropped) == (2, {"candidates are equal": 1})
+    assert truncated == Truncated(left_out=1, kept=4)
 
 
 def test_a_pair_is_told_its_direction_and_no_other_is():
