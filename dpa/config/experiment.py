@@ -77,6 +77,7 @@ class RewardTrainerConfig(Section):
     """What differs from `trainer` in the reward model's training."""
 
     per_device_batch_size: Positive | None
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
 
 
 class RewardModelConfig(ModelConfig):

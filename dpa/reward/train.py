@@ -256,9 +256,9 @@ def _last(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 
 def regression_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Squared error, summed over each row's labelled attributes (not NaN: equation 1), mean over rows.
+    """Squared error: its sum over each row's labelled attributes (not NaN), mean over rows.
 
-    Every label weighs the same, however many attributes its row's data set rates.
+    Equation 1: every label weighs the same, however many attributes its row's data set rates.
     """
     labelled = ~targets.isnan()
     return ((scores - targets.nan_to_num()).square() * labelled).sum(dim=1).mean()

@@ -139,13 +139,21 @@ class TestPaper:
         """One rating is a row there, not a packed sequence."""
         config = load_config({"experiment": name})
         assert config.reward_trainer.per_device_batch_size == 8
-        same = config.reward_trainer.model_copy(
-            update={"per_device_batch_size": config.trainer.per_device_batch_size}
-        )
-        assert same == config.trainer
+        assert self.trained_as_all_else(config, "per_device_batch_size", "max_grad_norm")
+
+    @staticmethod
+    def trained_as_all_else(config, *but):
+        own = config.reward_trainer.model_dump(exclude=set(but))
+        return own == config.trainer.model_dump(exclude=set(but))
+
+    def test_the_reward_model_is_trained_as_all_else_but_for_the_size_of_its_gradients(self):
+        """Its loss is a sum over five attributes."""
+        config = load_config({"experiment": "quickstart"})
+        assert self.trained_as_all_else(config, "max_grad_norm")
+        assert config.reward_trainer.max_grad_norm == 5 * config.trainer.max_grad_norm
 
     def test_the_reward_model_is_trained_as_all_else_where_nothing_differs(self):
-        config = load_config({"experiment": "quickstart"})
+        config = load_config({"experiment": "gpt4-feedback"})
         assert config.reward_trainer == config.trainer
 
 

@@ -61,7 +61,8 @@ def sampled(direction, sample, rewards, finish_reason="stop"):
     return ScoredSample(
         prompt_id="p", direction_index=direction, direction=PLAN.direction("p", direction),
         sample_index=sample, seed=1, response=f"{direction}/{sample}",
-        finish_reason=finish_reason, prompt_tokens=1, response_tokens=1, attributes={}, rewards=rewards,
+        finish_reason=finish_reason, prompt_tokens=1, response_tokens=1, attributes={},
+        rewards=rewards,
     )  # fmt: skip
 
 
