@@ -84,6 +84,7 @@ def main(
             furnish=steering.furnish if steering else None,
         ),
         selected_conversations(selected, names, told),
+        last_answer_only=True,
     )
 
 

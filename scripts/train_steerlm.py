@@ -69,6 +69,7 @@ def main(
         ),
         annotated_conversations(annotations, wanted, steering.names, row_counts),
         row_counts,
+        last_answer_only=True,
     )
 
 

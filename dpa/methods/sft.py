@@ -53,8 +53,9 @@ def tokenise_conversations(
     conversations: Iterable[list[dict]],
     max_length: int,
     row_counts: RowCounts,
+    last_answer_only: bool = False,
 ) -> Rows:
-    """Rows of input_ids and completion_mask.
+    """Rows of input_ids and completion_mask, of all answers or of a conversation's last.
 
     Longer rows, and those that the chat template does not take, are dropped and counted.
     """
@@ -64,7 +65,7 @@ def tokenise_conversations(
         if messages and messages[0]["role"] == "system":
             chat.check_system_prompt()
         try:
-            ids, mask = chat.conversation_ids(messages)
+            ids, mask = chat.conversation_ids(messages, last_answer_only)
         except ConversationError as error:
             row_counts.drop(str(error))
             continue
@@ -192,18 +193,24 @@ def finetune_conversations(
     job: TrainingJob,
     conversations: Iterable[list[dict]],
     row_counts: RowCounts | None = None,
+    *,
+    last_answer_only: bool = False,
     **details: Any,
 ) -> None:
     """Fine-tune a policy on conversations, tokenised with its own chat template.
 
-    `row_counts` says what was left out of the conversations; `details` are for the sidecar.
+    It learns all answers of a conversation, or the last only, where the others are part of the
+    prompt. `row_counts` says what was left out of the conversations; `details` are for the sidecar.
     """
     row_counts = row_counts or RowCounts()
     chat = load_training_chat(job)
 
     def tokenised(block: list[list[dict]]) -> tuple[Rows, RowCounts]:
         counts = RowCounts()
-        return tokenise_conversations(chat, block, job.schedule.max_length, counts), counts
+        rows = tokenise_conversations(
+            chat, block, job.schedule.max_length, counts, last_answer_only
+        )
+        return rows, counts
 
     rows: Rows = []
     for some, counts in in_shares(conversations, tokenised, chat.controls):

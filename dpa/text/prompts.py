@@ -89,14 +89,20 @@ def _check_width(names: Sequence[str], values: Sequence[float], what: str, rest:
 
 
 def messages(prompt: Conversation, system: str | None, response: str | None = None) -> list[dict]:
-    """Chat messages of a prompt, with an optional system prompt before and response after."""
+    """Chat messages of a prompt, with an optional system prompt before and response after.
+
+    Where the prompt begins with a system turn of the user's own, that text takes the place of
+    SYSTEM_SENTENCE in front of the sentence that steers.
+    """
     turns = (
         [{"role": "user", "content": prompt}]
         if isinstance(prompt, str)
         else [{"role": turn.role, "content": turn.content} for turn in prompt]
     )
     if system is not None:
-        turns = [t for t in turns if t["role"] != "system"]
+        if turns and turns[0]["role"] == "system":
+            steering = system.removeprefix(SYSTEM_SENTENCE).lstrip()
+            system = f"{turns.pop(0)['content']} {steering}".lstrip()
         turns.insert(0, {"role": "system", "content": system})
     if response is not None:
         turns.append({"role": "assistant", "content": response})

@@ -17,7 +17,7 @@ from dpa.errors import InputError
 from dpa.models import AnyModel, load_tokenizer
 from dpa.runtime.sections import read_section
 from dpa.text.chat_template import ConversationError, render_chat
-from dpa.text.control_tokens import ControlTokens
+from dpa.text.control_tokens import ControlTokens, special_tokens
 
 #: Stands for an answer where the template's text around it is wanted: some templates trim answers.
 STAND_IN = "QZ0ZQ"
@@ -52,8 +52,9 @@ class ChatTokenizer:
         self.controls = ControlTokens(tokenizer)
         self._try_out([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
         self._anchors = {anchor: self._encode(anchor) for anchor in ANCHORS}
-        #: Token ids of what the template writes after answers: mostly the same.
-        self._ends: dict[str, list[int]] = {}
+        #: Token ids of what the template writes after answers (mostly the same), up to the end
+        #: token and behind it.
+        self._ends: dict[str, tuple[list[int], list[int]]] = {}
 
     @classmethod
     def load(cls, model: AnyModel, models: ModelsConfig | None = None) -> "ChatTokenizer":
@@ -89,17 +90,22 @@ class ChatTokenizer:
         layout.ask()
         return layout.ids
 
-    def conversation_ids(self, messages: list[dict]) -> tuple[list[int], list[int]]:
+    def conversation_ids(
+        self, messages: list[dict], last_answer_only: bool = False
+    ) -> tuple[list[int], list[int]]:
         """Token ids of a conversation, up to the assistant's last word, and a 0/1 mask of them.
 
-        1 are those that the assistant writes, the end token included, so that a policy learns to
-        stop. Raises ConversationError as prompt_ids does.
+        1 are those that the assistant writes, in all its turns or in the last one, the end token
+        included, so that a policy learns to stop. Raises ConversationError as prompt_ids does.
         """
         layout = _Layout(self)
         messages = self.controls.escape_messages(messages)
         last = max((i for i, t in enumerate(messages) if t["role"] == "assistant"), default=-1)
         for turn in messages[: last + 1]:
+            begin = len(layout.ids)
             layout.add(turn)
+        if last_answer_only and layout.mask:
+            layout.mask[:begin] = [0] * begin
         return layout.ids, layout.mask
 
     def answer_ids(
@@ -115,7 +121,7 @@ class ChatTokenizer:
         layout.ask()
         around = layout.around_answer()
         texts = map(self.controls.escape, answers)
-        return layout.ids, [self.answer_ids_between(text, around) for text in texts]
+        return layout.ids, [self.answer_ids_between(text, around)[0] for text in texts]
 
     # --- And back ---------------------------------------------------------------------------------
 
@@ -194,12 +200,26 @@ class ChatTokenizer:
         ids = self._encode(text)
         return ids if ids[:1] == self._begin else self._begin + ids
 
-    def answer_ids_between(self, answer: str, around: tuple[str, str]) -> list[int]:
-        """Token ids of what the assistant writes: an answer, with the template's text around it."""
+    def answer_ids_between(
+        self, answer: str, around: tuple[str, str]
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of what the assistant writes, and of what the template writes after that.
+
+        The assistant writes the answer, with the template's text around it up to the end token,
+        behind which it is not asked for more: a line end there belongs to the turns that follow.
+        """
         lead, end = around
         if end not in self._ends:
-            self._ends[end] = self.part_ids(end)
-        return self.part_ids(lead + answer) + self._ends[end]
+            ids = self.part_ids(end)
+            special = [i for i, token in enumerate(ids, 1) if token in self._special_ids]
+            written = special[-1] if special else len(ids)
+            self._ends[end] = ids[:written], ids[written:]
+        own, after = self._ends[end]
+        return self.part_ids(lead + answer) + own, after
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return set(self.tokenizer.convert_tokens_to_ids(sorted(special_tokens(self.tokenizer))))
 
     def part_ids(self, text: str) -> list[int]:
         """Token ids of a text behind others: those of the text alone, without a space before it.
@@ -222,6 +242,8 @@ class _Layout:
         self.chat = chat
         self.ids: list[int] = []
         self.mask: list[int] = []
+        #: What stands behind the last answer's end token, and before whatever follows.
+        self.rest: list[int] = []
         #: The turns so far and what the template makes of them, with stand-ins for all answers.
         self.turns: list[dict] = []
         self.text = ""
@@ -233,7 +255,7 @@ class _Layout:
             return
         self.ask()
         lead, end = self.around_answer()
-        own = self.chat.answer_ids_between(turn["content"], (lead, end))
+        own, self.rest = self.chat.answer_ids_between(turn["content"], (lead, end))
         self.ids += own
         self.mask += [1] * len(own)
         self.turns.append(ANSWERED)
@@ -243,7 +265,8 @@ class _Layout:
         """Add what the template writes up to the assistant's answer."""
         text = self.chat.render(self.turns, generation_prompt=True)
         new = self._new(text)
-        ids = self.chat.part_ids(new) if self.text else self.chat.first_ids(new)
+        ids = self.rest + self.chat.part_ids(new) if self.text else self.chat.first_ids(new)
+        self.rest = []
         self.ids += ids
         self.mask += [0] * len(ids)
         self.text = text

@@ -90,10 +90,21 @@ class TestMessages:
             {"role": "assistant", "content": "So."},
         ]
 
-    def test_the_system_prompt_replaces_the_conversations_own(self):
-        turns = [Turn("system", "old"), Turn("user", "Why?")]
-        assert [t["content"] for t in messages(turns, "new")] == ["new", "Why?"]
-        assert [t["content"] for t in messages(turns, None)] == ["old", "Why?"]
+    def test_a_conversations_own_system_text_comes_before_the_directions_sentence(self):
+        turns = [Turn("system", "You are a pirate."), Turn("user", "Why?")]
+        asked = messages(turns, direction_system_prompt(NAMES, [0.8, -0.6]))
+        assert asked == [
+            {
+                "role": "system",
+                "content": "You are a pirate. Your response should maximize weighted rating = "
+                "helpfulness*80 + verbosity*-60",
+            },
+            {"role": "user", "content": "Why?"},
+        ]
+        assert parse_direction(NAMES, asked[0]["content"]) == [0.8, -0.6]
+        asked = messages(turns, condition_system_prompt(NAMES, [80, 20]))
+        assert asked[0]["content"].startswith("You are a pirate. Your response should have rating")
+        assert [t["content"] for t in messages(turns, None)] == ["You are a pirate.", "Why?"]
 
 
 class TestRewardInput:

@@ -59,6 +59,14 @@ def whole(chat: ChatTokenizer, turns: list[dict]) -> list[int]:
     return [chat.tokenizer.bos_token_id] * chat.adds_bos + ids
 
 
+def check_whole(chat: ChatTokenizer, turns: list[dict]) -> None:
+    """The conversation's tokens are those of the whole text, up to the last answer's end token."""
+    ids, text = chat.conversation_ids(turns)[0], whole(chat, turns)
+    assert text[: len(ids)] == ids
+    assert ids[-1] == chat.tokenizer.eos_token_id
+    assert not chat.tokenizer.decode(text[len(ids) :]).strip()
+
+
 # --- The seam ----------------------------------------------------------------------------------
 
 
@@ -80,7 +88,7 @@ def test_an_answers_tokens_give_it_back_behind_the_prompts(chat, kind):
 @pytest.mark.parametrize("kind", ["plain", "only a letter", "emoji", "CJK", "right to left"])
 def test_where_nothing_merges_the_tokens_are_those_of_the_whole_text(chat, kind):
     turns = answered(ANSWERS[kind])
-    assert chat.conversation_ids(turns)[0] == whole(chat, turns)
+    check_whole(chat, turns)
     longer = [*turns, {"role": "user", "content": "And then?"}]
     text = chat.render(longer, generation_prompt=True)
     ids = chat.prompt_ids(longer)
@@ -89,7 +97,7 @@ def test_where_nothing_merges_the_tokens_are_those_of_the_whole_text(chat, kind)
         ("<s>" if chat.adds_bos else "") + text
     ).replace(" ", "")
     last = [*longer, {"role": "assistant", "content": ANSWERS["plain"]}]
-    assert chat.conversation_ids(last)[0] == whole(chat, last)
+    check_whole(chat, last)
 
 
 def test_no_space_is_invented_before_an_answer():
@@ -114,6 +122,32 @@ def test_a_template_that_ends_in_two_line_ends():
     text = chat.render(QUESTION, generation_prompt=True) + "\nYes."
     merged = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert merged[: len(prompt)] != prompt
+
+
+def test_what_the_template_writes_behind_the_end_token_is_not_learnt(chat):
+    """A policy is not asked for more there: Zephyr's, Gemma's and ChatML's line end."""
+    turns = [*answered("Yes."), {"role": "user", "content": "Go on."}, *answered("No.")[-1:]]
+    ids, mask = chat.conversation_ids(turns)
+    end = chat.tokenizer.eos_token_id
+    ends = [
+        i
+        for i, (token, learnt) in enumerate(zip(ids, mask, strict=True))
+        if learnt and token == end
+    ]
+    assert len(ends) == 2
+    assert mask[ends[0] + 1] == 0
+    assert ends[1] == len(ids) - 1
+    _, answers = chat.answer_ids(QUESTION, ["Yes.", "No."])
+    assert {answer[-1] for answer in answers} == {end}
+
+
+def test_the_last_answer_alone_is_learnt_where_the_others_are_part_of_the_prompt(chat):
+    turns = [*answered("Yes."), {"role": "user", "content": "Go on."}]
+    ids, mask = chat.conversation_ids(
+        [*turns, {"role": "assistant", "content": "No."}], last_answer_only=True
+    )
+    prompt, [answer] = chat.answer_ids(turns, ["No."])
+    assert (ids, mask) == (prompt + answer, [0] * len(prompt) + [1] * len(answer))
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen2.5", "zephyr"])
