@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
-from dpa.artefacts.row_counts import RowCounts, check_dropped
+from dpa.artefacts.row_counts import RowCounts, check_dropped, check_truncated
 from dpa.errors import InputError
 from dpa.text.chat_template import ConversationError
 from dpa.text.tokenization import ChatTokenizer
@@ -60,11 +60,16 @@ PairRows = list[dict[str, np.ndarray]]
 def tokenise_pairs(
     chat: ChatTokenizer, pairs: Iterable[MessagePair], max_length: int, row_counts: RowCounts
 ) -> PairRows:
-    """Rows of prompt_ids, chosen_ids and rejected_ids.
+    """Rows of prompt_ids, chosen_ids and rejected_ids, truncated as the published recipes do.
 
-    Longer pairs, and those that the chat template does not take, are dropped and counted.
+    Where prompt and longer answer have more than `max_length` tokens together, the prompt keeps the
+    last half of that many at most, and if that is not enough the answers keep their first half of
+    it (zephyr-7b-beta and the alignment handbook: 1024 and 512). A pair is dropped whose prompt
+    would lose its system prompt, which carries the direction, or that the chat template does not
+    take. All is counted.
     """
     rows = []
+    longest_prompt = max_length // 2
     for messages, chosen, rejected in pairs:
         row_counts.read += 1
         try:
@@ -72,19 +77,26 @@ def tokenise_pairs(
         except ConversationError as error:
             row_counts.drop(str(error))
             continue
-        if len(prompt) + max(map(len, answers)) > max_length:
-            row_counts.drop("longer than max_length")
-        else:
-            ids = {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
-            rows.append({name: np.array(row, dtype=np.int32) for name, row in ids.items()})
+        longest = max(map(len, answers))
+        if len(prompt) + longest > max_length and len(prompt) > longest_prompt:
+            if messages[0]["role"] == "system":
+                row_counts.drop("longer than max_length")
+                continue
+            prompt = prompt[-longest_prompt:]
+            row_counts.shorten("the prompt's beginning")
+        if len(prompt) + longest > max_length:
+            answers = [answer[: max_length - longest_prompt] for answer in answers]
+            row_counts.shorten("the answers' ends")
+        ids = {"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]}
+        rows.append({name: np.array(row, dtype=np.int32) for name, row in ids.items()})
     return rows
 
 
 class PairTraining(Training):
     """DPO from a policy on (prompt messages, chosen, rejected), with the start as reference.
 
-    Pairs longer than the schedule's max_length, or that the chat template does not take, are
-    dropped and counted in `row_counts`; `details` are for the sidecar. Raises InputError when no
+    Pairs are truncated to the schedule's max_length; what is dropped and shortened is counted in
+    `row_counts` (see tokenise_pairs). `details` are for the sidecar. Raises InputError when no
     pair is left.
     """
 
@@ -111,12 +123,15 @@ class PairTraining(Training):
         if not rows:
             raise InputError(f"{job.output}: no pairs to train on ({row_counts.as_dict()})")
         check_dropped(row_counts, str(job.output))
+        shortened = dict(sorted(row_counts.shortened.items()))
+        check_truncated(max(shortened.values(), default=0), len(rows), str(job.output))
         self.job, self.tokenizer, self.rows, self.row_counts = job, chat.tokenizer, rows, row_counts
         self.beta, self.settings = beta, {"beta": beta}
         self.details = details | {
             "rows": len(rows),
             "beta": beta,
             "response_tokens": response_tokens,
+            "shortened": shortened,
             "neutralised": chat.controls.log_escaped(),
             **chat.details(),
         }

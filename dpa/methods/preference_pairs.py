@@ -17,6 +17,8 @@ from dpa.records import Pair, Rating
 from dpa.seeds import derive_seed
 from dpa.text.prompts import direction_system_prompt, messages, read_prompts
 
+#: A judgement of its own beside those of single attributes, and one with known errors.
+OVERALL = "ultrafeedback-overall_score"
 #: Rewards and ratings have fewer decimals than this.
 MARGIN_DECIMALS = 6
 
@@ -28,7 +30,8 @@ def rating_pairs(
 
     Only the ratings of one data set count: those of different ones are not comparable.
     Chosen has the highest mean rating, rejected is a seeded choice among the lower ones (zephyr-7b-
-    beta's recipe; ours: ties with the best are not eligible). Prompts without a pair are counted.
+    beta's recipe; ours: ties with the best are not eligible). What is lower is decided by the means
+    over the attributes that both responses have. Prompts without a pair are counted.
     """
     by_prompt: dict[str, list[Rating]] = {}
     for rating in decode_lines(ratings, Rating):
@@ -36,25 +39,40 @@ def rating_pairs(
             by_prompt.setdefault(rating.prompt_id, []).append(rating)
     for prompt_id, responses in by_prompt.items():
         row_counts.read += 1
-        means = [fmean(r.attributes.values()) for r in responses]
-        best = max(means)
-        lower = [r for r, mean in zip(responses, means, strict=True) if mean < best]
-        if not lower:
+        for chosen in sorted(responses, key=_mean_rating, reverse=True):
+            lower = [(r, gap) for r in responses if (gap := _rating_gap(chosen, r)) > 0]
+            if lower:
+                break
+        else:
             row_counts.drop("no two different ratings")
             continue
-        chosen = responses[means.index(best)]
-        rejected = lower[derive_seed(seed, "dpo-pair", prompt_id) % len(lower)]
+        rejected, gap = lower[derive_seed(seed, "dpo-pair", prompt_id) % len(lower)]
         yield Pair(
             prompt_id=prompt_id,
             prompt=chosen.prompt,
             direction=None,
             chosen=chosen.response,
             rejected=rejected.response,
-            margin=round(best - fmean(rejected.attributes.values()), MARGIN_DECIMALS),
+            margin=round(gap, MARGIN_DECIMALS),
         )
     unrated = len(prompt_ids - by_prompt.keys())
     row_counts.read += unrated
     row_counts.drop("no ratings", rows=unrated)
+
+
+def _compared(rating: Rating) -> dict[str, float]:
+    """The ratings of single attributes, which a mean is made of."""
+    return {name: value for name, value in rating.attributes.items() if name != OVERALL}
+
+
+def _mean_rating(rating: Rating) -> float:
+    return fmean(_compared(rating).values() or [-1.0])
+
+
+def _rating_gap(one: Rating, other: Rating) -> float:
+    """How much higher the one's mean is, over the attributes that both have; 0 without any."""
+    mine, theirs = _compared(one), _compared(other)
+    return fmean([mine[name] - theirs[name] for name in sorted(mine.keys() & theirs)] or [0.0])
 
 
 def sampled_pairs(

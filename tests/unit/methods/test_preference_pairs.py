@@ -32,14 +32,37 @@ def test_pairs_by_hand(tmp_path):
     )
     row_counts = RowCounts()
     pairs = list(rating_pairs(path, "uf", {"p", "q", "unrated"}, 0, row_counts))
-    # Mean ratings: 80 (the first of the tied) against 10.
+    # Mean ratings of 80 (the first of the tied) and of 10; by what both have, 90 against 10.
     assert pairs == [
-        Pair(prompt_id="p", prompt="p", direction=None, chosen="good", rejected="bad", margin=70.0)
+        Pair(prompt_id="p", prompt="p", direction=None, chosen="good", rejected="bad", margin=80.0)
     ]
     assert (row_counts.read, row_counts.dropped) == (
         3,
         {"no two different ratings": 1, "no ratings": 1},
     )
+
+
+def test_ratings_are_compared_by_the_attributes_that_both_have(tmp_path):
+    path = tmp_path / "ratings.jsonl"
+    overall = {"ultrafeedback-overall_score": 0.0}
+    write_jsonl(
+        path,
+        [
+            # By overall_score the second would be better; by all of its ratings, too.
+            rating("p", "good", a=60.0, b=20.0, **overall),
+            rating("p", "bad", **{"a": 50.0, "ultrafeedback-overall_score": 100.0}),
+            # No attribute in common.
+            rating("q", "one", a=60.0),
+            rating("q", "two", b=20.0),
+            rating("r", "only overall", **overall),
+            rating("r", "more", **{"ultrafeedback-overall_score": 100.0}),
+        ],
+    )
+    row_counts = RowCounts()
+    pairs = list(rating_pairs(path, "uf", {"p", "q", "r"}, 0, row_counts))
+    found = [(pair.prompt_id, pair.chosen, pair.rejected, pair.margin) for pair in pairs]
+    assert found == [("p", "good", "bad", 10.0)]
+    assert row_counts.dropped == {"no two different ratings": 2}
 
 
 def test_the_rejected_one_is_a_seeded_choice(tmp_path):

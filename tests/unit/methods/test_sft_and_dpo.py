@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpa.artefacts.row_counts import RowCounts
 from dpa.errors import InputError
-from dpa.methods.dpo import PairTraining
+from dpa.methods.dpo import PairTraining, tokenise_pairs
 from dpa.methods.preference_pairs import as_conversations
 from dpa.methods.sft import (
     Finetuning,
@@ -179,6 +179,32 @@ def test_the_loss_and_its_gradients_are_those_of_trl(tiny_policy):
         torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
         found.append(float(ours.detach()))
     assert found[1] > found[0] > found[2] == 0
+
+
+def test_long_pairs_are_truncated_as_the_published_recipes_do(tiny_tokenizer):
+    chat = ChatTokenizer(tiny_tokenizer)
+    short, long = "The fox.", "The fox lives close to rivers. " * 9
+    ask = partial(messages, system=None)
+    pairs = [
+        (ask("Why?"), short, short),
+        (ask("Why?"), short, long),
+        (ask(long), short, short),
+        (ask(long), long, short),
+        (messages(long, "A system prompt."), short, short),
+        (messages("Why?", "S"), short, long),
+    ]
+    row_counts = RowCounts()
+    rows = tokenise_pairs(chat, pairs, 40, row_counts)
+    for row, (prompt, *both) in zip(rows, [*pairs[:4], pairs[5]], strict=True):
+        whole, answers = chat.answer_ids(prompt, both)
+        fits = len(whole) + max(map(len, answers)) <= 40
+        kept = whole if fits or len(whole) <= 20 else whole[-20:]
+        fits = len(kept) + max(map(len, answers)) <= 40
+        assert row["prompt_ids"].tolist() == kept
+        for name, answer in zip(("chosen_ids", "rejected_ids"), answers, strict=True):
+            assert row[name].tolist() == (answer if fits else answer[:20])
+    assert row_counts.dropped == {"longer than max_length": 1}
+    assert row_counts.shortened == {"the prompt's beginning": 2, "the answers' ends": 3}
 
 
 def test_dpo_raises_chosen_against_rejected(tiny_policy, tmp_path):
