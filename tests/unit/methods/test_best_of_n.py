@@ -342,7 +342,9 @@ def pooled(folder, candidates, degrees=0.0, spoil=list):
     the_plan = SelectionPlan(LAW, 0, 2, 4, 3, candidates=candidates, neighbour_degrees=degrees)
     records = list(candidates_of(the_plan, make_prompts(1)))
     write_jsonl(folder / "0.jsonl", spoil(records))
-    rows = list(select_sampled([folder / "0.jsonl"], make_prompts(1), the_plan, RowCounts()))
+    rows = list(
+        select_sampled([folder / "0.jsonl"], make_prompts(1), the_plan, RowCounts(), Truncated())
+    )
     return rows, records, [the_plan.direction("p0", i) for i in range(4)]
 
 
