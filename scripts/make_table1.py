@@ -64,7 +64,14 @@ def main(
         raise InputError(f"{len(prompt_rewards)} --prompt-rewards, {len(run)} --run: give pairs")
     folders = read_section(TypeAdapter(dict[str, list[str]]), stages, "stages")
     seeds = [
-        measure_seed(read_prompt_rewards(path, names), folder, folders, names, reference)
+        measure_seed(
+            read_prompt_rewards(path, names),
+            folder,
+            folders,
+            names,
+            reference,
+            unseen=read_prompt_rewards(path, names, unseen=True),
+        )
         for path, folder in zip(prompt_rewards, run, strict=True)
     ]
     if len(numbers := {seed.seed for seed in seeds}) < len(seeds):

@@ -53,11 +53,13 @@ class PolicyPoints(NamedTuple):
 # --- From the table to arrays ----------------------------------------------------------------
 
 
-def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
+def read_prompt_rewards(
+    path: Path, objectives: Sequence[str], unseen: bool = False
+) -> pd.DataFrame:
     """prompt_rewards.parquet: one seed's mean rewards by method, iteration, direction and prompt.
 
-    Without the unseen prompts: nothing that is made from it is about them. Raises InputError when
-    it is missing, has no such objectives, or has a row twice.
+    Without the unseen prompts, or (`unseen`) those alone. Raises InputError when it is missing, has
+    no such objectives, or has a row twice.
     """
     rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
     key = ["method", "iteration", "direction_index", "prompt_id"]
@@ -70,7 +72,7 @@ def read_prompt_rewards(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
     if len(twice := table[table.duplicated(key)]):
         row = twice.iloc[0][key].tolist()
         raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")
-    return table[~table["unseen"].astype(bool)]
+    return table[table["unseen"].astype(bool) == unseen]
 
 
 def common_prompts(table: pd.DataFrame) -> list[str]:

@@ -68,9 +68,11 @@ def measure_seed(
     stages: dict[str, list[str]],
     objectives: Sequence[str],
     reference: Sequence[float],
+    unseen: pd.DataFrame | None = None,
 ) -> SeedMeasures:
     """The numbers of one run, from its prompt_rewards.parquet (bootstrap) and its folder.
 
+    What methods do with `unseen` prompts are measures of their own, `unseen_*`.
     `stages` are the folders of the run that make up each method. Raises InputError when a method of
     the table is unknown or has no entry there, or when there is no DPA to compare with.
     """
@@ -85,10 +87,21 @@ def measure_seed(
     methods = [method for method in METHODS if method in found]
     prompts = common_prompts(table)
     directions = _evaluation_directions(table, objectives, prompts)
+    measures = _measure(table, methods, objectives, reference, prompts, directions)
+    if unseen is not None and len(unseen):
+        harder = common_prompts(unseen)
+        for method, found_there in _measure(
+            unseen, methods, objectives, reference, harder, directions
+        ).items():
+            measures[method] |= {
+                f"unseen_{name}": found_there[name]
+                for name in ("mean_vr", "mean_vr_gold")
+                if name in found_there
+            }
     return SeedMeasures(
         seeds[0],
         len(prompts),
-        _measure(table, methods, objectives, reference, prompts, directions),
+        measures,
         {m: _cost(run, m, stages[m], *directions.shape[::-1]) for m in methods},
     )
 
@@ -275,6 +288,14 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         ],
     ),
     (
+        "Unseen prompts",
+        "Mean v·r on the prompts of data.unseen_prompts, which no other number counts.",
+        [
+            ("unseen_mean_vr", "mean v·r", ".2f", 1),
+            ("unseen_mean_vr_gold", "mean v·r (gold)", ".2f", 1),
+        ],
+    ),
+    (
         "Cost",
         "Of making the method as it was evaluated, for PPO and RSF one trade-off only. Tokens "
         "trained are response tokens of the training rows, counted once for all epochs; seconds "
@@ -290,10 +311,12 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
 
 
 def table1_tables(table: pd.DataFrame) -> list[Table]:
-    """Table 1 as three tables with what their columns mean."""
+    """Table 1 in parts with what their columns mean."""
     found = []
     for title, meaning, columns in SECTIONS:
         present = [column for column in columns if column[0] in table]
+        if not present:
+            continue
         published = [c for c in table if c.startswith(PUBLISHED)] if title == "Properties" else []
         header = ["method", *(heading for _, heading, _, _ in present)]
         header += ["paper: " + c.removeprefix(PUBLISHED).replace("_", " ") for c in published]

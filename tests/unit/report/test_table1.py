@@ -122,6 +122,18 @@ def test_five_rows_by_hand(run):
     assert table.loc[PPO, "published_multi_objective_rewards"] == "no"
 
 
+def test_unseen_prompts_are_in_columns_of_their_own_and_change_no_other(run):
+    seen, harder = make_rewards(), make_rewards(shift=3.0).assign(unseen=True)
+    both = measure_seed(seen, run, parts(seen), NAMES, [0.0, 100.0], unseen=harder)
+    table = table1([both], 2, pd.read_csv(PUBLISHED)).set_index("method")
+    assert table.loc[PPO, "unseen_mean_vr"] == pytest.approx((78 + 32.4) / 2)
+    assert table.loc[PPO, "unseen_mean_vr_gold"] == pytest.approx((68 + 24.4) / 2)
+    alone = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
+    pd.testing.assert_frame_equal(table[alone.columns], alone)
+    assert [part.title for part in table1_tables(table.reset_index())][2] == "Unseen prompts"
+    assert "Unseen prompts" not in [p.title for p in table1_tables(alone.reset_index())]
+
+
 def test_costs_are_in_the_table(run):
     table = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
     costs = ["models", "bytes", "tokens_sampled", "responses_scored", "tokens_trained", "seconds"]
