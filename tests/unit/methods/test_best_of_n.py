@@ -137,7 +137,9 @@ def test_distinct_answers_are_chosen_once_per_prompt(tmp_path):
         for p in [record.prompt_id]
     ]
     write_jsonl(tmp_path / "0.jsonl", records)
-    rows = list(select_sampled([tmp_path / "0.jsonl"], make_prompts(2), the_plan, RowCounts(), Truncated()))
+    rows = list(
+        select_sampled([tmp_path / "0.jsonl"], make_prompts(2), the_plan, RowCounts(), Truncated())
+    )
     assert [row.response for row in rows] == [*"abc", *"yxy"]
     assert [row.candidates for row in rows] == [6, 4, 3, 6, 1, 6]
 
