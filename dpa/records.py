@@ -46,7 +46,7 @@ class Rating(Record):
     response: str
     attributes: Annotated[dict[str, Score], msgspec.Meta(min_length=1)]
     dataset: str
-    split: Literal["train", "validation"]
+    split: Literal["train", "judge", "validation"]
 
 
 class ToRate(Record):

@@ -102,10 +102,11 @@ rule prepare_data:
         runtime=60,
     params:
         data=section(cfg.data),
+        judge=["--judge-share", cfg.judge_share] if cfg.judge_share else [],
         seed=of.base_seed,
     message:
         "Mapping ratings to 0-100 and splitting prompts into D1, D2 and validation"
     shell:
-        "python -m scripts.prepare_data --data {params.data:q} --seed {params.seed}"
+        "python -m scripts.prepare_data --data {params.data:q} {params.judge} --seed {params.seed}"
         " --output-ratings {output.ratings:q} --output-d1 {output.d1:q} --output-d2 {output.d2:q}"
         " --output-validation {output.validation:q} > {log} 2>&1"

@@ -90,7 +90,7 @@ rule score_evaluation:
         runtime=720,
     params:
         model=of.evaluation_scorer_flags,
-        objectives=section(cfg.objectives),
+        objectives=of.scorer_objectives,
         tokens=cfg.reward_model.tokens_per_batch,
     message:
         "Evaluation: scoring {wildcards.policy} by {wildcards.scorer}"
@@ -134,6 +134,10 @@ rule collect_validation_rewards:
             scorer=layout.shown_scorer,
             policy=layout.policies(),
         ),
+        judged=expand(
+            "results/{{experiment}}/evaluation/scored_by/judge/{policy}.jsonl",
+            policy=layout.policies() if layout.has_judge else [],
+        ),
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         code=code("collect_validation_rewards"),
     output:
@@ -152,12 +156,14 @@ rule collect_validation_rewards:
     params:
         gold=["--gold", cfg.evaluation.gold] if cfg.evaluation.gold else [],
         scored=input_flags("scored"),
+        judged=input_flags("judged"),
         objectives=section(cfg.objectives),
         seed=of.base_seed,
     message:
         "Collecting the validation rewards of all policies"
     shell:
-        "python -m scripts.collect_validation_rewards {params.scored:q} {params.gold:q}"
+        "python -m scripts.collect_validation_rewards {params.scored:q} {params.judged:q}"
+        " {params.gold:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q} --seed {params.seed}"
         " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} > {log} 2>&1"
 

@@ -74,6 +74,14 @@ rule plot_samples:
                 for p in layout.last_policies(cfg.methods)
             ),
         ),
+        judged=files_of(
+            RUNS,
+            *(
+                f"evaluation/scored_by/judge/{p}.jsonl"
+                for p in layout.last_policies(cfg.methods)
+                if layout.has_judge
+            ),
+        ),
         prompts=f"{RUNS[0]}/data/prompts/validation.jsonl",
         code=code("plot_samples"),
     output:
@@ -92,7 +100,9 @@ rule plot_samples:
         runtime=30,
     params:
         scored=input_flags("scored"),
-        objective_names=OBJECTIVE_NAMES,
+        judged=input_flags("judged"),
+        gold=["--gold", cfg.evaluation.gold] if cfg.evaluation.gold else [],
+        objectives=section(cfg.objectives),
         shown=",".join(map(str, cfg.figures.prompts)),
         style=section(cfg.figures.style),
         experiment=cfg.experiment,
@@ -101,8 +111,9 @@ rule plot_samples:
     message:
         "Drawing figure 1, response lengths, and reward against length"
     shell:
-        "python -m scripts.plot_samples {params.scored:q} --prompts {input.prompts:q}"
-        " --objective-names {params.objective_names:q} --shown {params.shown} --figure-style {params.style:q}"
+        "python -m scripts.plot_samples {params.scored:q} {params.judged:q} {params.gold:q}"
+        " --prompts {input.prompts:q} --objectives {params.objectives:q}"
+        " --shown {params.shown} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} > {log} 2>&1"
 
@@ -112,6 +123,8 @@ rule plot_reward_model:
         predictions=f"{RUNS[0]}/reward_model/predictions.parquet",
         metrics=f"{RUNS[0]}/reward_model/metrics.csv",
         ranking=f"{RUNS[0]}/reward_model/ranking.csv",
+        judge_metrics=f"{RUNS[0]}/judge/metrics.csv" if layout.has_judge else [],
+        judge_ranking=f"{RUNS[0]}/judge/ranking.csv" if layout.has_judge else [],
         code=code("plot_reward_model"),
     output:
         multiext(f"{RESULTS}/figures/reward_model.", *FIGURE_FILES),
@@ -126,6 +139,16 @@ rule plot_reward_model:
         mem_mb=jobs.memory(4000),
         runtime=30,
     params:
+        judge=(
+            [
+                "--judge-metrics",
+                f"{RUNS[0]}/judge/metrics.csv",
+                "--judge-ranking",
+                f"{RUNS[0]}/judge/ranking.csv",
+            ]
+            if layout.has_judge
+            else []
+        ),
         style=section(cfg.figures.style),
         experiment=cfg.experiment,
         figures=folder_of,
@@ -134,7 +157,8 @@ rule plot_reward_model:
         "Drawing the reward model's predictions against labels"
     shell:
         "python -m scripts.plot_reward_model --predictions {input.predictions:q}"
-        " --metrics {input.metrics:q} --ranking {input.ranking:q} --figure-style {params.style:q}"
+        " --metrics {input.metrics:q} --ranking {input.ranking:q} {params.judge:q}"
+        " --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} > {log} 2>&1"
 

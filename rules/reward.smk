@@ -131,29 +131,65 @@ if layout.averaged:
             " > {log} 2>&1"
 
 
+# A scorer that never selects: the same model on ratings that the reward model does not see.
+rule train_judge:
+    input:
+        ratings="results/{experiment}/data/ratings.jsonl",
+        base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+        code=code("train_reward_model"),
+        preflight=PREFLIGHT,
+    output:
+        model=directory("results/{experiment}/judge/model"),
+    log:
+        "results/{experiment}/logs/train_judge.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_judge.tsv"
+    threads: jobs.training_threads(cfg.reward_model.threads)
+    resources:
+        **jobs.training(8000, cfg.reward_model.threads),
+    params:
+        base_model=of.base_model_flags,
+        attributes=",".join(cfg.reward_model.attributes),
+        trainer=section(cfg.reward_trainer),
+        schedule=section(cfg.reward_model.schedule),
+        lm_loss_weight=cfg.reward_model.lm_loss_weight,
+        token_dropout=cfg.reward_model.token_dropout,
+        seed=of.base_seed,
+    message:
+        "Training the judge on its share of the ratings"
+    shell:
+        until_saved(
+            "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q} {params.base_model:q}"
+            " --split judge --attributes {params.attributes:q} --trainer {params.trainer:q}"
+            " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
+            " --token-dropout {params.token_dropout} --seed {params.seed}"
+            " --output {output.model:q}"
+        )
+
+
 rule evaluate_reward_model:
     input:
         ratings="results/{experiment}/data/ratings.jsonl",
-        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        model=of.evaluation_scorer,
         code=code("evaluate_reward_model"),
         preflight=PREFLIGHT,
     output:
-        metrics="results/{experiment}/reward_model/metrics.csv",
-        ranking="results/{experiment}/reward_model/ranking.csv",
-        predictions="results/{experiment}/reward_model/predictions.parquet",
+        metrics="results/{experiment}/{scorer}/metrics.csv",
+        ranking="results/{experiment}/{scorer}/ranking.csv",
+        predictions="results/{experiment}/{scorer}/predictions.parquet",
     log:
-        "results/{experiment}/logs/evaluate_reward_model.log",
+        "results/{experiment}/logs/evaluate_reward_model/{scorer}.log",
     benchmark:
-        "results/{experiment}/benchmarks/evaluate_reward_model.tsv"
+        "results/{experiment}/benchmarks/evaluate_reward_model/{scorer}.tsv"
     threads: cfg.threads
     resources:
         **jobs.on_one_gpu(4000, 32000),
         runtime=120,
     params:
-        model=of.scorer_flags,
+        model=of.evaluation_scorer_flags,
         tokens=cfg.reward_model.tokens_per_batch,
     message:
-        "Comparing the reward model with held-out ratings"
+        "Comparing {wildcards.scorer} with held-out ratings"
     shell:
         "python -m scripts.evaluate_reward_model {params.model:q} --ratings {input.ratings:q}"
         " --tokens-per-batch {params.tokens} --output-metrics {output.metrics:q}"

@@ -20,6 +20,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
     GoldOption,
+    JudgedOption,
     ObjectivesOption,
     OutputOption,
     PromptsOption,
@@ -41,6 +42,7 @@ def main(
     ],
     output: OutputOption,
     objectives: ObjectivesOption = None,
+    judged: JudgedOption = [],  # noqa: B006
     gold: GoldOption = None,
 ) -> None:
     """Collect scored validation responses into one table."""
@@ -52,15 +54,16 @@ def main(
     from dpa.evaluation.validation import gold_scorer, prompt_rewards, validation_rewards
 
     asked = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
-    rewards = prompt_rewards(scored, prompts, asked, seed, gold_scorer(gold, asked))
+    rewards = prompt_rewards(scored, prompts, asked, seed, gold_scorer(gold, asked), judged=judged)
     table = validation_rewards(rewards, [objective.name for objective in asked])
     with atomic(output_by_prompt) as partial:
         rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
+    inputs = [*scored, *judged, prompts]
     read = RowCounts.all_kept(int(rewards["n"].sum()))  # responses
-    write_sidecar(output_by_prompt, [*scored, prompts], read)
-    write_sidecar(output, [*scored, prompts], read, counted_in=output_by_prompt.name)
+    write_sidecar(output_by_prompt, inputs, read)
+    write_sidecar(output, inputs, read, counted_in=output_by_prompt.name)
     log.info("%d rows for %d policies", len(table), len(scored))
 
 

@@ -36,9 +36,15 @@ def main(
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
     output_tables: OutputTablesOption,
+    judge_metrics: Annotated[
+        Path | None, typer.Option(help="The judge's metrics.csv, for its agreement beside.")
+    ] = None,
+    judge_ranking: Annotated[Path | None, typer.Option(help="The judge's ranking.csv.")] = None,
     figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw the reward model's predictions against held-out labels."""
+    import pandas as pd
+
     from dpa.artefacts.frames import read_csv_table, read_parquet_table
     from dpa.config.figures import FigureStyleConfig
     from dpa.report.figures.reward_model import (
@@ -60,13 +66,19 @@ def main(
     with drawn_in(style):
         figure = draw_reward_model(marks, table, style.title_of(title))
         write_figure(output_figures, "reward_model", figure, marks, caption, inputs, style)
-    page = (title, "", [quality_table(table)])
+    shown, rows = [quality_table(table)], table
+    if judge_metrics is not None and judge_ranking is not None:
+        inputs += [judge_metrics, judge_ranking]
+        judges = quality(read_csv_table(judge_metrics), read_csv_table(judge_ranking))
+        shown.append(quality_table(judges)._replace(title="The judge, which never selects"))
+        rows = pd.concat([table.assign(scorer="reward_model"), judges.assign(scorer="judge")])
+    page = (title, "", shown)
     texts = {
-        "reward_model.csv": csv_text(table, None),
+        "reward_model.csv": csv_text(rows, None),
         "reward_model.md": markdown(*page),
         "reward_model.tex": latex(*page),
     }
-    write_tables(output_tables, texts, inputs, len(table))
+    write_tables(output_tables, texts, inputs, len(rows))
     log.info("wrote %s", output_figures / "reward_model.pdf")
 
 

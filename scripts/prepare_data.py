@@ -31,6 +31,9 @@ def main(
         Path, typer.Option(help="Training prompts that are written, second half.")
     ],
     output_validation: Annotated[Path, typer.Option(help="Held-out prompts that are written.")],
+    judge_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of prompts whose ratings are the judge's.")
+    ] = 0.0,
     data: Annotated[
         str | None, typer.Option(help="Over config.yaml's data (JSON, or @file).")
     ] = None,
@@ -46,6 +49,7 @@ def main(
         output_d1,
         output_d2,
         output_validation,
+        judge_share,
     )
 
 

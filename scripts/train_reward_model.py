@@ -1,17 +1,17 @@
 """Train the multi-objective reward model from the base model on the ratings.
 
-Rules: train_reward_model (only where reward_model.path is null); retrain_reward_model, with the
---iteration for which it is trained and the ratings of samples besides. Example:
+Rules: train_reward_model (only where reward_model.path is null); train_judge; retrain_reward_model,
+with the --iteration for which it is trained and the ratings of samples besides. Example:
 
     python -m scripts.train_reward_model --ratings data/ratings.jsonl --base-model base_model \
         --seed 0 --output reward_model/model
 
-Reads the ratings of the training split. Writes a folder that plain
+Reads the ratings of the training split (--split judge: the judge's). Writes a folder that plain
 AutoModelForSequenceClassification loads: one output per attribute, on 0-100.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,10 @@ def main(
         Path | None,
         typer.Option(help="Of a model to be averaged: the head it starts from; --member from 1."),
     ] = None,
+    split: Annotated[
+        Literal["train", "judge"],
+        typer.Option(help="Whose ratings: the reward model's, the judge's."),
+    ] = "train",
     schedule: ScheduleOption = None,
     trainer: TrainerOption = None,
 ) -> None:
@@ -87,7 +91,7 @@ def main(
         training_schedule,
         derive_seed(
             seed,
-            "reward-model",
+            "reward-model" if split == "train" else split,
             *([member] if member else []),
             *(["iteration", iteration] if iteration else []),
         ),
@@ -99,6 +103,7 @@ def main(
         attributes=names_of(attributes) or default_section("reward_model.attributes"),
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,
+        split=split,
         **started,
     )
     run_training(training)

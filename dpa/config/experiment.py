@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from dpa.config.base import (
     Fraction,
@@ -166,11 +166,44 @@ class DirectionalDpoConfig(Section):
     schedule: ScheduleConfig
 
 
+class JudgeShareConfig(Section):
+    """A second reward model, of ratings that the first never sees."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the training ratings' prompts that train it, and not the reward model."""
+
+
+class GivenJudgeConfig(ModelConfig):
+    """A checkpoint that reads what the reward model reads."""
+
+    path: str
+    """Folder or hub id."""
+    revision: str | None = None
+    """Commit of the hub repository; `locked` is the one in revisions.lock.yaml."""
+    attributes: list[OutputName] | None = None
+    """Names of its outputs in order, where the checkpoint does not name them."""
+    outputs: dict[str, Annotated[dict[str, float], Field(min_length=1)]]
+    """For each objective the weights of its outputs whose sum is the reward, on 0-100."""
+
+
+def _kind_of_judge(value: Any) -> str:
+    """Which of the two a judge is: its location in messages, where it is left out (`explain`)."""
+    given = "path" in value if isinstance(value, dict) else isinstance(value, GivenJudgeConfig)
+    return "{path}" if given else "{share}"
+
+
+JudgeConfig = Annotated[
+    Annotated[JudgeShareConfig, Tag("{share}")] | Annotated[GivenJudgeConfig, Tag("{path}")],
+    Discriminator(_kind_of_judge),
+]
+
+
 class EvaluationConfig(Section):
     directions: Grid
     responses_per_prompt: Positive
     temperature: Temperature
     gold: Literal["quickstart"] | None
+    judge: JudgeConfig | None
     hypervolume_reference: list[float]
 
 
@@ -231,6 +264,12 @@ class Config(Section):
         return [self.seed] if isinstance(self.seed, int) else self.seed
 
     @property
+    def judge_share(self) -> float:
+        """Share of the training ratings' prompts that are the judge's."""
+        judge = self.evaluation.judge
+        return judge.share if isinstance(judge, JudgeShareConfig) else 0
+
+    @property
     def reward_trainer(self) -> TrainerConfig:
         """`trainer`, with what differs in the reward model's training."""
         own = self.reward_model.trainer.model_dump(exclude_none=True)
@@ -245,6 +284,7 @@ class Config(Section):
         self._check_members()
         self._check_directions()
         self._check_data()
+        self._check_judge()
         self._check_methods()
         self._check_feedback()
         self._check_size()
@@ -346,6 +386,18 @@ class Config(Section):
             raise ValueError(
                 f"data.original_responses: {self.data.original_responses!r} is not among the names "
                 f"in data.ratings, {rated}"
+            )
+
+    def _check_judge(self) -> None:
+        """A judge has ratings to learn from, or an output for each objective."""
+        judge = self.evaluation.judge
+        if isinstance(judge, JudgeShareConfig) and not self.data.ratings:
+            raise ValueError("evaluation.judge.share: a share of no data.ratings; give ratings")
+        names = [objective.name for objective in self.objectives]
+        if isinstance(judge, GivenJudgeConfig) and set(judge.outputs) != set(names):
+            raise ValueError(
+                f"evaluation.judge.outputs: maps {sorted(judge.outputs)}, and the objectives are "
+                f"{names}; give outputs for each"
             )
 
     def _check_methods(self) -> None:

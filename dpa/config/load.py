@@ -181,7 +181,7 @@ def explain(error: ValidationError, path: Path) -> str:
     lines = []
     for item in error.errors():
         # Of a key that takes one value or a list of them, say what is wrong with what was given.
-        branches = [p for p in item["loc"] if str(p).startswith(("constrained-", "list["))]
+        branches = [p for p in item["loc"] if str(p).startswith(("constrained-", "list[", "{"))]
         if branches and item["type"] == (
             "int_type" if isinstance(item["input"], list) else "list_type"
         ):

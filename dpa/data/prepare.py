@@ -16,16 +16,24 @@ from dpa.data.ratings import read_ratings, validation_prompt_ids
 from dpa.data.splits import halve, trainable, unique_prompts
 from dpa.records import Prompt, Rating
 from dpa.runtime.log import log
+from dpa.seeds import derive_seed
 
 
 def prepare_data(
-    data: DataConfig, seed: int, ratings: Path, d1: Path, d2: Path, validation: Path
+    data: DataConfig,
+    seed: int,
+    ratings: Path,
+    d1: Path,
+    d2: Path,
+    validation: Path,
+    judge_share: float = 0,
 ) -> None:
     """Write ratings and prompts with their sidecars, and log what was kept and dropped.
 
     Held out are the validation prompts, the unseen ones, and the prompts of the ratings' own
     validation files: their ratings are for validation, and they are in neither D1 nor D2. Unseen
-    prompts are in the validation file, behind the others and marked. Raises InputError for bad
+    prompts are in the validation file, behind the others and marked. The ratings of `judge_share`
+    of the other prompts are the judge's: the same in all data sets. Raises InputError for bad
     rows, and when more than `data.max_dropped_fraction` of a file is lost.
     """
     held, train = RowCounts(), RowCounts()
@@ -37,13 +45,18 @@ def prepare_data(
     train_prompts = unique_prompts(data.train_prompts, train)
     held_out = validation_prompts.keys() | unseen_prompts.keys() | validation_prompt_ids(data)
 
+    def is_judges(prompt_id: str) -> bool:
+        return derive_seed(seed, "judge", prompt_id) < judge_share * 2**48
+
     tallies: dict[str, Tally] = {}
     rated: set[str] = set()
     original = data.original_responses
     halves: tuple[list[Prompt], list[Prompt]] = ([], [])
     # Ratings are in place once it is known that the prompts are in order, too.
     with atomic(ratings) as partial:
-        write_jsonl(partial, _remember(read_ratings(data, held_out, tallies), original, rated))
+        write_jsonl(
+            partial, _remember(read_ratings(data, held_out, tallies, is_judges), original, rated)
+        )
         if data.train_prompts:
             kept = trainable(train_prompts.values(), held_out, rated, original, train)
             train.check(data.max_dropped_fraction, "data.train_prompts")

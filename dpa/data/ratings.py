@@ -21,20 +21,24 @@ from dpa.text.prompts import prompt_id
 
 
 def read_ratings(
-    data: DataConfig, held_out: Collection[str], tallies: dict[str, Tally]
+    data: DataConfig,
+    held_out: Collection[str],
+    tallies: dict[str, Tally],
+    is_judges: Callable[[str], bool] = lambda prompt_id: False,
 ) -> Iterator[Rating]:
     """All ratings of the configuration, data set by data set in the order of their files.
 
     A rating is for validation if it is from a `validation` file or its prompt_id is in `held_out`,
-    so no prompt is in both splits if `held_out` has the prompts of all validation files. `tallies`
-    is filled while reading: data set -> counts. Raises InputError for rows that violate their
+    so no prompt is in both splits if `held_out` has the prompts of all validation files. Of the
+    others those are the judge's whose prompt_id `is_judges`, in all data sets alike. `tallies` is
+    filled while reading: data set -> counts. Raises InputError for rows that violate their
     format, when a data set loses more than `data.max_dropped_fraction` or more than half of its
     training responses to `held_out`, and when nothing is left to train on.
     """
     training = 0
     for section in data.ratings:
         tally = tallies.setdefault(section.name, Tally())
-        for rating in _read_section(section, data.drop_sources, held_out, tally):
+        for rating in _read_section(section, data.drop_sources, held_out, tally, is_judges):
             training += rating.split == "train"
             yield rating
         tally.row_counts.check(data.max_dropped_fraction, f"data.ratings: {section.name}")
@@ -62,8 +66,10 @@ def _read_section(
     drop_sources: Collection[str],
     held_out: Collection[str],
     tally: Tally,
+    is_judges: Callable[[str], bool],
 ) -> Iterator[Rating]:
     read = _reader(section, drop_sources)
+    split: Literal["train", "judge", "validation"]
     sources: list[tuple[Literal["train", "validation"], SourceConfig | None]] = [
         ("train", section.train),
         ("validation", section.validation),
@@ -75,8 +81,11 @@ def _read_section(
         for rated in read(read_placed_rows(source), tally):
             identity = prompt_id(rated.prompt)
             split = "validation" if identity in held_out else file_split
+            if split == "train" and is_judges(identity):
+                split = "judge"
+                tally.notes["the judge's"] += 1
             count += 1
-            if split != file_split:
+            if split == "validation" != file_split:
                 moved += 1
                 tally.notes["moved to validation: prompt held out"] += 1
             yield Rating(

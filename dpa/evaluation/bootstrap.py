@@ -97,7 +97,7 @@ def policy_points(
     by: str,
     prompts: Sequence[str],
 ) -> PolicyPoints:
-    """A policy's rewards `by` the reward model (`r`) or the gold scorer (`gold`).
+    """A policy's rewards `by` the reward model (`r`), the judge (`judge`) or gold (`gold`).
 
     Prompts are in the given order and points in that of direction_index, whatever the order of the
     rows. Raises InputError when the table lacks the policy or one of its rewards.

@@ -14,7 +14,7 @@ from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
 from dpa.evaluation.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
 from dpa.objectives import objective_rewards
-from dpa.records import Prompt, ScoredSample
+from dpa.records import Prompt, Sample, ScoredSample
 from dpa.registry import parse_policy
 from dpa.text.prompts import normalise
 
@@ -30,6 +30,9 @@ class Policy(NamedTuple):
         """`dpa-3` → (dpa, 3); `sft` → (sft, None)."""
         return cls(*parse_policy(name))
 
+
+#: Column prefix of a reward -> who gives it. All but the first never select responses.
+SCORER_NAMES = {"r": "reward model", "judge": "judge", "gold": "gold scorer"}
 
 #: Rewards of a response by a scorer that knows the truth: (prompt, response) -> one per objective.
 Gold = Callable[[str, str], Sequence[float]]
@@ -52,19 +55,22 @@ def prompt_rewards(
     objectives: Sequence[ObjectiveConfig],
     seed: int,
     gold: Gold | None,
+    judged: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
 
     One row per policy, direction and prompt: the direction's weights `v_*` or the condition `c_*`,
-    mean rewards `r_*` (and `gold_*`), mean length `tokens`, number of responses `n`, the prompt's
-    `cluster` (itself, where the data has none) and whether it is `unseen`. What every table, figure
-    and interval is made from.
+    mean rewards `r_*` (by the judge, if its scores are `judged`, `judge_*`; by gold `gold_*`), mean
+    length `tokens`, number of responses `n`, the prompt's `cluster` (itself, where the data has
+    none) and whether it is `unseen`. What every table, figure and interval is made from.
     """
     asked = {p.prompt_id: p for p in decode_lines(prompts, Prompt)}
     names = [objective.name for objective in objectives]
+    judges = pair_judged(responses, judged)
     rows = []
     for path in responses:
         policy = Policy.parse(path.stem)
+        judge = judge_rewards(path, judges[path]) if judges else None
         ordered = sorted(
             decode_lines(path, ScoredSample), key=lambda r: (r.direction_index, r.prompt_id)
         )
@@ -77,6 +83,8 @@ def prompt_rewards(
                 "c": group[0].condition,
                 "r": np.mean([r.rewards for r in group], axis=0),
             }
+            if judge is not None:
+                columns["judge"] = np.mean([judge[sample_key(r)] for r in group], axis=0)
             prompt = asked.get(prompt_id)
             if prompt is None:
                 raise InputError(
@@ -109,6 +117,33 @@ def prompt_rewards(
     )
 
 
+#: What tells a policy's samples apart.
+SampleKey = tuple[str, int, int]
+
+
+def sample_key(sample: Sample) -> SampleKey:
+    return sample.prompt_id, sample.direction_index, sample.sample_index
+
+
+def pair_judged(scored: Sequence[Path], judged: Sequence[Path]) -> dict[Path, Path]:
+    """The judge's file for each of the reward model's; empty without a judge.
+
+    Raises InputError unless they are of the same policies in the same order.
+    """
+    if judged and [path.name for path in judged] != [path.name for path in scored]:
+        raise InputError("--judged: give the judge's file of each policy in --scored, in its order")
+    return dict(zip(scored, judged, strict=False))
+
+
+def judge_rewards(scored: Path, judged: Path) -> dict[SampleKey, list[float]]:
+    """The judge's rewards of a policy's samples. Raises InputError if they are of other samples."""
+    found = {sample_key(r): (r.response, r.rewards) for r in decode_lines(judged, ScoredSample)}
+    ours = {sample_key(r): r.response for r in decode_lines(scored, ScoredSample)}
+    if {key: response for key, (response, _) in found.items()} != ours:
+        raise InputError(f"{judged}: of other samples than {scored}; rerun score_evaluation")
+    return {key: rewards for key, (_, rewards) in found.items()}
+
+
 def _prefixed(prefixes: Iterable[str], names: Sequence[str]) -> list[str]:
     return [f"{prefix}_{name}" for prefix in prefixes for name in names]
 
@@ -116,8 +151,9 @@ def _prefixed(prefixes: Iterable[str], names: Sequence[str]) -> list[str]:
 def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """validation_rewards.csv: means over responses, one row per policy, seed and direction.
 
-    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer. Unseen prompts
-    have columns of their own, `unseen_*`, which are there if such prompts are.
+    `table` is prompt_rewards'; gold columns are empty where there is no gold scorer, and those of
+    a judge are there only with one. Unseen prompts have columns of their own, `unseen_*`, which are
+    there if such prompts are.
     """
     rows = []
     for key, group in table.groupby(
@@ -142,7 +178,8 @@ def _means(group: pd.DataFrame, names: Sequence[str]) -> dict[str, float | int |
             return None
         return round(float(np.average(group[column], weights=weights)), 4)
 
-    rewards = {column: mean(column) for column in _prefixed(["r", "gold"], names)}
+    judge = ["judge"] if f"judge_{names[0]}" in group else []
+    rewards = {column: mean(column) for column in _prefixed(["r", *judge, "gold"], names)}
     return rewards | {"mean_tokens": mean("tokens"), "n": int(weights.sum())}
 
 
@@ -157,10 +194,10 @@ def read_validation_rewards(path: Path) -> pd.DataFrame:
 def front(
     table: pd.DataFrame, method: str, iteration: int | None, objectives: Sequence[str], by: str
 ) -> np.ndarray:
-    """(points, k) mean rewards of a policy in direction order, `by` the reward model or gold.
+    """(points, k) mean rewards of a policy in direction order, `by` one of the scorers.
 
-    `by` is the column prefix, `r` or `gold`. Means over the seeds, if there are several. Empty when
-    the table does not have the policy.
+    `by` is the column prefix: `r`, `judge` or `gold`. Means over the seeds, if there are several.
+    Empty when the table does not have the policy.
     """
     rows = table[table["method"] == method]
     rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]

@@ -82,11 +82,11 @@ class CostModel:
             reading = work.read * 2 * self.experiment.policy.multiplied
             sampling = self._arithmetic(reading, self._share("prefill"))
             sampling += work.sampled / self.sampling_rate(work)
-        scoring = work.scored / self.scoring_rate() if work.scored else 0
+        scoring = work.scored / self.scoring_rate(work.by_judge) if work.scored else 0
         return (training + referring + sampling + scoring) / devices
 
     def _trained(self, work: Work) -> Shape:
-        return self.experiment.reward if work.of_reward_model else self.experiment.policy
+        return self.experiment.base if work.of_reward_model else self.experiment.policy
 
     def training_rate(self, shape: Shape, recompute: bool) -> float:
         """Tokens per second and device, of forward and backward pass."""
@@ -94,9 +94,10 @@ class CostModel:
         rate = self._peak(self._share("training")) / (factor * shape.multiplied)
         return self._known("training", rate)
 
-    def scoring_rate(self) -> float:
-        """Tokens per second and device through the reward model."""
-        rate = self._peak(self._share("scoring")) / (2 * self.experiment.reward.multiplied)
+    def scoring_rate(self, by_judge: bool = False) -> float:
+        """Tokens per second and device through the reward model, or the judge."""
+        shape = self.experiment.judge if by_judge else self.experiment.reward
+        rate = self._peak(self._share("scoring")) / (2 * shape.multiplied)
         return self._known("scoring", rate)
 
     def sampling_rate(self, work: Work) -> float:

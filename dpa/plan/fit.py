@@ -106,27 +106,38 @@ def _sampling(experiment: Experiment, rule: str) -> list[Need]:
 
 
 def _scoring(experiment: Experiment, rule: str) -> list[Need]:
+    return [_scoring_need(experiment, rule, experiment.reward)]
+
+
+def _any_scoring(experiment: Experiment, rule: str) -> list[Need]:
+    """By the reward model or the judge: the larger one."""
+    shapes = experiment.reward, experiment.judge
+    return [_scoring_need(experiment, rule, max(shapes, key=lambda shape: shape.parameters))]
+
+
+def _scoring_need(experiment: Experiment, rule: str, shape: Shape) -> Need:
     config = experiment.config
-    memory = scoring_memory(experiment.reward, tokens=config.reward_model.tokens_per_batch)
+    memory = scoring_memory(shape, tokens=config.reward_model.tokens_per_batch)
     remedy = "lower reward_model.tokens_per_batch"
-    return [Need(rule, memory, config.plan.gpu_memory_gb, remedy)]
+    return Need(rule, memory, config.plan.gpu_memory_gb, remedy)
 
 
 def _policy(experiment: Experiment) -> Shape:
     return experiment.policy
 
 
-def _reward(experiment: Experiment) -> Shape:
-    return experiment.reward
+def _base(experiment: Experiment) -> Shape:
+    return experiment.base
 
 
 #: Rules that train a reward model, with its own trainer.
-REWARD_TRAININGS = ("train_reward_model", "retrain_reward_model")
+REWARD_TRAININGS = ("train_reward_model", "retrain_reward_model", "train_judge")
 #: Rules that train.
 STAGES = {
-    "pretrain_base_model": TrainingRule(_reward, lambda c: c.base_model.scratch.schedule),
-    "train_reward_model": TrainingRule(_reward, lambda c: c.reward_model.schedule),
-    "retrain_reward_model": TrainingRule(_reward, lambda c: c.reward_model.schedule),
+    "pretrain_base_model": TrainingRule(_base, lambda c: c.base_model.scratch.schedule),
+    "train_reward_model": TrainingRule(_base, lambda c: c.reward_model.schedule),
+    "retrain_reward_model": TrainingRule(_base, lambda c: c.reward_model.schedule),
+    "train_judge": TrainingRule(_base, lambda c: c.reward_model.schedule),
     "train_sft": TrainingRule(_policy, lambda c: c.sft.schedule),
     "train_initial_policy": TrainingRule(_policy, lambda c: c.steerlm.schedule),
     "train_steerlm": TrainingRule(_policy, lambda c: c.steerlm.schedule),
@@ -141,11 +152,11 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "score_responses": _scoring,
     "annotate_responses": _scoring,
     "annotate_replay": _scoring,
-    "evaluate_reward_model": _scoring,
+    "evaluate_reward_model": _any_scoring,
     "probe_reward_model": _scoring,
     "sample_evaluation": _sampling,
     "sample_soup": _sampling,
-    "score_evaluation": _scoring,
+    "score_evaluation": _any_scoring,
     "judge_rewardbench": _scoring,
     "score_rewardbench": _scoring,
 }

@@ -188,7 +188,7 @@ def shown_prompts(config: Config, experiment: Experiment) -> Iterator[str]:
 def given_models(config: Config) -> list[tuple[str, ModelConfig]]:
     """(key, model) of what the experiment takes ready-made and uses."""
     unused = set() if "dpo" in config.methods else {"dpo"}
-    trains = config.reward_model.path is None or config.sft.path is None
+    trains = config.reward_model.path is None or config.sft.path is None or config.judge_share > 0
     unused |= set() if trains else {"base_model"}
     found = hub_repositories(config)
     return [(key, m) for key, m in found if isinstance(m, ModelConfig) and key not in unused]

@@ -20,7 +20,11 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
     """
     layout, members = Layout(config), config.reward_model.scoring
     scattered = {"sample_responses": config.shards, "score_responses": members * config.shards}
-    jobs = [*_jobs("evaluate_reward_model"), *_jobs("annotate_responses", members * config.shards)]
+    jobs = _jobs("annotate_responses", members * config.shards)
+    for scorer in layout.rated_scorers():
+        jobs += _jobs("evaluate_reward_model", 1, {"scorer": scorer})
+    if config.judge_share:
+        jobs += _jobs("train_judge")
     if config.reward_model.path is None:
         jobs += _jobs("train_reward_model", config.reward_model.members)
     if config.reward_model.average:
@@ -47,7 +51,8 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
     for policy in policies:
         rule = "sample_soup" if policy == "reward_soup" else "sample_evaluation"
         jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
-        jobs += _jobs("score_evaluation", members, {"policy": policy})
+        for scorer in layout.scorers():
+            jobs += _jobs("score_evaluation", 1, {"policy": policy, "scorer": scorer})
     benchmarks = {
         "alpacaeval": layout.alpacaeval_policies(), "rewardbench": layout.rewardbench_judged()
     }  # fmt: skip

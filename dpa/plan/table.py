@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpa.config.base import ModelConfig
+from dpa.config.experiment import GivenJudgeConfig
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, device, shape_of
 from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, simulate
@@ -107,7 +109,9 @@ def downloaded_models(experiment: Experiment) -> float:
     """Bytes of the hub's models in the cache, each once, at 16 bits a weight."""
     config = experiment.config
     dpo = config.dpo if "dpo" in config.methods else None
-    given = [config.base_model, config.reward_model, config.sft, dpo]
+    judge = config.evaluation.judge
+    given: list[ModelConfig | None] = [config.base_model, config.reward_model, config.sft, dpo]
+    given += [judge] if isinstance(judge, GivenJudgeConfig) else []
     paths = {
         model.path: model
         for model in given

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpa.config.data import SourceConfig
-from dpa.config.experiment import Config
+from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
 from dpa.config.trainer import ScheduleConfig
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, DataSet, Tokens, WorldTokens, shape_of
@@ -52,6 +52,8 @@ class Work:
     """Mean tokens of a sampled sequence, prompt included."""
     of_reward_model: bool = False
     """Whether it is the reward model (or its base) that is trained, not a policy."""
+    by_judge: bool = False
+    """Whether it is the judge that scores."""
     own_sampler: bool = False
     """Sampled by the trainer with transformers (PPO), whatever the engine."""
     light: bool = False
@@ -88,7 +90,10 @@ class Experiment:
     config: Config
     assumptions: Assumptions
     policy: Shape = field(init=False)
+    base: Shape = field(init=False)
     reward: Shape = field(init=False)
+    judge: Shape = field(init=False)
+    """The reward model's where there is none."""
     sizes: Sizes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,8 +104,17 @@ class Experiment:
         policy = shape_of(config.sft, None, assumptions) if given else base
         given = config.reward_model.path is not None
         reward = shape_of(config.reward_model, None, assumptions) if given else base
+        object.__setattr__(self, "base", base)
         object.__setattr__(self, "policy", policy)
         object.__setattr__(self, "reward", reward)
+        match config.evaluation.judge:
+            case GivenJudgeConfig() as judge:
+                judge_shape = shape_of(judge, None, assumptions)
+            case JudgeShareConfig():
+                judge_shape = base
+            case None:
+                judge_shape = reward
+        object.__setattr__(self, "judge", judge_shape)
         object.__setattr__(self, "sizes", _sizes(config, assumptions))
 
     # --- What several rules share -----------------------------------------------------------------
@@ -200,11 +214,20 @@ def _reward_model(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     sizes, schedule = experiment.sizes, experiment.config.reward_model.schedule
     sample = sizes.instruction + sizes.prompt + sizes.sampled_response
     rated = (int(wildcards.get("iteration", 1)) - 1) * experiment.rated_samples()
-    tokens = _rated_tokens(experiment) + rated * min(sample, schedule.max_length)
+    own = (1 - experiment.config.judge_share) * _rated_tokens(experiment)
+    return _reward_training(experiment, own + rated * min(sample, schedule.max_length))
+
+
+def _judge(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    return _reward_training(experiment, experiment.config.judge_share * _rated_tokens(experiment))
+
+
+def _reward_training(experiment: Experiment, tokens: float) -> Work:
+    """A reward model on so many tokens of ratings."""
     return Work(
-        trained=tokens * schedule.epochs,
-        keeps=experiment.model_bytes(experiment.reward),
-        scratch=experiment.checkpoint_bytes(experiment.reward),
+        trained=tokens * experiment.config.reward_model.schedule.epochs,
+        keeps=experiment.model_bytes(experiment.base),
+        scratch=experiment.checkpoint_bytes(experiment.base),
         of_reward_model=True,
     )
 
@@ -221,7 +244,10 @@ def _reward_average(experiment: Experiment, wildcards: dict[str, str]) -> Work:
 def _reward_model_evaluation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     sizes = experiment.sizes
     held_out = sizes.held_out_rated + sizes.validation * sizes.originals
-    return Work(scored=held_out * (sizes.instruction + sizes.prompt + sizes.response))
+    return Work(
+        scored=held_out * (sizes.instruction + sizes.prompt + sizes.response),
+        by_judge=wildcards.get("scorer") == "judge",
+    )
 
 
 def _annotation(experiment: Experiment, wildcards: dict[str, str]) -> Work:
@@ -371,6 +397,7 @@ def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Wo
     return Work(
         scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
         keeps=experiment.scored_bytes(responses),
+        by_judge=wildcards["scorer"] == "judge",
     )
 
 
@@ -417,6 +444,7 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_reward_model": _reward_model,
     "probe_reward_model": _reward_probe,
     "average_reward_models": _reward_average,
+    "train_judge": _judge,
     "evaluate_reward_model": _reward_model_evaluation,
     "annotate_responses": _annotation,
     "retrain_reward_model": _reward_model,

@@ -42,7 +42,7 @@ def rated_texts(ratings: Path, row_counts: RowCounts) -> Iterator[str]:
     """What the reward model reads of the training ratings; held-out ones are counted."""
     for rating in decode_lines(ratings, Rating):
         row_counts.read += 1
-        if rating.split == "train":
+        if rating.split != "validation":
             yield reward_input(rating.prompt, rating.response)
         else:
             row_counts.drop("held out", asked_for=True)

@@ -23,6 +23,7 @@ from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
 from dpa.registry import METHODS
 from dpa.report.figures.reward_model import constant_attributes, constant_warning
+from dpa.report.figures.samples import rewards_text, scorers_of
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published
 from dpa.report.tables import plain_text
@@ -36,6 +37,11 @@ ASSUMPTIONS = "## Where the paper is silent"
 #: Figures and tables that open the page; the others come in a section of their own.
 FIRST_FIGURES = ("figure1", "figure4", "figure5")
 FIRST_TABLES = ("table1", "table2", "comparison")
+#: What must be known where rewards have no second opinion.
+NO_JUDGE = (
+    "No independent scorer (evaluation.judge is null): all rewards here are those of the model "
+    "that responses were selected by, and what it gains need not be a gain."
+)
 #: Figures and tables of costs.
 COSTS = ("costs",)
 
@@ -106,7 +112,8 @@ def lead(config: dict) -> str:
 def warnings(config: dict) -> list[str]:
     """What must be known before a number is read."""
     if config["world"] is None:
-        return []
+        judged = config["evaluation"]["judge"] or not config["data"]["train_prompts"]
+        return [] if judged else [NO_JUDGE]
     return [
         "This is the quickstart: a generated world and models of a fraction of a million "
         "parameters, trained from scratch on a CPU. It shows that the method and its "
@@ -216,7 +223,7 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
         own = iter(direction_colours(steered))
         cards = []
         for row in rows.to_dict("records"):
-            rewards = ", ".join(f"{name} {row[f'r_{name}']:.0f}" for name in names)
+            rewards = rewards_text(row, names, scorers_of(samples))
             asked = "" if pd.isna(row["asked"]) else plain_text(str(row["asked"]))
             method, colour = METHODS[row["method"]].label, METHODS[row["method"]].colour
             cards.append(

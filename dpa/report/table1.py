@@ -30,12 +30,13 @@ from dpa.evaluation.bootstrap import (
     replicate,
 )
 from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
+from dpa.evaluation.validation import SCORER_NAMES
 from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
 from dpa.seeds import derive_seed
 
 #: Whose rewards: column prefix -> what it adds to a measure's name.
-MEASURE_SUFFIXES = {"r": "", "gold": "_gold"}
+MEASURE_SUFFIXES = {"r": "", "judge": "_judge", "gold": "_gold"}
 #: Headings of the two tables.
 TABLE1_HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
 #: What DPA and the baselines are compared by.
@@ -265,10 +266,12 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         [
             ("objectives_conditioned", "objectives conditioned on", ".0f", 1),
             ("control", "control", ".3f", 1),
+            ("control_judge", "control (judge)", ".3f", 1),
             ("control_gold", "control (gold)", ".3f", 1),
             ("models", "models stored", ".0f", 1),
             ("bytes", "MB stored", ",.1f", 1e6),
             ("infeasible_share", "infeasible share", ".3f", 1),
+            ("infeasible_share_judge", "infeasible share (judge)", ".3f", 1),
             ("infeasible_share_gold", "infeasible share (gold)", ".3f", 1),
         ],
     ),
@@ -280,10 +283,13 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "at least equal in every objective.",
         [
             ("hypervolume", "hypervolume", ".2f", 1),
+            ("hypervolume_judge", "hypervolume (judge)", ".2f", 1),
             ("hypervolume_gold", "hypervolume (gold)", ".2f", 1),
             ("mean_vr", "mean v·r", ".2f", 1),
+            ("mean_vr_judge", "mean v·r (judge)", ".2f", 1),
             ("mean_vr_gold", "mean v·r (gold)", ".2f", 1),
             ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
+            ("dominated_by_dpa_judge", "dominated by DPA (judge)", ".3f", 1),
             ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
         ],
     ),
@@ -334,7 +340,7 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
 
 def comparison_tables(table: pd.DataFrame) -> list[Table]:
     """The comparison as one table: on how many seeds DPA wins, and by how much in each."""
-    names = {"r": "reward model", "gold": "gold"}
+    names = SCORER_NAMES | {"gold": "gold"}
     rows = []
     for (method, measure, by), group in table.groupby(["method", "measure", "by"], sort=False):
         gains = [

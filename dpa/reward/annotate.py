@@ -98,5 +98,5 @@ def _annotation(
         response=rating.response,
         attributes=attributes,
         rewards=objective_rewards(attributes, objectives),
-        split=rating.split,
+        split="validation" if rating.split == "validation" else "train",
     )

@@ -406,7 +406,7 @@ class RewardTrainer(MeanOverRows, Trainer):
 
 
 class RewardTraining(Training):
-    """Training on the ratings of the training split. The job's start is a causal LM.
+    """Training on the ratings of a split. The job's start is a causal LM.
 
     Raises InputError when nothing is left to train on.
     """
@@ -421,6 +421,7 @@ class RewardTraining(Training):
         token_dropout: float,
         head_dropout: float = 0.0,
         head: Tensor | None = None,
+        split: str = "train",
     ):
         max_length = job.schedule.max_length
         self.job, self.attributes = job, list(attributes)
@@ -430,7 +431,7 @@ class RewardTraining(Training):
 
         def counted() -> Iterator[Rating]:
             for rating in ratings:
-                if rating.split == "train":
+                if rating.split == split:
                     origins[rating.dataset] += 1
                     yield rating
 

@@ -48,6 +48,10 @@ SampleFilesOption = Annotated[list[Path], typer.Option("--samples", help=_SAMPLE
 ScoredOption = Annotated[
     list[Path], typer.Option("--scored", help="Scored samples (JSONL), a shard or a policy each.")
 ]
+JudgedOption = Annotated[
+    list[Path],
+    typer.Option("--judged", help="The same samples scored by the judge (JSONL), a policy each."),
+]
 ConditionsOption = Annotated[
     Path | None,
     typer.Option("--conditions", help="SteerLM's conditions, for a policy that takes them."),

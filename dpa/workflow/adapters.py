@@ -10,6 +10,7 @@ from typing import Any
 
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
+from dpa.config.experiment import GivenJudgeConfig
 from dpa.workflow import flags
 from dpa.workflow.flags import Flags, section
 from dpa.workflow.layout import Layout, shard_files
@@ -235,11 +236,23 @@ class Adapters:
         """The model that scores an evaluation's samples, and what runs it."""
         given = self.layout.scorers()[wildcards.scorer]
         made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
-        names = ",".join(self.config.reward_model.attributes)
+        names: list[str] | None = self.config.reward_model.attributes
+        if isinstance(given, GivenJudgeConfig):
+            names = given.attributes
         return [
             *flags.model("--reward-model", given, made),
-            "--attributes", names, "--engine", self.config.reward_model.engine,
+            *(["--attributes", ",".join(names)] if names else []),
+            "--engine", self.config.reward_model.engine,
         ]  # fmt: skip
+
+    def scorer_objectives(self, wildcards: Wildcards) -> str:
+        """How a scorer's outputs make the objectives, as a section."""
+        given, objectives = self.layout.scorers()[wildcards.scorer], self.config.objectives
+        if isinstance(given, GivenJudgeConfig):
+            objectives = [
+                o.model_copy(update={"outputs": given.outputs[o.name]}) for o in objectives
+            ]
+        return section(objectives)
 
 
 def run_of(wildcards: Wildcards) -> str:

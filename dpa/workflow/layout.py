@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from dpa.config.base import ModelConfig
-from dpa.config.experiment import Config
+from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
 from dpa.directions import Direction, direction_name, fixed_distribution, single_objectives
 from dpa.registry import METHODS, parse_policy, policy_name
 
@@ -218,7 +218,25 @@ class Layout:
 
         Each is `<scorer>/model` below the run, or a model that the configuration names.
         """
-        return {f"reward_model{member}": self.config.reward_model for member in self.members}
+        config = self.config
+        scorers: dict[str, ModelConfig] = {
+            f"reward_model{member}": config.reward_model for member in self.members
+        }
+        match config.evaluation.judge:
+            case GivenJudgeConfig() as given:
+                scorers["judge"] = given
+            case JudgeShareConfig():
+                scorers["judge"] = ModelConfig(path=None, revision=None)
+        return scorers
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether there is a learnt scorer that never selects."""
+        return "judge" in self.scorers()
+
+    def rated_scorers(self) -> list[str]:
+        """Whose agreement with held-out ratings is shown: the first reward model, and the judge."""
+        return ["reward_model", *(["judge"] if self.has_judge else [])]
 
     @property
     def shown_scorer(self) -> str:
@@ -293,7 +311,10 @@ class Layout:
             return [f"{results}/{folder}/{n}.{kind}" for n in names() for kind in kinds]
         if name == "reward_model":
             tables = ("metrics", "ranking")
-            return [f"{run}/reward_model/{table}.csv" for run in self.runs for table in tables]
+            return files_of(
+                self.runs,
+                *(f"{scorer}/{table}.csv" for scorer in self.rated_scorers() for table in tables),
+            )
         if name in ("report", "provenance"):
             return [f"{results}/{'report.html' if name == 'report' else 'provenance.json'}"]
         if not self.has_policies:

@@ -22,7 +22,9 @@ OUTPUTS: dict[str, type[Record]] = {
 }
 
 
-def run(folder: Path, data: dict[str, Any], seed: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, data: dict[str, Any], seed: int = 0, *more: str
+) -> subprocess.CompletedProcess[str]:
     """`python -m scripts.prepare_data`, with the outputs in `folder`."""
     whole = {
         "ratings": [],
@@ -39,7 +41,7 @@ def run(folder: Path, data: dict[str, Any], seed: int = 0) -> subprocess.Complet
     options = [f"--output-{name}={folder / name}.jsonl" for name in OUTPUTS]
     command = [sys.executable, "-m", "scripts.prepare_data", f"--data={json.dumps(whole | data)}"]
     return subprocess.run(
-        [*command, f"--seed={seed}", *options], cwd=CLONE, capture_output=True, text=True
+        [*command, f"--seed={seed}", *options, *more], cwd=CLONE, capture_output=True, text=True
     )
 
 
@@ -337,3 +339,28 @@ def test_help_is_light():
     code = f"import sys, scripts.prepare_data; print(*sorted(set({heavy}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
     assert result.stdout == "\n"
+
+
+def test_the_judges_share_is_of_prompts(world, tmp_path):
+    _, data = world
+    splits: dict[str, dict[str, str]] = {}
+    for name, share, seed in [("none", 0, 0), ("some", 0.4, 0), ("other", 0.4, 1)]:
+        (tmp_path / name).mkdir()
+        result = run(tmp_path / name, data, seed, f"--judge-share={share}")
+        assert result.returncode == 0, result.stderr
+        ratings = read_jsonl(tmp_path / name / "ratings.jsonl", Rating)
+        splits[name] = {}
+        for rating in ratings:  # all ratings of a prompt, in all data sets
+            assert splits[name].setdefault(rating.prompt_id, rating.split) == rating.split
+    before = splits["none"]
+    assert "judge" not in before.values()
+    for name in ("some", "other"):
+        judges = {prompt for prompt, split in splits[name].items() if split == "judge"}
+        assert 5 <= len(judges) <= 20  # of 34
+        assert {before[prompt] for prompt in judges} == {"train"}
+        rest = before.keys() - judges
+        assert {p: splits[name][p] for p in rest} == {p: before[p] for p in rest}
+    assert splits["some"] != splits["other"]
+    assert "the judge's" in (tmp_path / "some/ratings.jsonl.meta.json").read_text()
+    # The prompts that policies are trained on do not depend on it.
+    assert (tmp_path / "some/d1.jsonl").read_bytes() == (tmp_path / "none/d1.jsonl").read_bytes()

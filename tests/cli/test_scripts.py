@@ -18,6 +18,7 @@ SHARED = {
     "score_evaluation": "score_responses",
     "retrain_reward_model": "train_reward_model",
     "annotate_replay": "annotate_responses",
+    "train_judge": "train_reward_model",
 }
 
 

@@ -55,7 +55,8 @@ COUNTS = {
         "score_responses": 3 * 2,
         "finetune_policy": 3 * 2,
         "train_dpo": 1,
-        "score_evaluation": 4 + 4,
+        "train_judge": 1,
+        "score_evaluation": 2 * (4 + 4),
     },
 }
 
@@ -167,6 +168,19 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
     # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup.
     assert jobs["score_evaluation"] == 5 + 2 + 6
+
+
+@pytest.mark.slow
+def test_a_judge_costs_a_scoring_and_no_sampling(clone):
+    plain = planned_jobs(clone)
+    jobs = planned_jobs(clone, "--config", "evaluation={judge: {share: 0.2}}")
+    assert jobs.pop("train_judge") == 1
+    assert jobs.pop("score_evaluation") == 2 * plain.pop("score_evaluation")
+    assert jobs.pop("evaluate_reward_model") == 2 * plain.pop("evaluate_reward_model")
+    assert jobs == plain
+    outputs = "outputs: {helpfulness: {q: 1}, verbosity: {l: 1}}"
+    given = planned_jobs(clone, "--config", f"evaluation={{judge: {{path: mine, {outputs}}}}}")
+    assert given == plain | {"score_evaluation": 16, "evaluate_reward_model": 2}
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def preflight_inputs(folder, *settings):
 def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
+        "evaluation={judge: {share: 0.2}}",
         "plan={gpu_memory_gb: 200, gpus: 16}",
         "compute={training_nodes: 2}",
         "dpa={iterations: 3}",
@@ -75,6 +76,7 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
         "shards": 7,
         "dpa": {"iterations": 3},
         "reward_model": {"members": 3},
+        "evaluation": {"judge": {"share": 0.2}},
         "methods": METHODS.strip("[]").split(", "),
     }
     config = load_config({"experiment": str(clone / "experiments/mine.yaml"), **overrides})

@@ -5,7 +5,7 @@ of responses only numbers are kept, and the texts of the few prompts that are sh
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,16 @@ from matplotlib.figure import Figure
 from dpa.artefacts.jsonl import decode_lines, read_jsonl
 from dpa.directions import scalar_reward
 from dpa.errors import InputError
-from dpa.evaluation.validation import Policy
+from dpa.evaluation.validation import SCORER_NAMES, Gold, Policy, judge_rewards, sample_key
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
-from dpa.report.figures.style import QUANTILES, direction_colours, page_width, text_of_direction
+from dpa.report.figures.style import (
+    QUANTILES,
+    SCORERS,
+    direction_colours,
+    page_width,
+    text_of_direction,
+)
 from dpa.report.tables import Table
 from dpa.text.prompts import (
     CONDITION_SENTENCE,
@@ -49,34 +55,65 @@ class Responses(NamedTuple):
     """Those to the prompts that are shown, the first for each direction."""
     indices: np.ndarray
     tokens: np.ndarray
-    rewards: np.ndarray
-    """(responses, k)"""
+    rewards: dict[str, np.ndarray]
+    """(responses, k) by each scorer, by its column prefix: the reward model (`r`) first."""
     directions: dict[int, list[float] | None]
+    shown_rewards: dict[str, list[Sequence[float]]]
+    """Those of the shown, in their order."""
 
 
-def read_responses(path: Path, shown: Iterable[str]) -> Responses:
+def read_responses(
+    path: Path,
+    shown: Iterable[str],
+    judged: Path | None = None,
+    gold: Callable[[ScoredSample], Sequence[float]] | None = None,
+) -> Responses:
     """A policy's file, whose stem names the policy; `shown` are the ids of prompts to show.
 
+    `judged` are the judge's scores of the same samples, `gold` gives a sample's rewards by gold.
     Responses to unseen prompts are left out.
     """
     wanted = set(shown)
+    scorers: dict[str, Callable[[ScoredSample], Sequence[float]]] = {"r": lambda s: s.rewards}
+    if judged is not None:
+        judges = judge_rewards(path, judged)
+        scorers["judge"] = lambda sample: judges[sample_key(sample)]
+    if gold is not None:
+        scorers["gold"] = gold
+    rewards: dict[str, list[Sequence[float]]] = {by: [] for by in scorers}
+    shown_rewards: dict[str, list[Sequence[float]]] = {by: [] for by in scorers}
     texts: list[ScoredSample] = []
     numbers: list[tuple] = []
     directions: dict[int, list[float] | None] = {}
     for record in decode_lines(path, ScoredSample):
         if record.unseen:
             continue
-        numbers.append((record.direction_index, record.response_tokens, *record.rewards))
+        numbers.append((record.direction_index, record.response_tokens))
+        for by, score in scorers.items():
+            rewards[by].append(score(record))
         directions.setdefault(record.direction_index, record.direction)
         if record.prompt_id in wanted and record.sample_index == 0:
             texts.append(record)
+            for by, found in rewards.items():
+                shown_rewards[by].append(found[-1])
     if not numbers:
         raise InputError(f"{path}: no responses; rerun sample_evaluation")
     table = np.array(numbers, dtype=float)
     return Responses(
-        Policy.parse(path.stem), texts, table[:, 0].astype(int), table[:, 1], table[:, 2:],
-        dict(sorted(directions.items())),
+        Policy.parse(path.stem), texts, table[:, 0].astype(int), table[:, 1],
+        {by: np.array(found, dtype=float) for by, found in rewards.items()},
+        dict(sorted(directions.items())), shown_rewards,
     )  # fmt: skip
+
+
+def golden_rewards(
+    prompts: Path, gold: Gold | None
+) -> Callable[[ScoredSample], Sequence[float]] | None:
+    """A sample's rewards by gold, whose prompt is in the file of `prompts`; None without gold."""
+    if gold is None:
+        return None
+    texts = {prompt.prompt_id: normalise(prompt.prompt) for prompt in decode_lines(prompts, Prompt)}
+    return lambda sample: gold(texts[sample.prompt_id], sample.response)
 
 
 def pooled(found: Sequence[Responses]) -> Responses:
@@ -85,7 +122,7 @@ def pooled(found: Sequence[Responses]) -> Responses:
     return first._replace(
         indices=np.concatenate([seed.indices for seed in found]),
         tokens=np.concatenate([seed.tokens for seed in found]),
-        rewards=np.concatenate([seed.rewards for seed in found]),
+        rewards={by: np.concatenate([seed.rewards[by] for seed in found]) for by in first.rewards},
     )
 
 
@@ -121,17 +158,29 @@ def sample_rows(
             indices = list(found.directions)
             count = min(len(indices), DIRECTIONS if found.policy.method == "dpa" else 2)
             kept = {indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)}
-            answers = [r for r in found.shown if r.prompt_id == prompt.prompt_id]
-            for record in sorted(answers, key=lambda r: r.direction_index):
+            answers = [(r, i) for i, r in enumerate(found.shown) if r.prompt_id == prompt.prompt_id]
+            for record, i in sorted(answers, key=lambda answer: answer[0].direction_index):
                 if record.direction_index in kept:
-                    rows.append(_sample_row(place, prompt, found.policy, record, objectives))
+                    rewards = {by: shown[i] for by, shown in found.shown_rewards.items()}
+                    rows.append(
+                        _sample_row(place, prompt, found.policy, record, rewards, objectives)
+                    )
     return pd.DataFrame(rows).astype({"iteration": "Int64"})
 
 
 def _sample_row(
-    place: int, prompt: Prompt, policy: Policy, record: ScoredSample, objectives: Sequence[str]
+    place: int,
+    prompt: Prompt,
+    policy: Policy,
+    record: ScoredSample,
+    rewards: dict[str, Sequence[float]],
+    objectives: Sequence[str],
 ) -> dict:
     v = record.direction
+    scored: dict[str, float | None] = {}
+    for by, found in rewards.items():
+        scored |= {f"{by}_{name}": found[i] for i, name in enumerate(objectives)}
+        scored[scalar_column(by)] = None if v is None else scalar_reward(v, found)
     return {
         "prompt_number": place + 1,
         "prompt_id": prompt.prompt_id,
@@ -146,9 +195,29 @@ def _sample_row(
         "tokens": record.response_tokens,
         "words": len(record.response.split()),
         "characters": len(record.response),
-        **{f"r_{name}": record.rewards[i] for i, name in enumerate(objectives)},
-        "vr": None if v is None else scalar_reward(v, record.rewards),
+        **scored,
     }
+
+
+def scalar_column(by: str) -> str:
+    """The column of v·r by a scorer: `vr`, `judge_vr`, `gold_vr`."""
+    return "vr" if by == "r" else f"{by}_vr"
+
+
+def scorers_of(samples: pd.DataFrame) -> list[str]:
+    """By whom sample_rows are scored."""
+    return [by for by in SCORERS if scalar_column(by) in samples]
+
+
+def rewards_text(row: dict, objectives: Sequence[str], scorers: Sequence[str]) -> str:
+    """`helpfulness 70, verbosity 20, v·r 44`; of an independent scorer behind it `· judge: ...`."""
+    parts = []
+    for by in scorers:
+        numbers = [f"{name} {row[f'{by}_{name}']:.0f}" for name in objectives]
+        scalar = row[scalar_column(by)]
+        numbers += [] if pd.isna(scalar) else [f"v·r {scalar:.0f}"]
+        parts.append(("" if by == "r" else f"{by}: ") + ", ".join(numbers))
+    return " · ".join(parts)
 
 
 def _asked(record: ScoredSample, objectives: Sequence[str]) -> str:
@@ -172,7 +241,8 @@ def figure1_rows(samples: pd.DataFrame) -> pd.DataFrame:
 def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
     """The prompt on top; left, the directions as arrows; right, a card for each response."""
     line, left, wrap = 0.155, 1.95, 84
-    cards = [_card(row, objectives, wrap) for row in rows.to_dict("records")]
+    scorers = scorers_of(rows)
+    cards = [_card(row, objectives, scorers, wrap) for row in rows.to_dict("records")]
     prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
     prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
     heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
@@ -209,12 +279,12 @@ def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
     axes.text(x, y, text, fontsize=size, parse_math=False, **style)
 
 
-def _card(row: dict, objectives: Sequence[str], wrap: int) -> tuple[tuple[str, str], list[str]]:
+def _card(
+    row: dict, objectives: Sequence[str], scorers: Sequence[str], wrap: int
+) -> tuple[tuple[str, str], list[str]]:
     label = METHODS[row["method"]].label
     asked = f"{label}: {row['asked']}" if row["asked"] else label
-    rewards = [f"{name} {row[f'r_{name}']:.0f}" for name in objectives]
-    rewards += [f"v·r {row['vr']:.0f}"] if row["vr"] == row["vr"] else []
-    numbers = f"{row['tokens']} tokens · rewards: " + ", ".join(rewards)
+    numbers = f"{row['tokens']} tokens · rewards: {rewards_text(row, objectives, scorers)}"
     body = textwrap.wrap(row["response"], wrap) or ["(empty)"]
     if len(body) > LINES:
         rest = row["characters"] - sum(len(text) + 1 for text in body[:LINES])
@@ -251,26 +321,33 @@ def _draw_arrows(
 def figure1_caption(rows: pd.DataFrame, experiment: str) -> str:
     last = rows.loc[rows["method"] == "dpa", "iteration"].max()
     other = next((METHODS[m].label for m in rows["method"] if m != "dpa"), None)
+    scorers = " and ".join(f"{SCORER_NAMES[by]}'s" for by in scorers_of(rows))
     beside = f", and the answer of {other}, which takes no direction," if other else ""
     return f"""\
 **Figure 1 (experiment {experiment}).** Arithmetic prompting: one policy (DPA, iteration {last})
-answers the same validation prompt under several directions{beside} with lengths and the reward
-model's scores (0–100). The prompt is one of the first in the order of hashed ids and each
+answers the same validation prompt under several directions{beside} with lengths and the
+{scorers} scores (0–100). The prompt is one of the first in the order of hashed ids and each
 response the first that was sampled: none is picked. Long responses are shortened here
 and whole in the table."""
 
 
 def figure1_table(rows: pd.DataFrame, objectives: Sequence[str]) -> Table:
     """The same as a table, responses in full."""
+    columns = [
+        (column, heading if by == "r" else f"{heading} ({by})")
+        for by in scorers_of(rows)
+        for column, heading in [
+            *((f"{by}_{name}", name) for name in objectives), (scalar_column(by), "v·r")
+        ]
+    ]  # fmt: skip
     cells = [
         [
             METHODS[row["method"]].label, row["asked"] or "–", row["response"], str(row["tokens"]),
-            *(f"{row[f'r_{name}']:.1f}" for name in objectives),
-            f"{row['vr']:.1f}" if row["vr"] == row["vr"] else "–",
+            *("–" if pd.isna(row[column]) else f"{row[column]:.1f}" for column, _ in columns),
         ]
         for row in rows.to_dict("records")
     ]  # fmt: skip
-    header = ["method", "asked to maximize", "response", "tokens", *objectives, "v·r"]
+    header = ["method", "asked to maximize", "response", "tokens", *(name for _, name in columns)]
     return Table("", f"Prompt: {rows['prompt'][0]}", header, cells, text=(2,))
 
 
@@ -385,11 +462,13 @@ def reward_length_marks(policies: Sequence[Responses], objectives: Sequence[str]
         part_of = np.searchsorted(edges, found.tokens)
         parts = [np.flatnonzero(part_of == part) for part in np.unique(part_of)]
         every = np.arange(0, len(order), max(len(order) // DOTS, 1))
-        for i, name in enumerate(objectives):
-            rewards = found.rewards[:, i]
+        for by, i, name in (
+            (by, i, name) for by in found.rewards for i, name in enumerate(objectives)
+        ):
+            rewards = found.rewards[by][:, i]
             varied = np.ptp(rewards) > 0 and np.ptp(found.tokens) > 0
             shared = {
-                "objective": name, "method": found.policy.method,
+                "by": by, "objective": name, "method": found.policy.method,
                 "iteration": found.policy.iteration,
                 "correlation": float(np.corrcoef(rewards, found.tokens)[0, 1]) if varied else None,
             }  # fmt: skip
@@ -406,13 +485,16 @@ def reward_length_marks(policies: Sequence[Responses], objectives: Sequence[str]
 
 
 def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
-    """A panel per objective: DPA's responses as dots, every method's mean reward by length."""
+    """A panel per scorer and objective: DPA's responses as dots, methods' mean reward by length."""
+    scorers = [by for by in SCORERS if (marks["by"] == by).any()]
     methods = [method for method in METHODS if (marks["method"] == method).any()]
     figure, axes = plt.subplots(
-        1, len(objectives), figsize=(page_width(), 4.3), squeeze=False, layout="constrained"
-    )
-    for panel, name in zip(axes[0], objectives, strict=True):
-        rows = marks[marks["objective"] == name]
+        len(scorers), len(objectives), figsize=(page_width(), 1.2 + 3.1 * len(scorers)),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    panels = [(by, name) for by in scorers for name in objectives]
+    for panel, (by, name) in zip(axes.flat, panels, strict=True):
+        rows = marks[(marks["by"] == by) & (marks["objective"] == name)]
         dots = rows[(rows["mark"] == "dot") & (rows["method"] == "dpa")]
         panel.plot(
             dots["tokens"], dots["reward"], ".", color=METHODS["dpa"].colour, alpha=0.35,
@@ -427,6 +509,8 @@ def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: st
             )  # fmt: skip
         panel.set_xlabel("response length (tokens)")
         panel.set_ylabel(f"{name} (reward, 0–100)")
+        if len(scorers) > 1:
+            panel.set_title(SCORERS[by])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, fontsize=7.5, title_fontsize=7.5,
@@ -438,7 +522,8 @@ def draw_reward_length(marks: pd.DataFrame, objectives: Sequence[str], title: st
 
 
 def _length_label(marks: pd.DataFrame, method: str, objectives: Sequence[str]) -> str:
-    found = marks[marks["method"] == method].groupby("objective")["correlation"].first()
+    own = marks[(marks["method"] == method) & (marks["by"] == "r")]
+    found = own.groupby("objective")["correlation"].first()
     texts = ["–" if pd.isna(found[name]) else f"{found[name]:.2f}" for name in objectives]
     return f"{METHODS[method].label} ({', '.join(texts)})".replace("-", "−")
 
@@ -446,7 +531,8 @@ def _length_label(marks: pd.DataFrame, method: str, objectives: Sequence[str]) -
 def reward_length_caption(experiment: str) -> str:
     return f"""\
 **Reward against length (experiment {experiment}).** The reward model's scores of the validation
-responses against their length: dots are responses of DPA's last iteration under all directions,
-curves the mean reward of each method in up to {BINS} parts by length; r is Pearson's correlation
-over all responses of a method. A curve that rises with length where quality does not is verbosity
+responses (below them those of a scorer that never selected, where there is one) against their
+length: dots are responses of DPA's last iteration under all directions, curves the mean reward of
+each method in up to {BINS} parts by length; r is Pearson's correlation over all responses of a
+method, by the reward model. A curve that rises with length where quality does not is verbosity
 bias."""

@@ -25,6 +25,7 @@ from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.figures import FigureStyleConfig
 from dpa.errors import InputError
+from dpa.evaluation.validation import SCORER_NAMES
 from dpa.report.tables import csv_text
 from dpa.runtime.log import visible
 
@@ -50,7 +51,7 @@ STYLE: Any = {
 #: Of boxes: whiskers, quartiles, the median.
 QUANTILES = {"p5": 5, "q25": 25, "median": 50, "q75": 75, "p95": 95}
 #: Column prefix of a reward -> who gives it.
-SCORERS = {"r": "by the reward model", "gold": "by the gold scorer"}
+SCORERS = {prefix: f"by the {name}" for prefix, name in SCORER_NAMES.items()}
 #: The colour of what the paper published.
 PAPER_COLOUR = "#8C8C8C"
 

@@ -228,6 +228,14 @@ class TestErrors:
             ),
             ({"methods": ["dpa", "dpa"]}, "methods: names must be unique"),
             ({"scalar_direction": [4, -3]}, "nearest unit vector: 0.8000,-0.6000"),
+            (
+                {"evaluation": {"judge": {"share": 1}}},
+                "evaluation.judge.share: Input should be less",
+            ),
+            (
+                {"evaluation": {"judge": {"path": "m", "outputs": {"helpfulness": {"q": 1}}}}},
+                "evaluation.judge.outputs: maps ['helpfulness'], and the objectives are",
+            ),
             ({"scalar_direction": [1, 0, 0]}, "scalar_direction: direction [1.0, 0.0, 0.0] has 3"),
             ({"evaluation": {"directions": [[1, 0], [1, 1]]}}, "evaluation.directions: direction"),
             ({"dpo": {"recipe": "mine"}}, "recipe: 'mine' is not among ['handbook'"),

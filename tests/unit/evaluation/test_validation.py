@@ -1,5 +1,6 @@
 """The validation table, the metrics on it, and the facts; numbers worked by hand."""
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,6 +166,30 @@ def test_unseen_prompts_have_columns_of_their_own(tmp_path):
     assert not [column for column in tables[1] if column.startswith("unseen")]
     front_of_sft = front(tables[0], "sft", None, OBJECTIVES, "r")
     assert front_of_sft.tolist() == front(tables[1], "dpo", None, OBJECTIVES, "r").tolist()
+
+
+def test_the_judge_stands_beside(tmp_path):
+    write_jsonl(tmp_path / "prompts.jsonl", [Prompt(prompt_id="a", prompt="text", source="t")])
+    ours, judged = tmp_path / "sft.jsonl", tmp_path / "judge" / "sft.jsonl"
+    judged.parent.mkdir()
+    write_jsonl(ours, [scored("a", -1, None, [50.0, 40.0])])
+    write_jsonl(judged, [scored("a", -1, None, [30.0, 20.0])])
+    objectives = [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES]
+
+    def collect(judged):
+        return prompt_rewards([ours], tmp_path / "prompts.jsonl", objectives, 7, None, judged)
+
+    table = validation_rewards(collect([judged]), OBJECTIVES)
+    assert list(table.columns[6:10]) == [
+        "r_helpfulness", "r_verbosity", "judge_helpfulness", "judge_verbosity"
+    ]  # fmt: skip
+    assert front(table, "sft", None, OBJECTIVES, "judge").tolist() == [[30.0, 20.0]]
+    # Its scores must be of the very responses, and of the very policies.
+    write_jsonl(judged, [msgspec.structs.replace(scored("a", -1, None, [1.0, 1.0]), response="y")])
+    with pytest.raises(InputError, match=r"of other samples than .*; rerun score_evaluation"):
+        collect([judged])
+    with pytest.raises(InputError, match="--judged: give the judge's file of each policy"):
+        collect([ours, judged])
 
 
 def test_gold_rewards_are_the_objectives_of_the_gold_scores():

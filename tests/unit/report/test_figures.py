@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpa.artefacts.jsonl import write_jsonl
+from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.errors import InputError
 from dpa.evaluation.costs import job_costs
 from dpa.evaluation.rating_agreement import prediction_rows
@@ -168,6 +168,36 @@ def test_samples_by_hand(evaluation):
     assert table.rows[2][-1] == "–"
     with pytest.raises(InputError, match="position 2"):
         samples.choose_prompts(evaluation / "validation.jsonl", [2])
+
+
+def test_independent_scorers_stand_beside(evaluation, tmp_path):
+    prompts = samples.choose_prompts(evaluation / "validation.jsonl", [0])
+    judged = tmp_path / "judge" / "dpa-1.jsonl"
+    judged.parent.mkdir()
+    read_back = read_jsonl(evaluation / "dpa-1.jsonl", ScoredSample)
+    write_jsonl(judged, [msgspec.structs.replace(s, rewards=[9.0, 7.0]) for s in read_back])
+    gold = samples.golden_rewards(evaluation / "validation.jsonl", lambda p, r: [len(p), 3])
+    found = samples.read_responses(evaluation / "dpa-1.jsonl", ["a"], judged, gold)
+    rows = samples.sample_rows(prompts, [found], OBJECTIVES)
+    assert rows[["r_helpfulness", "judge_helpfulness", "gold_verbosity"]].to_numpy().tolist() == [
+        [80, 9, 3], [70, 9, 3]
+    ]  # fmt: skip
+    assert rows["judge_vr"].tolist() == pytest.approx([9, 0.8 * 9 - 0.6 * 7])
+    assert samples.scorers_of(rows) == ["r", "judge", "gold"]
+    text = samples.rewards_text(rows.to_dict("records")[0], OBJECTIVES, ["r", "judge"])
+    assert text == "helpfulness 80, verbosity 40, v·r 80 · judge: helpfulness 9, verbosity 7, v·r 9"
+    table = samples.figure1_table(rows, OBJECTIVES)
+    assert table.header[-3:] == ["helpfulness (gold)", "verbosity (gold)", "v·r (gold)"]
+    marks = samples.reward_length_marks([found], OBJECTIVES)
+    assert set(pick(marks, by="judge", objective="verbosity")["reward"]) == {7}
+    assert len(samples.draw_reward_length(marks, OBJECTIVES, "t").axes) == 3 * 2
+    assert "reward model's and judge's and gold scorer's" in " ".join(
+        samples.figure1_caption(rows, "e").split()
+    )
+    # Another policy's scores are not taken for these samples'.
+    write_jsonl(judged, read_back[:-1])
+    with pytest.raises(InputError, match=r"of other samples than .*; rerun score_evaluation"):
+        samples.read_responses(evaluation / "dpa-1.jsonl", [], judged)
 
 
 def test_lengths_by_hand(evaluation):

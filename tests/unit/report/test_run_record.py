@@ -29,6 +29,7 @@ def row_counts(read: int, **dropped: int) -> RowCounts:
         ("seed1/rsf/0_-100/iter3/scored/7.jsonl", "rsf/*/iter*/scored/*.jsonl"),
         ("ppo/100_0/history.csv", "ppo/*/history.csv"),
         ("evaluation/sampled/dpa-0.jsonl", "evaluation/sampled/*.jsonl"),
+        ("evaluation/scored_by/judge/dpa-0.jsonl", "evaluation/scored_by/judge/*.jsonl"),
         ("rewardbench/judged/dpo.jsonl", "rewardbench/judged/*.jsonl"),
     ],
 )

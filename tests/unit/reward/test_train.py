@@ -5,6 +5,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -218,6 +219,18 @@ def run_training(base: str, output, **options):
     settings, schedule = options.pop("trainer", TRAINER), options.pop("schedule", SCHEDULE)
     job = trainer.TrainingJob(ModelRef(base), output, settings, schedule, seed=5, inputs=(base,))
     trainer.run_training(RewardTraining(job, ratings, attributes=ATTRIBUTES, **options))
+
+
+def test_the_judge_has_ratings_of_its_own(make_base, tmp_path):
+    ratings = [make_rating(i, quality=50.0 + i % 7) for i in range(24)]
+    ratings = [msgspec.structs.replace(r, split="judge") for r in ratings[:5]] + ratings[5:]
+    base = make_base("llama")
+    job = trainer.TrainingJob(
+        ModelRef(base), tmp_path / "model", TRAINER, SCHEDULE, seed=5, inputs=(base,)
+    )
+    options = {"attributes": ATTRIBUTES, "lm_loss_weight": 0.1, "token_dropout": 0.0}
+    assert len(RewardTraining(job, ratings, split="judge", **options).rows) == 5
+    assert len(RewardTraining(job, ratings, **options).rows) == 19
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
