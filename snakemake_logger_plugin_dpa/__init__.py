@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dpa.runtime.log import clock, duration, visible
+from dpa.runtime.log import clock, spoken_duration, visible
 
 #: Characters of a line in a file: with the two that a long job has, less than 200.
 WIDTH = 98
@@ -156,8 +156,8 @@ class LogHandler(LogHandlerBase):
         self.took[job.rule].append(took)
         elapsed = time.monotonic() - self.start
         left = self.left(elapsed) if self.waiting.total() else None
-        told = "" if left is None else f"{duration(left)} left"
-        self.write(self.line(f"{told:<15}  {job.does}", f" ({duration(took)})"))
+        told = "" if left is None else f"{spoken_duration(left)} left"
+        self.write(self.line(f"{told:<15}  {job.does}", f" ({spoken_duration(took)})"))
 
     def fail(self, record: Any) -> None:
         job = self.running.pop(record.jobid, None)

@@ -18,7 +18,7 @@ from dpa.seeds import derive_seed
 from dpa.text.prompts import direction_system_prompt, messages, read_prompts
 
 #: A judgement of its own beside those of single attributes, and one with known errors.
-OVERALL = "ultrafeedback-overall_score"
+OVERALL_SCORE = "ultrafeedback-overall_score"
 #: Rewards and ratings have fewer decimals than this.
 MARGIN_DECIMALS = 6
 
@@ -62,7 +62,7 @@ def rating_pairs(
 
 def _compared(rating: Rating) -> dict[str, float]:
     """The ratings of single attributes, which a mean is made of."""
-    return {name: value for name, value in rating.attributes.items() if name != OVERALL}
+    return {name: value for name, value in rating.attributes.items() if name != OVERALL_SCORE}
 
 
 def _mean_rating(rating: Rating) -> float:

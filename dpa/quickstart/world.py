@@ -482,7 +482,7 @@ def _other(rng: Generator, items: Iterable[str], than: str) -> str:
 # --- Data files ------------------------------------------------------------------------------
 
 WorldRow = dict[str, Any]
-Item = TypeVar("Item")
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -817,7 +817,7 @@ def _sha256(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-def _shuffled(rng: Generator, items: Sequence[Item]) -> list[Item]:
+def _shuffled(rng: Generator, items: Sequence[Drawn]) -> list[Drawn]:
     return [items[i] for i in rng.permutation(len(items))]
 
 

@@ -39,10 +39,10 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
-def duration(seconds: float) -> str:
+def spoken_duration(seconds: float) -> str:
     """A length of time as people say it.
 
-    >>> [duration(n) for n in (0.2, 59.4, 60, 540, 3600, 8100, 93600)]
+    >>> [spoken_duration(n) for n in (0.2, 59.4, 60, 540, 3600, 8100, 93600)]
     ['0 s', '59 s', '1 min', '9 min', '1 h', '2 h 15 min', '1 day 2 h']
     """
     if (whole := round(seconds)) < 60:
@@ -89,8 +89,8 @@ class Progress:
         percentage = 100 * self.done // self.total if self.total else 100
         state = f"{self.done}/{self.total} {self.unit}, {percentage} %"
         if self.done >= self.total:
-            return f"{state}, {duration(elapsed)}"
+            return f"{state}, {spoken_duration(elapsed)}"
         if self.done == self.first:
             return state
         left = elapsed * (self.total - self.done) / (self.done - self.first)
-        return f"{state}, {duration(left)} left"
+        return f"{state}, {spoken_duration(left)} left"

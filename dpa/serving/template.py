@@ -16,9 +16,6 @@ from dpa.text.prompts import CONDITION_SENTENCE, DIRECTION_SENTENCE, SYSTEM_SENT
 
 #: What a policy takes: DPA's a direction, SteerLM's a condition.
 Takes = Literal["direction", "condition"]
-#: Between the system prompt of a user and ours.
-BETWEEN = "\n\n"
-
 BEGIN = "{# Directional Preference Alignment: what is asked for becomes the system prompt. #}\n"
 #: A line end after a comment or block is not written: the model's own template begins a new line.
 END = "{# Here the model's own chat template begins. #}\n"
@@ -71,17 +68,18 @@ LISTED") }}
 {% endif %}
 {% set steer.sentence = SENTENCE %}
 """
-#: The system prompt of a user comes first. Contents may be lists of parts, as of images.
+#: The system text of a user takes the place of ours. Contents may be lists of parts, as of images.
 _TURNS = """\
 {% if messages and messages[0].role == "system" %}
 {% if messages[0].content is string %}
-{% set steer.content = messages[0].content ~ BETWEEN ~ steer.sentence %}
+{% set steer.between = " " if messages[0].content else "" %}
+{% set steer.content = messages[0].content ~ steer.between ~ steer.sentence %}
 {% else %}
-{% set steer.content = messages[0].content + [{"type": "text", "text": BETWEEN ~ steer.sentence}] %}
+{% set steer.content = messages[0].content + [{"type": "text", "text": " " ~ steer.sentence}] %}
 {% endif %}
 {% set messages = [{"role": "system", "content": steer.content}] + messages[1:] %}
 {% else %}
-{% set messages = [{"role": "system", "content": steer.sentence}] + messages %}
+{% set messages = [{"role": "system", "content": OURS ~ " " ~ steer.sentence}] + messages %}
 {% endif %}
 {% endif %}
 """
@@ -97,7 +95,7 @@ def steered_template(template: str, names: Sequence[str], takes: Takes, begin: s
     body = _DIRECTION if takes == "direction" else _CONDITION
     for word, value in _words(names, takes).items():
         body = body.replace(word, value)
-    body += _TURNS.replace("BETWEEN", _literal(BETWEEN))
+    body += _TURNS.replace("OURS", _literal(SYSTEM_SENTENCE))
     first = f"{{{{- {begin} }}}}" if begin else ""
     return BEGIN + body + first + END + plain_template(template)
 
@@ -136,9 +134,9 @@ def _words(names: Sequence[str], takes: Takes) -> dict[str, str]:
 
 
 def _sentence(sentence: str, between: str, terms: Iterable[str]) -> str:
-    """The system prompt as a Jinja expression."""
+    """The sentence that steers, as a Jinja expression."""
     joined = f" ~ {_literal(between)} ~ ".join(terms)
-    return f"{_literal(f'{SYSTEM_SENTENCE} {sentence} ')} ~ {joined}"
+    return f"{_literal(f'{sentence} ')} ~ {joined}"
 
 
 def _literal(text: str) -> str:

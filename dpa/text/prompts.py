@@ -101,8 +101,9 @@ def messages(prompt: Conversation, system: str | None, response: str | None = No
     )
     if system is not None:
         if turns and turns[0]["role"] == "system":
+            own = turns.pop(0)["content"]
             steering = system.removeprefix(SYSTEM_SENTENCE).lstrip()
-            system = f"{turns.pop(0)['content']} {steering}".lstrip()
+            system = f"{own} {steering}" if own else steering
         turns.insert(0, {"role": "system", "content": system})
     if response is not None:
         turns.append({"role": "assistant", "content": response})

@@ -13,6 +13,7 @@ from dpa.config.chat import ModelsConfig
 from dpa.config.steering import ObjectiveConfig
 from dpa.directions import evaluation_directions, from_degrees, unit_direction
 from dpa.errors import InputError
+from dpa.records import Turn
 from dpa.serving.steering import PolicySteering, read_steering
 from dpa.serving.template import plain_template, steered_template
 from dpa.text.prompts import condition_system_prompt, direction_system_prompt, messages
@@ -75,10 +76,8 @@ def served(tokenizer, turns, **asked):
 
 
 def ours(chat, turns, sentence):
-    """Token ids as in training: a user's system prompt first, then the sentence."""
-    own = [turn["content"] for turn in turns if turn["role"] == "system"]
-    system = {"role": "system", "content": "\n\n".join([*own, sentence])}
-    return chat.prompt_ids([system, *(turn for turn in turns if turn["role"] != "system")])
+    """Token ids as in training: a user's system text first, then the sentence that steers."""
+    return chat.prompt_ids(messages([Turn(**turn) for turn in turns], sentence))
 
 
 @pytest.mark.parametrize("objectives", GRIDS)
@@ -173,7 +172,7 @@ def test_parts_of_a_system_prompt(tmp_path):
     turns = [{"role": "system", "content": [{"type": "text", "text": "A list."}]}, USER]
     steered = steered_template(template, NAMES[:2], "direction")
     [text], _ = render_jinja_template([turns], chat_template=steered, direction=[1, 0])
-    assert text.startswith("A list.\n\nYou are a helpful")
+    assert text.startswith("A list. Your response should")
     assert text.endswith("helpfulness*100 + verbosity*0|Tell me about the otter.|")
 
 
