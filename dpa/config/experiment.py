@@ -192,7 +192,7 @@ def _kind_of_judge(value: Any) -> str:
     return "{path}" if given else "{share}"
 
 
-JudgeConfig = Annotated[
+ScoringJudgeConfig = Annotated[
     Annotated[JudgeShareConfig, Tag("{share}")] | Annotated[GivenJudgeConfig, Tag("{path}")],
     Discriminator(_kind_of_judge),
 ]
@@ -203,7 +203,7 @@ class EvaluationConfig(Section):
     responses_per_prompt: Positive
     temperature: Temperature
     gold: Literal["quickstart"] | None
-    judge: JudgeConfig | None
+    judge: ScoringJudgeConfig | None
     hypervolume_reference: list[float]
 
 

@@ -120,7 +120,7 @@ def test_several_seeds_have_a_run_each():
 
 
 def test_without_prompts_there_is_a_reward_model_only():
-    nothing = {"train_prompts": [], "validation_prompts": []}
+    nothing = {"train_prompts": [], "validation_prompts": [], "unseen_prompts": []}
     layout = Layout(load_config({"data": nothing, "alpacaeval": None}))
     assert (
         layout.targets("dpa") == layout.targets("baselines") == layout.targets("alpacaeval") == []
