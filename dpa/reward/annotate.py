@@ -28,7 +28,9 @@ def original_responses(
     the shards one after the other are the same for every S. Raises InputError when the shard has
     prompts, and none of them a response in the data set.
     """
-    ids = list(dict.fromkeys(p.prompt_id for path in prompts for p in decode_lines(path, Prompt)))
+    asked = (p for path in prompts for p in decode_lines(path, Prompt))
+    # Unseen prompts (data.unseen_prompts) are those of which no rating is.
+    ids = list(dict.fromkeys(p.prompt_id for p in asked if not p.unseen))
     chunks = [ids[i : i + PROMPTS_PER_CHUNK] for i in range(0, len(ids), PROMPTS_PER_CHUNK)]
     mine = chunks[shard * len(chunks) // shards : (shard + 1) * len(chunks) // shards]
     originals: dict[str, list[tuple[int, Rating]]] = {i: [] for chunk in mine for i in chunk}
