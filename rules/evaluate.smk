@@ -168,6 +168,66 @@ rule collect_validation_rewards:
         " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} > {log} 2>&1"
 
 
+if layout.chooses:
+
+    rule choose_iteration:
+        input:
+            rewards="results/{experiment}/evaluation/prompt_rewards.parquet",
+            policies=expand(
+                "results/{{experiment}}/dpa/iter{t}/policy", t=range(1, cfg.dpa.iterations + 1)
+            ),
+            code=code("choose_iteration"),
+        output:
+            chosen="results/{experiment}/dpa/chosen.json",
+            policy=directory("results/{experiment}/dpa/chosen/policy"),
+        log:
+            "results/{experiment}/logs/choose_iteration.log",
+        benchmark:
+            "results/{experiment}/benchmarks/choose_iteration.tsv"
+        localrule: True
+        resources:
+            mem_mb=jobs.memory(2000),
+            runtime=30,
+        params:
+            objective_names=OBJECTIVE_NAMES,
+            reference=REFERENCE,
+            candidates=input_flags("policies", "--candidate"),
+        message:
+            "Choosing DPA's iteration by the judge"
+        shell:
+            "python -m scripts.choose_iteration --prompt-rewards {input.rewards:q}"
+            " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
+            " {params.candidates:q} --output {output.chosen:q} --output-policy {output.policy:q}"
+            " 2>&1 | tee {log}"
+
+    # On the prompts that did not choose.
+    rule make_chosen:
+        input:
+            rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
+            chosen=files_of(RUNS, "dpa/chosen.json"),
+            code=code("make_chosen"),
+        output:
+            multiext(f"{RESULTS}/tables/chosen.", "csv", "md", "tex"),
+        log:
+            f"{RESULTS}/logs/make_chosen.log",
+        localrule: True
+        resources:
+            mem_mb=jobs.memory(2000),
+            runtime=30,
+        params:
+            rewards=input_flags("rewards", "--prompt-rewards"),
+            chosen=input_flags("chosen"),
+            objective_names=OBJECTIVE_NAMES,
+            reference=REFERENCE,
+            folder=folder_of,
+        message:
+            "Making the table of the chosen iteration"
+        shell:
+            "python -m scripts.make_chosen {params.rewards:q} {params.chosen:q}"
+            " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
+            " --output-tables {params.folder:q} 2>&1 | tee {log}"
+
+
 if not isinstance(cfg.seed, int):
 
     # One table for all seeds, where a single seed has its own.

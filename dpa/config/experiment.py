@@ -120,6 +120,7 @@ class DpaConfig(Section):
     pessimism: Pessimism
     candidates: CandidatesName
     neighbour_degrees: Annotated[float, Field(gt=0, le=180)]
+    choose_iteration: Literal["last", "judge"]
     schedule: ScheduleConfig
 
 
@@ -393,6 +394,8 @@ class Config(Section):
         judge = self.evaluation.judge
         if isinstance(judge, JudgeShareConfig) and not self.data.ratings:
             raise ValueError("evaluation.judge.share: a share of no data.ratings; give ratings")
+        if judge is None and self.dpa.choose_iteration == "judge":
+            raise ValueError("dpa.choose_iteration: judge, and evaluation.judge is null; set one")
         names = [objective.name for objective in self.objectives]
         if isinstance(judge, GivenJudgeConfig) and set(judge.outputs) != set(names):
             raise ValueError(

@@ -36,7 +36,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 ASSUMPTIONS = "## Where the paper is silent"
 #: Figures and tables that open the page; the others come in a section of their own.
 FIRST_FIGURES = ("figure1", "figure4", "figure5")
-FIRST_TABLES = ("table1", "table2", "comparison")
+FIRST_TABLES = ("table1", "table2", "comparison", "chosen")
 #: What must be known where rewards have no second opinion.
 NO_JUDGE = (
     "No independent scorer (evaluation.judge is null): all rewards here are those of the model "

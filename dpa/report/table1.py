@@ -298,6 +298,7 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "Mean v·r on the prompts of data.unseen_prompts, which no other number counts.",
         [
             ("unseen_mean_vr", "mean v·r", ".2f", 1),
+            ("unseen_mean_vr_judge", "mean v·r (judge)", ".2f", 1),
             ("unseen_mean_vr_gold", "mean v·r (gold)", ".2f", 1),
         ],
     ),

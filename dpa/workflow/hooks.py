@@ -62,13 +62,14 @@ def success_message(layout: Layout) -> str:
     if figure.exists():
         grid = evaluation_directions(layout.distribution, config.evaluation.directions)
         direction = ",".join(f"{v:g}" for v in grid[len(grid) // 2])
+        stage = "dpa/chosen" if layout.chooses else f"dpa/iter{config.dpa.iterations}"
         lines += [
             f"dpa: done. {figure} shows helpfulness against verbosity on held-out prompts:",
             f"     a curve per iteration t = 0..{config.dpa.iterations} of DPA, further up and "
             "left is better; the numbers are in",
             f"     {results}/evaluation/validation_rewards.csv. Try the policy:",
-            f"     uv run python -m scripts.chat --policy {layout.runs[0]}/dpa/"
-            f"iter{config.dpa.iterations}/policy --direction {direction}",
+            f"     uv run python -m scripts.chat --policy {layout.runs[0]}/{stage}/policy"
+            f" --direction {direction}",
         ]
     metrics = Path(layout.targets("reward_model")[0])
     if metrics.exists():

@@ -198,8 +198,22 @@ class Layout:
         last = {parse_policy(name)[0]: name for name in self.policies()}
         return [last[method] for method in methods if method in last]
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the judge chooses DPA's iteration; its policy is `dpa` then, in dpa/chosen."""
+        config = self.config
+        has_dpa = "dpa" in config.methods and config.dpa.iterations > 0
+        return has_dpa and self.has_policies and config.dpa.choose_iteration == "judge"
+
+    def benchmarked_policies(self, methods: Iterable[str]) -> list[str]:
+        """The policy that benchmarks take of each of the methods that the experiment has."""
+        last = self.last_policies(methods)
+        return ["dpa" if self.chooses and name.startswith("dpa-") else name for name in last]
+
     def stage_of_policy(self, policy: str) -> str:
         """The stage that makes an evaluated policy."""
+        if policy == "dpa" and self.chooses:
+            return "dpa/chosen"
         method, iteration = parse_policy(policy)
         return f"{method}/iter{iteration}" if iteration is not None else self.stages_of(method)[-1]
 
@@ -246,14 +260,16 @@ class Layout:
     # --- Benchmarks ------------------------------------------------------------------------------
 
     def alpacaeval_policies(self) -> list[str]:
-        return self.last_policies(self.config.alpacaeval.methods) if self.config.alpacaeval else []
+        if self.config.alpacaeval is None:
+            return []
+        return self.benchmarked_policies(self.config.alpacaeval.methods)
 
     def rewardbench_policies(self) -> tuple[list[str], str | None]:
         """The policies that are compared with the reference, and the reference; or none."""
         section = self.config.rewardbench
         if section is None:
             return [], None
-        compared = self.last_policies(m for m in section.methods if m != section.reference)
+        compared = self.benchmarked_policies(m for m in section.methods if m != section.reference)
         reference = self.last_policies([section.reference])
         return (compared, reference[0]) if compared and reference else ([], None)
 
@@ -294,6 +310,7 @@ class Layout:
 
     def table_names(self) -> list[str]:
         names = ["figure1", "table1", "comparison"] if self.shows_dpa() else []
+        names += ["chosen"] if self.chooses else []
         if any(PurePosixPath(t).stem == "win_rates" for t in self.targets("rewardbench")):
             names += ["table2", "rewardbench_reward_model"]
         names += ["costs"] if self.has_policies else []
@@ -321,7 +338,8 @@ class Layout:
             return []
         if name == "dpa":
             stages = range(config.dpa.iterations + 1)
-            return [f"{run}/dpa/iter{t}/policy" for run in self.runs for t in stages]
+            chosen = ["dpa/chosen.json"] if self.chooses else []
+            return files_of(self.runs, *(f"dpa/iter{t}/policy" for t in stages), *chosen)
         if name == "baselines":
             others = [policy for policy in self.policies() if parse_policy(policy)[0] != "dpa"]
             scored = [

@@ -184,6 +184,23 @@ def test_a_judge_costs_a_scoring_and_no_sampling(clone):
 
 
 @pytest.mark.slow
+def test_the_judges_choice_is_what_benchmarks_take(clone):
+    judge = "evaluation={judge: {share: 0.2}}"
+    plain = planned_jobs(clone, "--config", judge)
+    chosen = planned_jobs(clone, "--config", judge, "dpa={choose_iteration: judge}")
+    assert chosen == plain | {"choose_iteration": 1, "make_chosen": 1}
+    commands = snakemake(
+        clone, "-n", "-p", "--config", judge, "dpa={choose_iteration: judge}"
+    ).stdout  # fmt: skip
+    sampled = [line for line in commands.splitlines() if "scripts.sample_evaluation" in line]
+    from_choice = [line for line in sampled if "results/quickstart/dpa/chosen/policy" in line]
+    assert sorted(line.split(" --output ")[1].split()[0] for line in from_choice) == [
+        "results/quickstart/alpacaeval/sampled/dpa.jsonl",
+        "results/quickstart/rewardbench/sampled/dpa.jsonl",
+    ]
+
+
+@pytest.mark.slow
 def test_experts_may_be_ppos(clone):
     jobs = planned_jobs(
         clone, "--config", "methods=[dpa,reward_soup]", "reward_soup={experts: ppo}"

@@ -229,6 +229,10 @@ class TestErrors:
             ({"methods": ["dpa", "dpa"]}, "methods: names must be unique"),
             ({"scalar_direction": [4, -3]}, "nearest unit vector: 0.8000,-0.6000"),
             (
+                {"dpa": {"choose_iteration": "judge"}},
+                "judge, and evaluation.judge is null; set one",
+            ),
+            (
                 {"evaluation": {"judge": {"share": 1}}},
                 "evaluation.judge.share: Input should be less",
             ),
