@@ -23,6 +23,7 @@ from dpa.data.sources import read_placed_rows
 from dpa.errors import InputError
 from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample
 from dpa.reward import load, score_table
+from dpa.reward import annotate as annotate_files
 from dpa.reward import score_samples as score_files
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.transformers_scorer import TransformersScorer
@@ -381,7 +382,8 @@ def test_annotations_do_not_depend_on_sharding(model, tmp_path, monkeypatch, sha
 
 
 def test_killed_annotations_resume(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(score_files, "PROMPTS_PER_CHUNK", 2)
+    for module in (score_files, annotate_files):  # each has the name, by when it was imported
+        monkeypatch.setattr(module, "PROMPTS_PER_CHUNK", 2)
     prompts = make_prompts(7)
     write_jsonl(tmp_path / "ratings.jsonl", make_ratings(prompts))
     write_jsonl(tmp_path / "d1.jsonl", prompts)

@@ -81,6 +81,7 @@ OVERLAY = {
         ],
         "train_prompts": [hub(BINARIZED, "train_prefs")],
         "validation_prompts": [hub(BINARIZED, "test_prefs[:4]")],
+        "unseen_prompts": [],
         "sft": [hub(ULTRACHAT, "train_sft")],
         "pretraining": [],
         "prompts_per_half": 6,
