@@ -123,8 +123,11 @@ def repositories(tmp_path, tiny_policy):
         for n in range(12)
         for answer, safe in (("I will not say.", True), ("Break in.", False), ("Break in.", n > 6))
     ]
-    binarized = {
-        split: world[f"ultrafeedback_binarized/{split}.jsonl"]
+    binarized = {  # the hub's have no clusters
+        split: [
+            {name: value for name, value in row.items() if name != "cluster"}
+            for row in world[f"ultrafeedback_binarized/{split}.jsonl"]
+        ]
         for split in ("train_prefs", "test_prefs")
     }
     return {
