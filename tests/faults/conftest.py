@@ -14,6 +14,8 @@ from tests.support.rule_commands import FRONT, METHOD
 OVERLAY = """
 methods: [dpa, sft, rsf, reward_soup]
 sampling: {prompts_per_chunk: 1}
+alpacaeval: null
+rewardbench: null
 """
 
 
