@@ -22,8 +22,8 @@ from dpa.config.steering import ObjectiveConfig
 from dpa.data.sources import read_placed_rows
 from dpa.errors import InputError
 from dpa.records import Annotation, Prompt, Rating, Sample, ScoredSample
-from dpa.reward import load, score_table
 from dpa.reward import annotate as annotate_files
+from dpa.reward import load, score_table
 from dpa.reward import score_samples as score_files
 from dpa.reward.inputs import RewardInputs
 from dpa.reward.transformers_scorer import TransformersScorer
