@@ -111,7 +111,9 @@ def latex(heading: str, lead: str, tables: Iterable[Table]) -> str:
         )
         title = f"{heading}: {table.title}" if table.title else heading
         caption = f"{title}. {lead} {table.note}"
-        style = pd.DataFrame([list(map(latex_text, row)) for row in table.rows]).style
+        cells = [list(map(latex_text, row)) for row in table.rows]
+        # A table without rows has its columns all the same.
+        style = pd.DataFrame(cells, columns=range(len(table.header))).style
         style.hide(axis="index").relabel_index(list(map(latex_text, table.header)), axis="columns")
         parts.append(
             style.to_latex(

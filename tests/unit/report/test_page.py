@@ -250,6 +250,13 @@ def test_ordinary_cells_are_left_as_they_are():
         assert markdown_text(text) == text
 
 
+def test_a_table_without_rows():
+    """Such as the comparison of DPA with other methods where there are none."""
+    text = latex("H", "", [Table("", "", ["method", "v·r"], [])])
+    assert r"\begin{tabular}{lr}" in text
+    assert r"method & v$\cdot$r \\" in text
+
+
 def test_a_row_of_latex_cannot_begin_with_an_argument():
     assert latex_text("[2cm] a") == "{[}2cm] a"
     assert latex_text("* a") == "{*} a"
