@@ -246,13 +246,14 @@ def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> F
     prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
     prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
     heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
-    head = 0.45 + line * len(prompt)
+    above = 0.42 if title else 0.15
+    head = above + 0.03 + line * len(prompt)
     height = max(head + sum(heights) + 0.1, head + 2.2)
     figure = plt.figure(figsize=(page_width(), height))
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width()), ylim=(height, 0))
     page.axis("off")
     _text(page, page_width() / 2, 0.18, title, size=10, ha="center")
-    _text(page, 0.15, 0.42, "\n".join(prompt), size=8.5, weight="bold", va="top")
+    _text(page, 0.15, above, "\n".join(prompt), size=8.5, weight="bold", va="top")
     colours = _card_colours(rows)
     top = head + 0.08
     for (header, body), colour, tall in zip(cards, colours, heights, strict=True):
