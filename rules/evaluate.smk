@@ -198,7 +198,7 @@ if layout.chooses:
             "python -m scripts.choose_iteration --prompt-rewards {input.rewards:q}"
             " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
             " {params.candidates:q} --output {output.chosen:q} --output-policy {output.policy:q}"
-            " 2>&1 | tee {log}"
+            " > {log} 2>&1"
 
     # On the prompts that did not choose.
     rule make_chosen:
@@ -225,7 +225,7 @@ if layout.chooses:
         shell:
             "python -m scripts.make_chosen {params.rewards:q} {params.chosen:q}"
             " --objective-names {params.objective_names:q} --hypervolume-reference {params.reference}"
-            " --output-tables {params.folder:q} 2>&1 | tee {log}"
+            " --output-tables {params.folder:q} > {log} 2>&1"
 
 
 if not isinstance(cfg.seed, int):
