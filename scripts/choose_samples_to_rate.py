@@ -35,7 +35,7 @@ app = make_app()
 def main(
     scored: ScoredOption,
     prompts: PromptsOption,
-    held_out: Annotated[Path, typer.Option(help="Prompts that nobody may rate responses to.")],
+    held_out: Annotated[Path, typer.Option(help="Prompts whose responses may not be rated.")],
     iteration: IterationOption,
     seed: SeedOption,
     output: OutputOption,

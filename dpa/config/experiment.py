@@ -326,7 +326,7 @@ class Config(Section):
                 )
 
     def _check_members(self) -> None:
-        """Several reward models are trained, not given; one has nobody to differ from."""
+        """Several reward models are trained, not given; one differs from no other."""
         members, given = self.reward_model.members, self.reward_model.path
         if members > 1 and given is not None:
             raise ValueError(

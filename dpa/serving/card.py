@@ -167,7 +167,7 @@ def _data(commits: Mapping[str, str]) -> str:
 
 
 def _licence(licence: str | None) -> str:
-    return f"{licence}." if licence else "Not stated by whoever exported the policy."
+    return f"{licence}." if licence else "Not stated when the policy was exported."
 
 
 def _provenance(run: PolicyRun) -> str:

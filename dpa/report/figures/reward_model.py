@@ -138,7 +138,7 @@ def _draw_attribute(axes: Axes, rows: pd.DataFrame, measures: dict) -> None:
     text = "\n".join(", ".join(shown[label] for label in line if label in shown) for line in lines)
     if constant_attributes(rows):
         text += "\nCONSTANT"
-    # Above the boxes: the axis goes on where no prediction can be.
+    # Above the boxes: the axis extends to where no prediction can be.
     axes.text(0.03, 0.99, text, transform=axes.transAxes, va="top", fontsize=6, linespacing=1.2)
     axes.set(xlim=(-5, 105), ylim=(-5, 132))
     axes.set_xticks([0, 50, 100])

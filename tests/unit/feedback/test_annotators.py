@@ -46,7 +46,7 @@ def test_gold_rates_what_is_true_through_noise():
         for name, value in found.items():
             assert value % 20 == 10 or name == "ultrafeedback-overall_score"
             errors[name].append(value - truth[name])
-    # Noise of 9 points, and rounding to five levels: nobody is given more than 90.
+    # Noise of 9 points, and rounding to five levels: no label is above 90.
     spread = [abs(sum(some) / len(some)) for some in errors.values()]
     assert max(spread) < 12, spread
     assert all(max(map(abs, some)) < 60 for some in errors.values())
