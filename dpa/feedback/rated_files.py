@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from dpa.artefacts.cells import no_formula
 from dpa.artefacts.outputs import write_text
 from dpa.config.data import SourceConfig
 from dpa.data.hub import Row
@@ -18,8 +19,6 @@ from dpa.feedback.choose import response_hash
 from dpa.records import ToRate
 from dpa.text.prompts import Conversation
 
-#: What a spreadsheet would take for a formula if a cell began with it.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 #: What a row of a rated file is matched by.
 MATCHED_BY = ("prompt_id", "response_hash")
 
@@ -47,7 +46,7 @@ def _as_text(prompt: Conversation) -> str:
 
 def _readable(text: str) -> str:
     shown = "".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in text)
-    return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown
+    return no_formula(shown)
 
 
 def file_annotator(

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
+from dpa.artefacts.cells import plain_text
 from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.errors import InputError
@@ -26,7 +27,6 @@ from dpa.report.figures.reward_model import constant_attributes, constant_warnin
 from dpa.report.figures.samples import rewards_text, scorers_of
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published
-from dpa.report.tables import plain_text
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
 from dpa.runtime.sections import read_yaml

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dpa.artefacts.cells import no_formula
 from dpa.artefacts.outputs import hold, write_text
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
@@ -41,10 +42,6 @@ class Table(NamedTuple):
     text: Collection[int] = ()
 
 
-#: What spreadsheets take for a formula, at the beginning of a cell, and our mark against that.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
-
-
 def csv_text(table: pd.DataFrame, float_format: str | None = "%.6g") -> str:
     """A data frame as CSV; no text is a spreadsheet's formula (`plain_text` is the inverse).
 
@@ -54,28 +51,12 @@ def csv_text(table: pd.DataFrame, float_format: str | None = "%.6g") -> str:
     table = table.copy()
     for name, column in table.items():
         if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
-            safe = [_no_formula(cell) for cell in column]
+            safe = [no_formula(cell) for cell in column]
             table[name] = pd.Series(safe, index=column.index, dtype=column.dtype)
     text = table.to_csv(index=False, float_format=float_format)
     if "\r" not in text:
         return text
     return table.to_csv(index=False, float_format=float_format, quoting=csv.QUOTE_ALL)
-
-
-def _no_formula(cell: Any) -> Any:
-    """A text that would be a formula with an apostrophe before it; numbers as they are."""
-    if not isinstance(cell, str) or not FORMULA.match(cell):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}"
-    return cell
-
-
-def plain_text(cell: str) -> str:
-    """A text as it was before csv_text."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell[1:]) else cell
 
 
 def markdown(heading: str, lead: str, tables: Iterable[Table]) -> str:

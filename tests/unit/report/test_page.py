@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from dpa.artefacts.cells import plain_text
 from dpa.artefacts.outputs import write_text
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.load import load_config
@@ -33,7 +34,6 @@ from dpa.report.tables import (
     latex_text,
     markdown,
     markdown_text,
-    plain_text,
 )
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
