@@ -394,7 +394,7 @@ def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> 
         angles = np.degrees(np.arctan2(directions[:, 1], directions[:, 0]))
         labels = [f"{angle:.0f}°".replace("-", "−") for angle in angles]
         left.set_xticks(range(len(dpa)), labels, fontsize=7.5)
-        left.set_xlabel(f"direction: angle between its weights of {' and '.join(objectives)}")
+        left.set_xlabel(f"angle of the direction (0° asks for {objectives[0]} alone)")
     else:
         labels = [
             text_of_direction(v) if v[0] == v[0] else f"condition {i}"
