@@ -43,6 +43,7 @@ def main(
     import os
     import shutil
 
+    from dpa.artefacts.files import TIMESTAMP
     from dpa.artefacts.outputs import save_folder, write_text
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
@@ -73,7 +74,9 @@ def main(
             shutil.copy2(source, target)
 
     def write(folder: Path) -> None:
-        shutil.copytree(policy, folder, copy_function=link, dirs_exist_ok=True)
+        # Snakemake touches its stamp of a finished folder, which would make the candidate new, too.
+        own = shutil.ignore_patterns(TIMESTAMP)
+        shutil.copytree(policy, folder, ignore=own, copy_function=link, dirs_exist_ok=True)
 
     save_folder(output_policy, write)
     counts = RowCounts.all_kept(len(table))

@@ -204,6 +204,7 @@ def draw_figure4(
             for i, panel in enumerate(["front", "hypervolume"])
             for j, by in enumerate(scorers)
         ]
+    between = "\n" if len(scorers) > 2 else " "  # three columns are narrower than the titles
     for panel_axes, panel, by in panels:
         drawn = ours[(ours["panel"] == panel) & (ours["by"] == by)]
         beneath = paper[(paper["panel"] == panel) & (paper["by"] == by)]
@@ -211,10 +212,10 @@ def draw_figure4(
             if published:
                 _draw_paper(panel_axes, beneath)
             _draw_fronts(panel_axes, drawn, objectives, uncertainty)
-            panel_axes.set_title(f"validation rewards {SCORERS[by]}")
+            panel_axes.set_title(f"validation rewards{between}{SCORERS[by]}")
         else:
             _draw_hypervolume(panel_axes, drawn, beneath if published else beneath[:0])
-            panel_axes.set_title(f"hypervolume {SCORERS[by]}")
+            panel_axes.set_title(f"hypervolume{between}{SCORERS[by]}")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     if title:

@@ -104,6 +104,7 @@ def test_the_commands(tmp_path):
     for t in range(4):
         (tmp_path / f"dpa/iter{t}/policy").mkdir(parents=True)
         (tmp_path / f"dpa/iter{t}/policy/config.json").write_text(f"{t}")
+        (tmp_path / f"dpa/iter{t}/policy/.snakemake_timestamp").touch()
     shared = ["--prompt-rewards", tmp_path / "prompt_rewards.parquet",
               "--objective-names", "helpfulness,verbosity",
               "--hypervolume-reference", "0,100"]  # fmt: skip
@@ -116,6 +117,8 @@ def test_the_commands(tmp_path):
     record = json.loads(chosen.read_text())
     assert (record["iteration"], record["fell"]) == (2, 3)
     assert (policy / "config.json").read_text() == "2"
+    # Which Snakemake touches: a stamp shared with the candidate would rerun what was made from it.
+    assert not (policy / ".snakemake_timestamp").exists()
     written = [*shared, "--chosen", chosen, "--output-tables", tmp_path / "tables"]
     result = CliRunner().invoke(make_chosen.app, [str(part) for part in written])
     assert result.exit_code == 0, result.output
