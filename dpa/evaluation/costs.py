@@ -1,7 +1,8 @@
 """What a method cost, and what serving it takes, read off the files of a run.
 
 Counts come from the sidecars of what was sampled, scored and trained; wall time from Snakemake's
-benchmark files. Evaluation, data and the reward model are common to all methods and not counted.
+benchmark files. Evaluation, data and the reward model are common to all methods and not counted,
+but what feedback between DPA's iterations takes is DPA's.
 """
 
 import csv
@@ -21,6 +22,12 @@ _NAN = float("nan")
 BENCHMARKS = [
     (r"annotations(?P<member>(?:/member\d+)?)/(?P<shard>[^/]+)\.jsonl",
      "annotate_responses{member}/{shard}"),
+    (r"feedback/(?P<iter>iter\d+)/to_rate\.jsonl", "choose_samples_to_rate/{iter}"),
+    (r"feedback/(?P<iter>iter\d+)/ratings\.jsonl", "annotate_feedback/{iter}"),
+    (r"feedback/(?P<iter>iter\d+)/reward_model(?P<member>(?:/member\d+)?)/model",
+     "retrain_reward_model{member}/{iter}"),
+    (r"feedback/(?P<iter>iter\d+)/annotations(?P<member>(?:/member\d+)?)/(?P<shard>[^/]+)\.jsonl",
+     "annotate_replay{member}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/sampled/(?P<shard>[^/]+)\.jsonl",
      "sample_responses/{loop}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/scored(?P<member>(?:/member\d+)?)/(?P<shard>[^/]+)\.jsonl",

@@ -122,11 +122,15 @@ class Layout:
 
     def method_stages(self) -> dict[str, list[str]]:
         """Each method of the experiment with the stages whose cost is the method's."""
-        return {method: self.stages_of(method) for method in self.config.methods}
+        stages = {method: self.stages_of(method) for method in self.config.methods}
+        if self.has_feedback and "dpa" in stages:
+            last = self.config.dpa.iterations
+            stages["dpa"] += [f"feedback/iter{t}" for t in range(1, last + 1) if last > 1]
+        return stages
 
     def trained_stages(self) -> list[str]:
         """All stages that the methods train, each once."""
-        found = (stage for stages in self.method_stages().values() for stage in stages)
+        found = (stage for method in self.config.methods for stage in self.stages_of(method))
         return list(dict.fromkeys(found))
 
     # --- The loop's turns ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dpa.report.tables import Table
 #: The verb of a rule's name -> kind of work, and its colour.
 WORK = {
     "pretrain": "training", "train": "training", "finetune": "training",
+    "retrain": "training", "probe": "training",
     "sample": "sampling", "generate": "sampling",
     "score": "scoring", "annotate": "scoring", "judge": "scoring",
     "evaluate": "evaluation", "average": "training",

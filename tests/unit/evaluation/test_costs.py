@@ -56,6 +56,22 @@ def test_a_loop_is_the_sum_of_its_iterations(run):
     assert method_cost(run, ["rsf/100_0"]) == (300, 9, 40, 16.75)
 
 
+def test_feedback_is_a_cost(run):
+    """Choosing, rating, retraining both members, and scoring the originals by them again."""
+    for artefact, name, seconds in (
+        ("iter1/to_rate.jsonl", "choose_samples_to_rate/iter1", 1.0),
+        ("iter1/ratings.jsonl", "annotate_feedback/iter1", 2.0),
+        ("iter2/reward_model/model", "retrain_reward_model/iter2", 4.0),
+        ("iter2/reward_model/member1/model", "retrain_reward_model/member1/iter2", 8.0),
+        ("iter2/annotations/0.jsonl", "annotate_replay/iter2-0", 16.0),
+        ("iter2/annotations/member1/0.jsonl", "annotate_replay/member1/iter2-0", 32.0),
+    ):
+        sidecar(run, f"feedback/{artefact}", scored=3 if "annotations" in artefact else 0)
+        benchmark(run, name, seconds)
+    sidecar(run, "feedback/iter1/to_rate.csv", rows=2)  # the same for people
+    assert method_cost(run, ["feedback/iter1", "feedback/iter2"]) == (0, 6, 0, 63)
+
+
 def test_stages_add_up_and_count_once(run):
     assert method_cost(run, ["rsf/100_0", "rsf/0_-100"]) == (600, 18, 80, 33.5)
     assert method_cost(run, ["dpa", "dpa/iter0"]) == method_cost(run, ["dpa"])

@@ -180,3 +180,10 @@ def test_members_are_first_none_then_numbered():
         "reward_model/member1",
         "reward_model/member2",
     ]
+
+
+def test_feedbacks_cost_is_dpas_but_it_trains_no_policy():
+    settings = {"feedback": {"annotator": {"kind": "gold"}}, "dpa": {"iterations": 2}}
+    layout = Layout(load_config(settings))
+    assert layout.method_stages()["dpa"][-2:] == ["feedback/iter1", "feedback/iter2"]
+    assert not any(stage.startswith("feedback") for stage in layout.trained_stages())
