@@ -8,7 +8,6 @@ others (`annotations`, `gold`) are laid in AlpacaEval's cache beforehand and no 
 import json
 import logging
 import math
-import os
 import re
 import tempfile
 import warnings
@@ -22,6 +21,7 @@ import yaml
 
 from dpa.artefacts.outputs import write_text
 from dpa.config.benchmarks import JudgeConfig
+from dpa.endpoint.keys import lacks_key, redacted
 from dpa.errors import InputError
 from dpa.evaluation.alpacaeval import Output, read_outputs
 from dpa.runtime.log import Progress, log
@@ -288,9 +288,9 @@ class Estimate(NamedTuple):
 
 def estimate(model: str, pairs: Sequence[Comparison], store: Path, paid: bool) -> Estimate:
     """What the comparisons that are not in the store will take."""
-    from dpa.evaluation.judge_cache import JudgeCache
+    from dpa.evaluation.judge_cache import judge_answers
 
-    kept = JudgeCache(store)
+    kept = judge_answers(store)
     todo = answered = characters = 0
     for theirs, ours in dict.fromkeys(
         tuple((row.instruction, row.output) for row in map(_shown, pair)) for pair in pairs
@@ -327,12 +327,12 @@ def judge_problems(judge: JudgeConfig, comparisons: int) -> list[str]:
     """
     found = []
     if judge.kind == "gpt4_turbo":
-        if not os.environ.get(OFFICIAL_KEY):
+        if lacks_key(OFFICIAL_KEY):
             found.append(f"alpacaeval.judge: {OFFICIAL_KEY} is not in the environment")
         dollars = comparisons * TOKENS_PER_COMPARISON * OFFICIAL_PRICE
         if dollars > judge.max_cost:
             found.append(_too_expensive(dollars, judge.max_cost))
-    if judge.kind == "endpoint" and judge.key_variable and not os.environ.get(judge.key_variable):
+    if judge.kind == "endpoint" and lacks_key(judge.key_variable):
         found.append(f"alpacaeval.judge: {judge.key_variable} is not in the environment")
     if judge.kind == "annotations" and not Path(str(judge.annotations)).exists():
         found.append(f"alpacaeval.judge.annotations: {judge.annotations}: no such file")
@@ -358,7 +358,7 @@ def _announce(judge: JudgeConfig, pairs: Mapping[str, list[Comparison]], store: 
         "%s compares %d pairs of %d output files (%d were answered before): about %d tokens, $%.2f",
         model, cost.comparisons, len(pairs), cost.answered, cost.tokens, cost.dollars,
     )  # fmt: skip
-    if cost.comparisons and official and not os.environ.get(OFFICIAL_KEY):
+    if cost.comparisons and official and lacks_key(OFFICIAL_KEY):
         raise InputError(
             f"alpacaeval.judge: the official annotator needs a key in {OFFICIAL_KEY}; set it in "
             "the environment, choose another judge, or set alpacaeval to null"
@@ -428,7 +428,7 @@ def _evaluate(
         )
     except openai.OpenAIError as error:
         raise InputError(
-            f"the judge failed: {_redacted(str(error), client['key_variable'])}; what it has "
+            f"the judge failed: {redacted(str(error), client['key_variable'])}; what it has "
             f"answered is kept in {store}: rerun to resume"
         ) from None
     if len(annotations) != len(theirs):
@@ -475,11 +475,6 @@ def _row(output: Output) -> AnnotationRow:
     }
 
 
-def _redacted(text: str, key_variable: str | None) -> str:
-    key = os.environ.get(key_variable) if key_variable else None
-    return text.replace(key, "***") if key else text
-
-
 def _unanswered(annotations: Sequence[AnnotationRow]) -> list[AnnotationRow]:
     return [
         row
@@ -505,7 +500,7 @@ def _require_answers(
     from dpa.evaluation.judge_cache import transport
 
     key = OFFICIAL_KEY if judge.kind == "gpt4_turbo" else judge.key_variable
-    why = _redacted(transport(store).refused, key)
+    why = redacted(transport(store).refused, key)
     what = (
         f"{name}: the judge gave no verdict (m or M among its likeliest tokens) on {len(missing)} "
         f"of {len(annotations)} comparisons, the first is {missing[0]['instruction']!r:.80}"

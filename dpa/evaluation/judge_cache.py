@@ -1,70 +1,24 @@
-"""Answers of a judge that is asked over HTTP, each kept the moment it arrives.
+"""AlpacaEval's client and the store of a judge's answers, which lies between it and the network.
 
-The store lies between AlpacaEval's client and the network: a comparison that was answered once, in
-whatever run, is never asked (or paid for) again, and a killed run loses at most the answers that
-were under way. Keys are read from the environment here and are written nowhere.
+AlpacaEval asks for itself: what it asks goes through the store, and only what is not there further.
 """
 
-import hashlib
 import json
 import math
-import os
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import openai
 
-from dpa.artefacts.outputs import replace_text
+from dpa.endpoint.answers import AnswerStore
+from dpa.endpoint.client import REFUSALS, EndpointClient, open_transport
 from dpa.errors import InputError
-from dpa.runtime.log import log
-from dpa.runtime.reading import decode_json, read_json_object
+from dpa.runtime.reading import decode_json
 
 #: What the judge may say: the first output is better, the second is.
 VERDICTS = ("m", "M")
-#: Statuses of a server that does not take this very comparison: bad, too large, unprocessable.
-REFUSALS = (400, 413, 422)
-#: Seconds that a judge may take for one comparison.
-ANSWER_TIMEOUT = 600.0
-
-Messages = list[dict[str, str]]
-
-
-class JudgeCache:
-    """One JSON file per answer, named by a hash of the judge's model and what it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, model: str, messages: Messages) -> Path:
-        digest = hashlib.sha256(json.dumps([model, messages]).encode()).hexdigest()
-        return self.folder / re.sub(r"[^A-Za-z0-9._-]+", "_", model) / digest[:2] / f"{digest}.json"
-
-    def has(self, model: str, messages: Messages) -> bool:
-        return self.get(model, messages) is not None
-
-    def get(self, model: str, messages: Messages) -> dict | None:
-        """The response that was kept; None where there is none that is a verdict: it is asked for
-        again, and kept in the place of what is there."""
-        path = self.path(model, messages)
-        if not path.exists():
-            return None
-        try:
-            response = read_json_object(path).get("response")
-        except InputError as error:
-            log.warning("%s; asked for again", error)
-            return None
-        if not is_verdict(response):
-            log.warning("%s: no verdict; asked for again", path)
-            return None
-        return response
-
-    def put(self, model: str, messages: Messages, response: dict) -> None:
-        content = {"model": model, "messages": messages, "response": response}
-        replace_text(self.path(model, messages), json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def is_verdict(response: Any) -> bool:
@@ -77,6 +31,11 @@ def is_verdict(response: Any) -> bool:
     except (KeyError, IndexError, TypeError, ValueError):
         return False
     return bool(complete) and any(map(math.isfinite, found)) and not any(map(math.isnan, found))
+
+
+def judge_answers(folder: Path) -> AnswerStore:
+    """The answers of judges in a folder, those that are verdicts."""
+    return AnswerStore(folder, is_verdict)
 
 
 def no_verdict(model: str) -> dict[str, Any]:
@@ -100,7 +59,7 @@ class CachingTransport(httpx.BaseTransport):
     of the comparison itself (too long, filtered) is one of them, and no end of the judging.
     """
 
-    def __init__(self, store: JudgeCache, inner: httpx.BaseTransport) -> None:
+    def __init__(self, store: AnswerStore, inner: httpx.BaseTransport) -> None:
         self.store, self.inner = store, inner
         self.asked = 0
         #: What the server last said about a comparison that it refused.
@@ -151,7 +110,7 @@ _TRANSPORTS: dict[str, CachingTransport] = {}
 def transport(store: Path) -> CachingTransport:
     """The process's transport of a store."""
     return _TRANSPORTS.setdefault(
-        str(store), CachingTransport(JudgeCache(store), httpx.HTTPTransport(retries=2))
+        str(store), CachingTransport(judge_answers(store), open_transport())
     )
 
 
@@ -161,16 +120,8 @@ def close_transport(store: Path) -> None:
         found.close()
 
 
-class CachingClient(openai.OpenAI):
-    """The client that AlpacaEval uses (`client_class` in its client configuration).
-
-    `key_variable` names the environment variable with the key; without it none is sent.
-    """
+class CachingClient(EndpointClient):
+    """The client that AlpacaEval uses (`client_class` in its client configuration)."""
 
     def __init__(self, store: str, key_variable: str | None, base_url: str | None = None) -> None:
-        super().__init__(
-            api_key=(os.environ.get(key_variable) if key_variable else None) or "none",
-            base_url=base_url,
-            max_retries=5,
-            http_client=httpx.Client(transport=transport(Path(store)), timeout=ANSWER_TIMEOUT),
-        )
+        super().__init__(base_url, key_variable, transport(Path(store)))

@@ -40,7 +40,7 @@ from dpa.data.user_table import read_table, table_scales
 from dpa.errors import InputError
 from dpa.evaluation.alpacaeval import read_outputs
 from dpa.evaluation.alpacaeval_judges import read_annotations
-from dpa.evaluation.judge_cache import JudgeCache
+from dpa.evaluation.judge_cache import judge_answers
 from dpa.models import load_checkpoint_config, load_tokenizer
 from dpa.plan.assumptions import shape_from_config
 from dpa.plan.preflight import missing_files
@@ -273,7 +273,7 @@ def table_of(path: Path) -> Iterator[Any]:
 
 
 def answers(folder: Path) -> Any:
-    store = JudgeCache(folder)
+    store = judge_answers(folder)
     store.path("m", []).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "answer.json", store.path("m", []))
     found = store.get("m", [])

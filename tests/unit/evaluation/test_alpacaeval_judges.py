@@ -22,7 +22,7 @@ from dpa.evaluation.alpacaeval_judges import (
     judge_problems,
     length_controlled,
 )
-from dpa.evaluation.judge_cache import JudgeCache
+from dpa.evaluation.judge_cache import judge_answers
 from dpa.runtime.run_environment import CLONE
 from tests.support.chat_server import chat_server
 
@@ -293,7 +293,7 @@ def test_a_broken_answer_in_the_store_is_asked_for_again(files, tmp_path):
         result = judged(files, endpoint(server), tmp_path)
         kept, *_ = sorted((tmp_path / "store").rglob("*.json"))
         answer = json.loads(kept.read_bytes())
-        store = JudgeCache(tmp_path / "store")
+        store = judge_answers(tmp_path / "store")
         assert store.get(answer["model"], answer["messages"]) == answer["response"]
         for content in BROKEN_ANSWERS:
             kept.write_bytes(content)
