@@ -21,7 +21,8 @@ TARGETS = 64
 
 
 class Conditions(msgspec.Struct, forbid_unknown_fields=True):
-    """`targets`: mean rewards of the best responses by a direction; `curve`: evaluation points."""
+    """`targets`: mean rewards of the best responses by a direction; `curve`: what can be asked for
+    with every whole verbosity that the data has."""
 
     targets: list[list[float]]
     curve: list[list[int]]
@@ -65,17 +66,18 @@ def frontier_targets(
 
 
 def feasible_curve(rewards: np.ndarray, points: int) -> list[list[int]]:
-    """Conditions on the evaluated curve: verbosity values, each with the highest helpfulness found.
+    """Conditions: whole verbosity values, each with the highest helpfulness found with it.
 
-    Verbosity runs evenly between the 5th and 95th percentile of the data; "found with it" means
-    within half a step (paper, section 3.2; the five values are ours). `rewards` is (responses, k)
-    with helpfulness first and verbosity second; further objectives take their value in the response
-    found.
+    Verbosity runs from the 5th to the 95th percentile of the data; "found with it" means within
+    half a step of the `points` that lie evenly between them (paper, section 3.2, which evaluates
+    five). `rewards` is (responses, k) with helpfulness first and verbosity second; further
+    objectives take their value in the response found.
     """
     low, high = np.percentile(rewards[:, 1], [5, 95])
     step = (high - low) / max(points - 1, 1)
+    (first,), (last,) = as_condition([low]), as_condition([high])
     curve = []
-    for verbosity in np.linspace(low, high, points):
+    for verbosity in range(first, last + 1):
         distance = np.abs(rewards[:, 1] - verbosity)
         # In a gap of the data wider than a step, the nearest responses stand in.
         near = rewards[distance <= max(step / 2, 0.5, distance.min())]
@@ -83,6 +85,36 @@ def feasible_curve(rewards: np.ndarray, points: int) -> list[list[int]]:
         found[1] = verbosity
         curve.append(as_condition(found))
     return curve
+
+
+def curve_places(number: int, points: int) -> list[float]:
+    """Places on the curve, 0 to 1, of `number` conditions: the paper's `points` and others between.
+
+    The paper's lie evenly, and the others evenly in the gaps between two of them. Too few to take
+    all of the paper's lie evenly themselves.
+
+    >>> curve_places(4, 3)
+    [0.0, 0.25, 0.5, 1.0]
+    """
+    gaps = points - 1
+    if number < points:
+        return np.linspace(0, 1, number).tolist()
+    more, left = divmod(number - points, gaps)
+    parts = [1 + more + (gap < left) for gap in range(gaps)]
+    between = [(gap + i / part) / gaps for gap, part in enumerate(parts) for i in range(part)]
+    return [*between, 1.0]
+
+
+def papers_places(number: int, points: int) -> list[bool]:
+    """Which of the `number` conditions that are evaluated are among the paper's `points`."""
+    steps = np.array(curve_places(number, points)) * (points - 1)
+    return np.isclose(steps, steps.round()).tolist()
+
+
+def evaluated_conditions(conditions: Conditions, number: int, points: int) -> list[list[int]]:
+    """The `number` conditions of the curve that SteerLM is evaluated under (see curve_places)."""
+    last = len(conditions.curve) - 1
+    return [conditions.curve[round(place * last)] for place in curve_places(number, points)]
 
 
 def draw_condition(

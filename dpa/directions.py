@@ -94,6 +94,11 @@ def evaluation_directions(
     return sorted((kind.place(distribution, list(u)) for u in points), reverse=True)
 
 
+def grid_size(grid: int | Sequence[Sequence[float]]) -> int:
+    """Number of directions of an evaluation grid."""
+    return grid if isinstance(grid, int) else len(grid)
+
+
 def objectives_of(distribution: dict) -> int:
     """Number of objectives that a distribution's directions weigh."""
     return DISTRIBUTIONS[distribution["distribution"]].objectives(distribution)

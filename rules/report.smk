@@ -20,6 +20,7 @@ rule plot_pareto_front:
         rewards=input_flags("rewards", "--prompt-rewards"),
         objective_names=OBJECTIVE_NAMES,
         reference=REFERENCE,
+        curve_points=cfg.steerlm.curve_points,
         uncertainty=cfg.figures.uncertainty,
         published="--draw-published" if cfg.figures.published else "",
         style=section(cfg.figures.style),
@@ -30,6 +31,7 @@ rule plot_pareto_front:
     shell:
         "python -m scripts.plot_pareto_front {params.rewards:q} --objective-names {params.objective_names:q}"
         " --hypervolume-reference {params.reference} --published {input.published:q}"
+        " --curve-points {params.curve_points}"
         " {params.published} --uncertainty {params.uncertainty} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 

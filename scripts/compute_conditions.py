@@ -17,6 +17,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
     AnnotationsOption,
+    CurvePointsOption,
     DirectionsOption,
     MembersOption,
     OutputOption,
@@ -39,9 +40,7 @@ def main(
     top_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share of responses, the best, that give targets.")
     ] = 0.02,
-    curve_points: Annotated[
-        int, typer.Option(min=2, help="Conditions on the evaluated curve.")
-    ] = 5,
+    curve_points: CurvePointsOption = 5,
 ) -> None:
     """Work out which conditions SteerLM can be asked for."""
     import msgspec
@@ -82,7 +81,8 @@ def main(
     )
     write_text(output, msgspec.json.encode(conditions).decode() + "\n")
     write_sidecar(output, [*annotations, prompts], row_counts, from_prompts=len(mine))
-    log.info("curve %s from %d responses", conditions.curve, len(everything))
+    ends = conditions.curve[0], conditions.curve[-1]
+    log.info("curve from %s to %s, of %d responses", *ends, len(everything))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import typer
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
+    CurvePointsOption,
     DrawPublishedOption,
     ExperimentOption,
     FigureStyleOption,
@@ -40,6 +41,7 @@ def main(
     published: PublishedOption,
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
+    curve_points: CurvePointsOption = 5,
     draw_published: DrawPublishedOption = False,
     uncertainty: Annotated[str, typer.Option(help="ellipses, bars or none.")] = "ellipses",
     figure_style: FigureStyleOption = None,
@@ -55,7 +57,9 @@ def main(
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
     tables = [read_prompt_rewards(path, names) for path in prompt_rewards]
-    marks = figure4_marks(tables, names, reference, read_csv_table(published, RESTORE))
+    marks = figure4_marks(
+        tables, names, reference, read_csv_table(published, RESTORE), curve_points
+    )
     title = style.title_of(f"Figure 4, experiment {experiment}")
     prompts = min(len(common_prompts(table)) for table in tables)
     caption = figure4_caption(marks, experiment, names, prompts, uncertainty)

@@ -6,13 +6,15 @@ Rule: sample_evaluation (validation, AlpacaEval, RewardBench). Example:
         --prompts data/prompts/validation.jsonl --objective-names helpfulness,verbosity --seed 0 \
         --output evaluation/sampled/dpa-4.jsonl
 
-With --directions the grid is that many of the distribution, with --conditions SteerLM's curve, with
-neither the policy is asked in its own template. Writes Sample records; a killed run resumes.
+With --directions the grid is that many of the distribution, with --conditions that many of
+SteerLM's curve, with neither the policy is asked in its own template. Writes Sample records; a
+killed run resumes.
 """
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     ConditionsOption,
+    CurvePointsOption,
     DirectionsOption,
     GridOption,
     ModelsOption,
@@ -42,6 +44,7 @@ def main(
     directions: DirectionsOption = None,
     grid: GridOption = "10",
     conditions: ConditionsOption = None,
+    curve_points: CurvePointsOption = 5,
 ) -> None:
     """Sample a policy on prompts that it was not trained on."""
     from dpa.config.chat import ModelsConfig
@@ -57,7 +60,7 @@ def main(
         output,
         policy=policy,
         prompts=prompts,
-        steer=always(grid_of(distribution, points, conditions, responses_per_prompt)),
+        steer=always(grid_of(distribution, points, conditions, responses_per_prompt, curve_points)),
         names=objective_names.split(","),
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
         models=read_section(ModelsConfig, models, "models", "models"),

@@ -18,10 +18,21 @@ from typing import NamedTuple
 from dpa.artefacts.jsonl import ChunkedWriter, decode_lines
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
-from dpa.conditions import Conditions, draw_condition, read_conditions
+from dpa.conditions import (
+    Conditions,
+    draw_condition,
+    evaluated_conditions,
+    read_conditions,
+)
 from dpa.config.chat import ModelsConfig
 from dpa.config.sampling import SamplingConfig
-from dpa.directions import Direction, conditioned, evaluation_directions, sample_direction
+from dpa.directions import (
+    Direction,
+    conditioned,
+    evaluation_directions,
+    grid_size,
+    sample_direction,
+)
 from dpa.errors import InputError
 from dpa.generation.engine import Completion, Engine, Request
 from dpa.generation.load import load_engine
@@ -114,13 +125,17 @@ def grid_of(
     grid: int | Sequence[Sequence[float]],
     conditions: Path | None,
     samples: int,
+    curve_points: int,
 ) -> list[Steering]:
-    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing."""
+    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing.
+
+    Of the curve as many conditions as the grid has directions, with the paper's `curve_points`.
+    """
     if distribution is not None:
         directions = evaluation_directions(distribution, grid)
         return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
     if conditions is not None:
-        curve = read_conditions(conditions).curve
+        curve = evaluated_conditions(read_conditions(conditions), grid_size(grid), curve_points)
         return [Steering(i, condition=c, samples=samples) for i, c in enumerate(curve)]
     return [Steering(-1, samples=samples)]
 

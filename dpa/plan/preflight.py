@@ -21,7 +21,7 @@ from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config, check_shown
 from dpa.config.load import hub_repositories, read_locks
 from dpa.config.revisions import LOCK_FILE, LOCKED
-from dpa.directions import evaluation_directions
+from dpa.directions import evaluation_directions, grid_size
 from dpa.errors import InputError
 from dpa.models import ModelRef, download, fetching, load_checkpoint_config
 from dpa.plan.assumptions import load_assumptions
@@ -556,6 +556,5 @@ def judge_notes(config: Config) -> list[str]:
     from dpa.evaluation.alpacaeval_judges import judge_problems
 
     grid = section.directions
-    directions = grid if isinstance(grid, int) else len(grid)
-    found = judge_problems(section.judge, section.prompts * directions)
+    found = judge_problems(section.judge, section.prompts * grid_size(grid))
     return [f"judge_alpacaeval will fail: {line}" for line in found]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
 from dpa.config.trainer import ScheduleConfig
+from dpa.directions import grid_size
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, DataSet, Tokens, WorldTokens, shape_of
 from dpa.registry import METHODS, parse_policy
@@ -402,13 +403,12 @@ def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Wo
 
 
 def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]]) -> int:
-    """How many directions (conditions of SteerLM) a policy is asked for; one if it knows none."""
+    """How many directions or conditions a policy is asked for; one if it knows none."""
     layout = Layout(experiment.config)
-    if layout.takes_conditions(policy):
-        return experiment.config.steerlm.curve_points
-    if METHODS[parse_policy(policy)[0]].has_one_policy and not layout.takes_directions(policy):
+    steered = layout.takes_directions(policy) or layout.takes_conditions(policy)
+    if METHODS[parse_policy(policy)[0]].has_one_policy and not steered:
         return 1
-    return grid if isinstance(grid, int) else len(grid)
+    return grid_size(grid)
 
 
 def _evaluated_prompts(experiment: Experiment, benchmark: str) -> int:

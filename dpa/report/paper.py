@@ -57,7 +57,8 @@ def compare_figure4(marks: pd.DataFrame) -> Iterator[Table]:
     yield Table(
         "Figure 4: fronts",
         "By the reward model. Hypervolume in percent of the box between the reference corner and "
-        "the ideal; mean v·r over the evaluation directions, of policies that take them.",
+        "the ideal; mean v·r over the evaluation directions, of policies that take them. SteerLM "
+        "has five points in the paper, here as many as DPA.",
         ["policy", "hypervolume: paper", "ours", "mean v·r: paper", "ours"],
         rows,
     )

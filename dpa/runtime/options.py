@@ -84,6 +84,10 @@ GridOption = Annotated[
     str,
     typer.Option("--grid", help="Evaluated directions: their number, or a JSON list of them."),
 ]
+CurvePointsOption = Annotated[
+    int,
+    typer.Option("--curve-points", min=2, help="The paper's conditions on SteerLM's curve."),
+]
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Over config.yaml's models (JSON, or @file).")
 ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from dpa.artefacts.outputs import replace_text
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
+from dpa.directions import grid_size
 from dpa.models import ModelRef
 from dpa.workflow.layout import Layout
 from dpa.workflow.stamps import STAMPS
@@ -88,13 +89,14 @@ def local_paths(sources: Iterable[SourceConfig]) -> list[str]:
 
 
 def steering(layout: Layout, run: str, policy: str, grid: int | list[list[float]]) -> Flags:
-    """The policy, and how it is steered: by the grid's directions where it takes any."""
+    """The policy, and how it is steered: by the grid's directions, or by as many conditions."""
     if layout.is_given(policy):
         flags = model("--policy", getattr(layout.config, policy), "")
     else:
         flags = ["--policy", f"{run}/{layout.stage_of_policy(policy)}/policy"]
     if layout.takes_conditions(policy):
-        flags += ["--conditions", f"{run}/steerlm/conditions.json"]
+        flags += ["--conditions", f"{run}/steerlm/conditions.json", "--grid", str(grid_size(grid))]
+        flags += ["--curve-points", str(layout.config.steerlm.curve_points)]
     elif layout.takes_directions(policy):
         flags += ["--directions", section(layout.distribution), "--grid", json.dumps(grid)]
     return flags

@@ -5,9 +5,12 @@ from dpa.conditions import (
     TARGETS,
     Conditions,
     as_condition,
+    curve_places,
     draw_condition,
+    evaluated_conditions,
     feasible_curve,
     frontier_targets,
+    papers_places,
     read_conditions,
 )
 from dpa.errors import InputError
@@ -42,15 +45,33 @@ class TestFeasibleCurve:
         verbosity = np.repeat(np.arange(0.0, 101.0), 2)
         helpfulness = np.where(np.arange(len(verbosity)) % 2, verbosity / 2, 10.0)
         curve = feasible_curve(np.stack([helpfulness, verbosity], axis=1), 3)
-        # Percentiles 5, 50 and 95, and the best within half a step (22.5) of each.
-        assert curve == [[14, 5], [36, 50], [50, 95]]
+        # From percentile 5 to 95, and the best within half a step (22.5) of each.
+        assert [v for _, v in curve] == list(range(5, 96))
+        assert [curve[0], curve[45], curve[90]] == [[14, 5], [36, 50], [50, 95]]
 
     def test_a_gap_in_the_data_takes_its_nearest_response(self):
         rewards = np.array([[10.0, 0.0]] * 50 + [[90.0, 100.0]] * 49 + [[55.0, 61.0]])
-        assert feasible_curve(rewards, 11)[4] == [55, 40]
+        curve = feasible_curve(rewards, 11)
+        assert [curve[40], curve[61]] == [[55, 40], [55, 61]]
 
     def test_equal_verbosities(self):
-        assert feasible_curve(np.array([[10.0, 30.0], [20.0, 30.0]]), 2) == [[20, 30]] * 2
+        assert feasible_curve(np.array([[10.0, 30.0], [20.0, 30.0]]), 2) == [[20, 30]]
+
+    @pytest.mark.parametrize("number", [2, 4, 5, 6, 7, 10, 1000])
+    def test_as_many_as_directions_and_the_papers_among_them(self, number):
+        places, papers = curve_places(number, 5), papers_places(number, 5)
+        assert len(places) == len(papers) == number
+        assert places == sorted(set(places))
+        if number >= 5:
+            assert [p for p, is_papers in zip(places, papers, strict=True) if is_papers] == [
+                0, 0.25, 0.5, 0.75, 1,
+            ]  # fmt: skip
+            # No gap has more than one condition more than another.
+            assert np.ptp(np.histogram(places[:-1], bins=[0, 0.25, 0.5, 0.75, 1])[0]) <= 1
+        curve = [[90 - v, v] for v in range(10, 51)]
+        conditions = Conditions(targets=[[1.0, 2.0]], curve=curve)
+        found = evaluated_conditions(conditions, number, 5)
+        assert (found[0], found[-1]) == ([80, 10], [40, 50])
 
 
 class TestDrawCondition:

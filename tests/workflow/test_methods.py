@@ -34,12 +34,12 @@ def test_every_method_has_its_rows(finished):
     found = {}
     for row in rows:
         found.setdefault((row["method"], row["iteration"]), []).append(int(row["direction_index"]))
-    steered, conditions, alone = [0, 1, 2], [0, 1, 2, 3, 4], [-1]
+    steered, alone = [0, 1, 2], [-1]
     assert found == {
-        ("dpa", "0"): conditions,
+        ("dpa", "0"): steered,
         ("dpa", "1"): steered,
         ("sft", ""): alone,
-        ("steerlm", ""): conditions,
+        ("steerlm", ""): steered,
         ("dpo", ""): alone,
         ("ppo", ""): alone,
         ("rsf", ""): alone,

@@ -4,7 +4,7 @@ A mark is a row: in the panel `front` a policy under one direction (x and y are 
 second and the first objective), in the panel `hypervolume` a policy. `source` says whose it is.
 With one seed standard errors and intervals are from a bootstrap over prompts; with several, `x_se`,
 `y_se` and `correlation` describe the mean over seeds, and `low` to `high` is that mean with its
-standard error.
+standard error. `papers` says whether a condition of SteerLM's is one that the paper evaluates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from dpa.conditions import papers_places
 from dpa.evaluation.bootstrap import (
     LEVEL,
     NAN,
@@ -54,6 +55,7 @@ class Found(NamedTuple):
     points: np.ndarray
     indices: np.ndarray
     directions: np.ndarray | None
+    takes_conditions: bool
 
 
 # --- The table of marks ----------------------------------------------------------------------
@@ -64,9 +66,11 @@ def figure4_marks(
     objectives: Sequence[str],
     reference: Sequence[float],
     published: pd.DataFrame,
+    curve_points: int = 5,
 ) -> pd.DataFrame:
     """All marks: ours from each seed's prompt rewards (dpa.evaluation.bootstrap), and the paper's.
 
+    Of SteerLM's conditions the paper's `curve_points` are told apart (dpa.conditions.curve_places).
     The paper's are left out where the objectives are not the paper's two.
     """
     rows: list[dict] = []
@@ -75,12 +79,13 @@ def figure4_marks(
         seeds = [_found(table, objectives, by) for table in having]
         for policy in dict.fromkeys(policy for seed in seeds for policy in seed):
             found = [seed[policy] for seed in seeds if policy in seed]
-            rows += _front_rows(policy, by, found, objectives)
+            rows += _front_rows(policy, by, found, objectives, curve_points)
             rows.append(_hypervolume_row(policy, by, found, reference))
     marks = pd.DataFrame(rows)
     if list(objectives) == FIGURE4_OBJECTIVES:
         marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
-    return marks.astype({"iteration": "Int64", "direction_index": "Int64", "seeds": "Int64"})
+    whole = dict.fromkeys(["iteration", "direction_index", "seeds"], "Int64")
+    return marks.astype(whole | {"papers": "boolean"}).fillna({"papers": False})
 
 
 def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[PolicyKey, Found]:
@@ -95,15 +100,23 @@ def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[Poli
             replicate(counts, points.rewards),
             np.sort(rows["direction_index"].unique()),
             points.directions,
+            points.conditions is not None,
         )
     order = list(METHODS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
 
 
 def _front_rows(
-    policy: PolicyKey, by: str, found: Sequence[Found], objectives: Sequence[str]
+    policy: PolicyKey,
+    by: str,
+    found: Sequence[Found],
+    objectives: Sequence[str],
+    curve_points: int,
 ) -> Iterator[dict]:
     first = found[0]
+    papers = [False] * len(first.indices)
+    if first.takes_conditions:
+        papers = papers_places(len(first.indices), curve_points)
     for i, index in enumerate(first.indices):
         # (seeds or replicates, 2): the spread that says how sure the mean is.
         spread = (
@@ -120,7 +133,7 @@ def _front_rows(
             **{f"v_{name}": v for name, v in zip(objectives, directions, strict=False)},
             "x": mean[1], "y": mean[0], "x_se": error[1], "y_se": error[0],
             "correlation": float(np.corrcoef(spread.T)[0, 1]) if error.all() else 0.0,
-            "seeds": len(found),
+            "seeds": len(found), "papers": papers[i],
         }  # fmt: skip
 
 
@@ -267,6 +280,11 @@ def _draw_points(
     axes.plot(
         points["x"], points["y"], style, color=colour, label=label, markersize=size, zorder=zorder
     )
+    papers = points[points["papers"].astype(bool)]
+    axes.scatter(
+        papers["x"], papers["y"], s=80, facecolors="none", edgecolors=colour, linewidths=0.8,
+        zorder=zorder,
+    )  # fmt: skip
     if uncertainty == "bars":
         axes.errorbar(
             points["x"], points["y"],
@@ -373,10 +391,15 @@ def figure4_caption(
     )
     of = f"{prompts} validation prompts" + (f", means over {seeds} seeds" if seeds > 1 else "")
     last = ours.loc[ours["method"] == "dpa", "iteration"].max()
+    rings = (
+        " Rings are round the conditions of SteerLM's that the paper evaluates."
+        if ours["papers"].any()
+        else ""
+    )
     through = "" if pd.isna(last) else f" t = 0 to {last}"
     return f"""\
 **Figure 4 (experiment {experiment}).** Mean {objectives[0]} against mean {objectives[1]} on {of}.
 A curve is one policy under its directions: DPA's iterations{through} and the other methods that
-can be steered; a point is a policy that cannot. Far up and left is better. {shown}. Hypervolume
-is the share of the box between the reference corner and the ideal that a policy's points
-dominate, with {intervals}."""
+can be steered; a point is a policy that cannot.{rings} Far up and left is better. {shown}.
+Hypervolume is the share of the box between the reference corner and the ideal that a policy's
+points dominate, with {intervals}."""

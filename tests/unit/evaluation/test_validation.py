@@ -74,15 +74,15 @@ def test_policy_names():
 
 
 def test_grids(tmp_path):
-    grid = grid_of(LAW, 10, None, 2)
+    grid = grid_of(LAW, 10, None, 2, 5)
     assert [s.direction for s in grid] == evaluation_directions(LAW, 10)
     assert grid[0].direction == [1.0, 0.0]
     assert grid[-1].direction == pytest.approx([0.707107, -0.707107])
     assert {s.samples for s in grid} == {2}
     (tmp_path / "c.json").write_text('{"targets": [[1, 2]], "curve": [[60, 20], [80, 50]]}')
-    grid = grid_of(None, 10, tmp_path / "c.json", 3)
+    grid = grid_of(None, 2, tmp_path / "c.json", 3, 5)
     assert [(s.direction_index, s.condition) for s in grid] == [(0, [60, 20]), (1, [80, 50])]
-    [nothing] = grid_of(None, 10, None, 1)
+    [nothing] = grid_of(None, 10, None, 1, 5)
     assert (nothing.direction_index, nothing.direction, nothing.condition) == (-1, None, None)
 
 

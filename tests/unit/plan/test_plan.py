@@ -198,11 +198,11 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
          {"trained": 5000 / 0.85 * 380 * 2}),
         # 2,000 pairs of 2 x (100 + 250), 3 epochs of zephyr's recipe
         (("train_dpo", {}), {"trained": 2000 * 700 * 3, "referred": 2000 * 700 * 3}),
-        # 20 prompts, 10 directions, 2 responses; SteerLM: 5 conditions; SFT: none
+        # 20 prompts, 10 directions (or conditions), 2 responses; SFT: none
         (("sample_evaluation", {"benchmark": "evaluation", "policy": "dpa-3"}),
          {"read": 200 * 180, "sampled": 400 * 200, "scored": 0}),
         (("sample_evaluation", {"benchmark": "evaluation", "policy": "dpa-0"}),
-         {"sampled": 200 * 200}),
+         {"sampled": 400 * 200}),
         (("sample_evaluation", {"benchmark": "evaluation", "policy": "sft"}),
          {"sampled": 40 * 200}),
         (("sample_soup", {}), {"sampled": 400 * 200}),

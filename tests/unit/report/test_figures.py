@@ -58,6 +58,30 @@ def test_figure4_marks_by_hand():
     assert gold[["x_se", "y_se", "correlation"]].to_numpy().tolist() == [[0, 0, 0]] * 5
 
 
+def test_the_papers_conditions_are_ringed():
+    table = make_rewards()
+    steerlm = table[(table["method"] == "dpa") & (table["iteration"] == 0)]
+    # Four conditions, of which the paper's three are the first, the third and the fourth.
+    more = [
+        steerlm[steerlm["direction_index"] == 0].assign(
+            direction_index=i, c_helpfulness=60.0, c_verbosity=20.0 + i
+        )
+        for i in range(4)
+    ]
+    others = table.drop(steerlm.index)
+    marks = fronts.figure4_marks(
+        [pd.concat([others, *more])], OBJECTIVES, REFERENCE, PUBLISHED, curve_points=3
+    )
+    ours = pick(marks, source="ours", panel="front", by="r")
+    assert pick(ours, method="dpa", iteration=0)["papers"].tolist() == [True, False, True, True]
+    assert not pick(ours, method="dpa", iteration=1)["papers"].any()
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "")
+    assert sum(len(rings.get_offsets()) for rings in figure.axes[0].collections) == 3
+    assert "Rings" in fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "none")
+    plain = fronts.figure4_marks([table], OBJECTIVES, REFERENCE, PUBLISHED)
+    assert "Rings" not in fronts.figure4_caption(plain, "x", OBJECTIVES, 4, "none")
+
+
 def test_the_papers_marks_are_beside_ours():
     marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
     paper = pick(marks, source="paper", panel="front")

@@ -88,7 +88,8 @@ def test_how_policies_are_steered(comparison):
         "--policy", "run/dpa/iter2/policy", "--directions", arc, "--grid", "3"
     ]  # fmt: skip
     assert steering("dpa-0") == [
-        "--policy", "run/dpa/iter0/policy", "--conditions", "run/steerlm/conditions.json"
+        "--policy", "run/dpa/iter0/policy", "--conditions", "run/steerlm/conditions.json",
+        "--grid", "3", "--curve-points", "5",
     ]  # fmt: skip
     assert steering("sft") == ["--policy", "run/sft/policy"]
     given = Layout(load_config({"dpo": {"path": "org/dpo", "revision": COMMIT}}))
