@@ -55,6 +55,7 @@ RunEnvironment(
     trust_remote_code=tuple(cfg.trust_remote_code),
     hang_minutes=cfg.compute.hang_minutes,
     gpu=cfg.compute.gpu,
+    report_to=tuple(cfg.trainer.report_to),
 ).announce()
 
 RUNS, RESULTS = layout.runs, layout.results

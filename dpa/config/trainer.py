@@ -49,6 +49,8 @@ class TrainerConfig(Section):
     adam_betas: tuple[Fraction, Fraction]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+    # No part of what a result is known by: whoever watches a training changes nothing in it.
+    report_to: Annotated[list[str], Field(exclude=True)]
 
 
 class ScratchConfig(Section):

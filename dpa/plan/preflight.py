@@ -97,6 +97,7 @@ def check_all(
         if key != "rewardbench.judge":
             findings.run(f"context of {key}", model_context, key, model, config)
     findings.run("packages", packages, config)
+    findings.run("trackers", trackers, config)
     experiment: Experiment | None = None
     try:
         experiment = Experiment(config, load_assumptions())
@@ -497,6 +498,17 @@ def packages(config: Config) -> Iterator[str]:
             "trainer.attention is flash_attention_2, and the package flash-attn is not installed: "
             "install it, or set trainer.attention to sdpa"
         )
+
+
+def trackers(config: Config) -> Iterator[str]:
+    """Whether the trackers of trainings are known and start."""
+    from dpa.training.tracking import check_tracker
+
+    for name in config.trainer.report_to:
+        try:
+            check_tracker(name)
+        except InputError as error:
+            yield str(error)
 
 
 def disk(results: Path, need: float) -> Iterator[str]:

@@ -36,6 +36,8 @@ class RunEnvironment:
     """Minutes without progress after which a job ends itself; 0: never."""
     gpu: bool = False
     """Whether jobs with a model must have a GPU (compute.gpu)."""
+    report_to: tuple[str, ...] = ()
+    """Experiment trackers of all trainings (trainer.report_to)."""
 
     def announce(self) -> None:
         """Hand it to all jobs that are started from here, which find the clone's code, too.

@@ -4,6 +4,7 @@ A kind of training is a subclass of `Training`: its rows, its Trainer, what its 
 """
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from dpa.errors import InputError, writing
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.gpus import require_gpu
 from dpa.runtime.log import Progress, log
+from dpa.runtime.run_environment import RunEnvironment
 from dpa.text.tokenization import ChatTokenizer
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.memory import (
@@ -36,6 +38,7 @@ from dpa.training.memory import (
 )
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
 from dpa.training.saving import repair_generation, save_checkpoint
+from dpa.training.tracking import check_tracker, tracker_arguments, tracker_environment
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
 SHARDING = {
@@ -141,6 +144,10 @@ def _train(training: Training, checkpoints: Checkpoints) -> None:
     from transformers import PrinterCallback
 
     output = training.job.output
+    if names := trackers_of(training.job.trainer):
+        for name in names:
+            check_tracker(name)
+        os.environ.update(tracker_environment(output))
     trainer = training.make_trainer(checkpoints.folder)
     progress, ends = training.callback(), CheckpointCallback(checkpoints)
     trainer.remove_callback(PrinterCallback)
@@ -238,9 +245,14 @@ def trainer_arguments(
         "save_strategy": "steps" if config.save_steps else "no",
         "save_steps": config.save_steps or 0,
         "save_total_limit": 2,  # the newest may be incomplete
-        "report_to": "none",
+        **tracker_arguments(job.output, trackers_of(config)),
         "disable_tqdm": True,
     }
+
+
+def trackers_of(config: TrainerConfig) -> list[str]:
+    """To whom a training reports: by its own settings, or by those of the run it is a job of."""
+    return config.report_to or list(RunEnvironment.read().report_to)
 
 
 def recomputes_here(job: TrainingJob, held: Held) -> bool:

@@ -38,6 +38,7 @@ def training(**changes) -> TrainerConfig:
         "adam_betas": (0.9, 0.98),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
+        "report_to": [],
     }
     return TrainerConfig(**{**values, **changes})
 
