@@ -10,7 +10,7 @@ import pytest
 from dpa.runtime.run_environment import CLONE
 from tests.support.script_processes import processes
 
-SCRIPTS = sorted(p.stem for p in (CLONE / "scripts").glob("*.py") if p.stem != "__init__")
+SCRIPTS = sorted(p.stem for p in (CLONE / "scripts").glob("*.py") if not p.stem.startswith("__"))
 #: Rules that share a script with another rule of its name.
 SHARED = {
     "train_initial_policy": "train_steerlm",
@@ -50,6 +50,24 @@ def test_docstring_names_rule_example_and_command(script):
     docstring = text.split('"""')[1]
     assert re.search(r"[Rr]ules?:|[Cc]alling rule|No rule", docstring), docstring
     assert f"python -m scripts.{script}" in docstring
+
+
+def test_commands_by_name_are_the_scripts(tmp_path):
+    from scripts.__main__ import COMMANDS
+
+    assert set(COMMANDS.values()) <= set(SCRIPTS)
+    listed = processes(LIGHT).run("__main__", ["--help"], tmp_path)
+    assert listed.code == 0, listed.output
+    assert not [name for name in listed.imported if name in ("torch", "pandas", "numpy")]
+    for name, script in COMMANDS.items():
+        docstring = (CLONE / f"scripts/{script}.py").read_text().split('"""')[1]
+        summary = " ".join(re.sub("│", " ", listed.output).split())
+        assert f"{name} {docstring.partition(chr(10))[0]}" in summary
+    asked = run("__main__", "verify", "--help")
+    assert "--results" in asked.stdout, asked.stderr
+    wrong = run("__main__", "verfy")
+    assert wrong.returncode == 2
+    assert "Did you mean 'verify'?" in wrong.stderr
 
 
 def rules_of(paths):
