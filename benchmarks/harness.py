@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -103,6 +104,12 @@ def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = ""
     if not place.search(text):
         raise SystemExit(f"{MEASUREMENTS}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
     replace_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))
+
+
+def nested(values: dict, key: str, value: Any) -> dict:
+    """`values` with a dotted key set."""
+    head, _, rest = key.partition(".")
+    return values | {head: nested(values.get(head, {}), rest, value) if rest else value}
 
 
 QUICK = typer.Option(help="A small version that only checks the floors, for CI. Publishes nothing.")

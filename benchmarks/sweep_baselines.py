@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.harness import nested
 from dpa.config.experiment import Config
 from dpa.config.load import load_config
 from dpa.directions import evaluation_directions
@@ -121,12 +122,6 @@ def main(
             f"| {time.monotonic() - start:.0f} |",
             flush=True,
         )
-
-
-def nested(values: dict, key: str, value: Any) -> dict:
-    """`values` with a dotted key set."""
-    head, _, rest = key.partition(".")
-    return values | {head: nested(values.get(head, {}), rest, value) if rest else value}
 
 
 def remake(clone: Path, copy: Path, method: str, overlay: dict[str, Any]) -> dict[str, float]:
