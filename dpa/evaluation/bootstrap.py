@@ -9,7 +9,7 @@ methods is judged on equal prompts. Every statistic maps the replicates of one o
     interval(hypervolumes(dpa, reference))
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,15 +162,29 @@ def hypervolumes(fronts: np.ndarray, reference: Sequence[float]) -> np.ndarray:
     return np.array([hypervolume(points, corner) for points in fronts])
 
 
-def mean_scalar_rewards(fronts: np.ndarray, directions: np.ndarray, steered: bool) -> np.ndarray:
-    """(replicates,) mean of v.r over `directions` (m, k), as validation.mean_scalar_reward.
+def scalar_rewards(fronts: np.ndarray, directions: np.ndarray, steered: bool) -> np.ndarray:
+    """(replicates, m) v.r under each of the `directions` (m, k).
 
     A policy that is `steered` by directions (m points) counts with its own point for each, any
     other with its most favourable one.
     """
     if steered:
-        return (fronts * directions).sum(axis=2).mean(axis=1)
-    return (fronts @ directions.T).max(axis=1).mean(axis=1)
+        return (fronts * directions).sum(axis=2)
+    return (fronts @ directions.T).max(axis=1)
+
+
+def mean_scalar_rewards(fronts: np.ndarray, directions: np.ndarray, steered: bool) -> np.ndarray:
+    """(replicates,) mean of scalar_rewards over directions, as validation.mean_scalar_reward."""
+    return scalar_rewards(fronts, directions, steered).mean(axis=1)
+
+
+def best_known(fronts: Iterable[np.ndarray], directions: np.ndarray) -> np.ndarray:
+    """(replicates, m) the highest v.r that any front has a point for, under each direction.
+
+    What a policy falls short of it is its regret.
+    """
+    favourable = [scalar_rewards(points, directions, steered=False) for points in fronts]
+    return np.maximum.reduce(favourable)
 
 
 def dominances(winners: np.ndarray, losers: np.ndarray, reference: Sequence[float]) -> np.ndarray:
@@ -213,11 +227,10 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
 def infeasible_shares(fronts: np.ndarray, points: PolicyPoints) -> np.ndarray:
     """(replicates,) share of the requests that the policy missed by more than TOLERANCE.
 
-    A condition names the rewards it wants and is missed when any of them is. A direction names none
-    (each has its best response), so for policies steered by directions the share is 0 by
-    construction. NaN for policies of which nothing can be requested.
+    A condition names the rewards it wants and is missed when any of them is. NaN for policies of
+    which no rewards can be requested: a direction names none, and each has its best response.
     """
     if points.conditions is not None:
         missed = np.abs(fronts - points.conditions) > REQUEST_TOLERANCE
         return missed.any(axis=2).mean(axis=1)
-    return np.full(len(fronts), NAN if points.directions is None else 0.0)
+    return np.full(len(fronts), NAN)

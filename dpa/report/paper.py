@@ -93,7 +93,7 @@ class Fronts:
     def __init__(self, marks: pd.DataFrame):
         self._front = marks[marks["panel"] == "front"]
         self._volumes = marks[marks["panel"] == "hypervolume"]
-        found = self._volumes[["method", "iteration"]].itertuples(index=False)
+        found = self._front[["method", "iteration"]].drop_duplicates().itertuples(index=False)
         self.policies: list[PolicyKey] = [(m, None if pd.isna(t) else int(t)) for m, t in found]
         self.last = max((t for m, t in self.policies if m == "dpa" and t), default=None)
 

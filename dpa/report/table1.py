@@ -17,6 +17,7 @@ from dpa.evaluation.bootstrap import (
     NAN,
     REQUEST_TOLERANCE,
     Interval,
+    best_known,
     common_prompts,
     controls,
     dominances,
@@ -28,6 +29,7 @@ from dpa.evaluation.bootstrap import (
     mean_scalar_rewards,
     policy_points,
     replicate,
+    scalar_rewards,
 )
 from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
 from dpa.evaluation.validation import SCORER_NAMES
@@ -40,7 +42,15 @@ MEASURE_SUFFIXES = {"r": "", "judge": "_judge", "gold": "_gold"}
 #: Headings of the two tables.
 TABLE1_HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against the other methods"
 #: What DPA and the baselines are compared by.
-COMPARED = {"hypervolume": "hypervolume", "mean_vr": "mean v·r"}
+COMPARED = {
+    "hypervolume": "hypervolume",
+    "mean_vr": "mean v·r",
+    "worst_regret": "worst direction's regret",
+}
+#: Of these less is better.
+LESS_IS_BETTER = ("worst_regret",)
+#: Prefix of a direction's regret, before its weights.
+REGRET = "regret_"
 
 #: Prefix of the columns that hold what the paper says.
 PUBLISHED = "published_"
@@ -145,12 +155,22 @@ def _measure(
             for m in methods
         }
         fronts = {m: replicate(counts, points[m].rewards) for m in methods}
+        best = best_known(fronts.values(), directions)
         for method, (_, asked, conditions) in points.items():
             steered = asked is not None
             if asked is not None and not _same(asked, directions):
                 raise InputError(f"{method}: not evaluated in dpa's directions; evaluate it again")
             front, values = fronts[method], measures[method]
-            values[f"hypervolume{suffix}"] = hypervolumes(front, reference)
+            # A single point spans no front: it has its regrets.
+            values[f"hypervolume{suffix}"] = (
+                hypervolumes(front, reference)
+                if steered or conditions is not None
+                else np.full(len(front), NAN)
+            )
+            regrets = best - scalar_rewards(front, directions, steered)
+            values[f"worst_regret{suffix}"] = regrets.max(axis=1)
+            for direction, regret in zip(directions, regrets.T, strict=True):
+                values[f"{REGRET}{'_'.join(f'{v:g}' for v in direction)}{suffix}"] = regret
             values[f"mean_vr{suffix}"] = mean_scalar_rewards(front, directions, steered)
             values[f"control{suffix}"] = controls(front, asked if steered else conditions)
             values[f"infeasible_share{suffix}"] = infeasible_shares(front, points[method])
@@ -222,7 +242,7 @@ def comparison(seeds: Sequence[SeedMeasures]) -> pd.DataFrame:
     """DPA's last iteration against each other method: a row per method, measure, scorer and seed.
 
     `difference` is DPA minus the method, with its paired bootstrap interval; `wins` counts the
-    seeds, of `seeds`, on which it is positive.
+    seeds, of `seeds`, on which DPA is better. Hypervolume is compared where both can be steered.
     """
     rows = [
         {"method": entry.label, "measure": measure, "by": by, "seed": seed.seed, **gain}
@@ -234,13 +254,15 @@ def comparison(seeds: Sequence[SeedMeasures]) -> pd.DataFrame:
     ]
     columns = ["method", "measure", "by", "seed", "dpa", "baseline", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    positive = (table["difference"] > 0).groupby([table[c] for c in columns[:3]])
-    return table.assign(wins=positive.transform("sum"), seeds=positive.transform("size"))
+    sign = np.where(table["measure"].isin(LESS_IS_BETTER), -1, 1)
+    won = (sign * table["difference"] > 0).groupby([table[c] for c in columns[:3]])
+    return table.assign(wins=won.transform("sum"), seeds=won.transform("size"))
 
 
 def _gain(measures: Measures, method: str, name: str) -> Iterator[dict[str, float]]:
     """What DPA has over a method in one seed; nothing where there is nothing to compare."""
-    if method != "dpa" and name in measures.get(method, {}):
+    known = measures.get(method, {}).get(name)
+    if method != "dpa" and known is not None and not np.isnan(known[0]):
         dpa, baseline = measures["dpa"][name], measures[method][name]
         difference, low, high = interval(dpa - baseline)
         yield {
@@ -259,9 +281,9 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
     (
         "Properties",
         "Control is Spearman's correlation of the requested and the obtained trade-off, the mean "
-        "over objectives (0: no control; blank: nothing can be requested). A request is infeasible "
-        f"if a reward misses it by more than {REQUEST_TOLERANCE:g} points; a direction requests no "
-        "rewards, so its share is 0 by construction. Models are those stored to serve every "
+        "over objectives (0: no control; a dash: nothing can be requested). A request is "
+        f"infeasible if a reward misses it by more than {REQUEST_TOLERANCE:g} points; a direction "
+        "requests no rewards, so there is nothing to miss. Models are those stored to serve every "
         "evaluated direction. The last columns are the paper's.",
         [
             ("objectives_conditioned", "objectives conditioned on", ".0f", 1),
@@ -277,9 +299,10 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
     ),
     (
         "Rewards",
-        "Hypervolume is in percent of the box from the reference corner to the ideal. Mean v·r "
-        "takes a steered method at its own point for each direction, any other at its most "
-        "favourable one. Dominated is the share of a method's points to which some point of DPA is "
+        "Hypervolume is in percent of the box from the reference corner to the ideal, of methods "
+        "that can be steered. Mean v·r takes a steered method at its own point for each direction, "
+        "any other at its most favourable one. The worst regret is that of the direction in which "
+        "it is largest. Dominated is the share of a method's points to which some point of DPA is "
         "at least equal in every objective.",
         [
             ("hypervolume", "hypervolume", ".2f", 1),
@@ -288,6 +311,9 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
             ("mean_vr", "mean v·r", ".2f", 1),
             ("mean_vr_judge", "mean v·r (judge)", ".2f", 1),
             ("mean_vr_gold", "mean v·r (gold)", ".2f", 1),
+            ("worst_regret", "worst regret", ".2f", 1),
+            ("worst_regret_judge", "worst regret (judge)", ".2f", 1),
+            ("worst_regret_gold", "worst regret (gold)", ".2f", 1),
             ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
             ("dominated_by_dpa_judge", "dominated by DPA (judge)", ".3f", 1),
             ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
@@ -331,12 +357,44 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
             [
                 row["method"],
                 *(_cell(row, name, form, unit) for name, _, form, unit in present),
-                *("" if pd.isna(row[name]) else row[name] for name in published),
+                *("–" if pd.isna(row[name]) else row[name] for name in published),
             ]
             for row in table.to_dict("records")
         ]
         found.append(Table(title, meaning, header, rows))
+        if title == "Rewards":
+            found += _regret_tables(table)
     return found
+
+
+def _regret_tables(table: pd.DataFrame) -> Iterator[Table]:
+    """The regret of every method, direction by direction and by each scorer."""
+    names = SCORER_NAMES | {"gold": "gold"}
+    for by, suffix in MEASURE_SUFFIXES.items():
+        ends = (
+            "_low",
+            "_high",
+            "_se",
+            *(s for s in MEASURE_SUFFIXES.values() if s != suffix and s),
+        )
+        regrets = [
+            name
+            for name in table
+            if name.startswith(REGRET) and name.endswith(suffix) and not name.endswith(ends)
+        ]
+        rows = []
+        for name in regrets:
+            weights = name.removeprefix(REGRET).removesuffix(suffix).split("_")
+            cells = (f"{regret:.2f}" for regret in table[name])
+            rows.append([f"({', '.join(f'{float(v):.2f}' for v in weights)})", *cells])
+        if rows:
+            yield Table(
+                f"Regret by direction, {names[by]}",
+                "What a method's v·r falls short of the highest in this direction of all methods "
+                "in the table, each at its most favourable point. How sure it is says table1.csv.",
+                ["direction", *table["method"]],
+                rows,
+            )
 
 
 def comparison_tables(table: pd.DataFrame) -> list[Table]:
@@ -374,12 +432,12 @@ def comparison_lead(seeds: Sequence[SeedMeasures]) -> str:
 
 
 def _cell(row: dict, name: str, form: str, unit: float) -> str:
-    """`value`, `value [low, high]` or `value ± se`; blank where there is none."""
+    """`value`, `value [low, high]` or `value ± se`; a dash where there is none."""
     value, low, high, error = (
         row.get(name + end, NAN) / unit for end in ("", "_low", "_high", "_se")
     )
     if np.isnan(value):
-        return ""
+        return "–"
     if not np.isnan(low):
         return f"{value:{form}} [{low:{form}}, {high:{form}}]"
     return f"{value:{form}}" if np.isnan(error) else f"{value:{form}} ± {error:{form}}"

@@ -1,10 +1,11 @@
 """Figure 4: validation rewards of every method and iteration, and hypervolume by iteration.
 
 A mark is a row: in the panel `front` a policy under one direction (x and y are mean rewards of the
-second and the first objective), in the panel `hypervolume` a policy. `source` says whose it is.
-With one seed standard errors and intervals are from a bootstrap over prompts; with several, `x_se`,
-`y_se` and `correlation` describe the mean over seeds, and `low` to `high` is that mean with its
-standard error. `papers` says whether a condition of SteerLM's is one that the paper evaluates.
+second and the first objective), in the panel `hypervolume` a policy that can be steered. `source`
+says whose it is. With one seed standard errors and intervals are from a bootstrap over prompts;
+with several, `x_se`, `y_se` and `correlation` describe the mean over seeds, and `low` to `high` is
+that mean with its standard error. `papers` says whether a condition of SteerLM's is one that the
+paper evaluates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,8 @@ def figure4_marks(
         for policy in dict.fromkeys(policy for seed in seeds for policy in seed):
             found = [seed[policy] for seed in seeds if policy in seed]
             rows += _front_rows(policy, by, found, objectives, curve_points)
-            rows.append(_hypervolume_row(policy, by, found, reference))
+            if len(found[0].indices) > 1:
+                rows.append(_hypervolume_row(policy, by, found, reference))
     marks = pd.DataFrame(rows)
     if list(objectives) == FIGURE4_OBJECTIVES:
         marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
@@ -167,6 +169,8 @@ def _published_marks(published: pd.DataFrame, reference: Sequence[float]) -> pd.
                 {"panel": "front", **shared, "direction_index": index if len(points) > 1 else -1,
                  "x": row.verbosity_reward, "y": row.helpfulness_reward}
             )  # fmt: skip
+        if len(points) == 1:
+            continue
         volume = front_hypervolume(
             points[["helpfulness_reward", "verbosity_reward"]].to_numpy(), reference
         )

@@ -41,16 +41,18 @@ POLICIES = {
 #: Hypervolume: gains from the corner (0, 100) are (help, 100 - verbosity) in hundredths.
 #: Mean v.r: v.r of the first direction is the helpfulness, of the second 0.8 help - 0.6 verbosity.
 WORKED = {
-    # method: hypervolume, mean v.r, control, infeasible share, dominated by DPA
-    PPO: (37.5, (75 + 30) / 2, np.nan, np.nan, 1),
-    "DPO": (34.0, (85 + 32) / 2, np.nan, np.nan, 0),
-    "Reward Soup": (41.25 + 10.5, (75 + 38) / 2, 1, 0, 1),
+    # method: hypervolume, mean v.r, control, infeasible share, dominated by DPA, worst regret
+    PPO: (np.nan, (75 + 30) / 2, np.nan, np.nan, 1, 44 - 30),
+    "DPO": (np.nan, (85 + 32) / 2, np.nan, np.nan, 0, 44 - 32),
+    "Reward Soup": (41.25 + 10.5, (75 + 38) / 2, 1, np.nan, 1, 85 - 75),
     # Best for the second direction: 62.4 - 27 of the more helpful point, 49.6 - 18.6 of the other.
     # Verbosity 31 misses the requested 20 by more than 10.
-    "SteerLM": (42.9 + 8.68, (78 + 35.4) / 2, 1, 0.5, 1),
-    "DPA": (48 + 14, (80 + 44) / 2, 1, 0, np.nan),
+    "SteerLM": (42.9 + 8.68, (78 + 35.4) / 2, 1, 0.5, 1, 44 - 35.4),
+    "DPA": (48 + 14, (80 + 44) / 2, 1, np.nan, np.nan, 85 - 80),
 }
-MEASURES = ["hypervolume", "mean_vr", "control", "infeasible_share", "dominated_by_dpa"]
+MEASURES = [
+    "hypervolume", "mean_vr", "control", "infeasible_share", "dominated_by_dpa", "worst_regret",
+]  # fmt: skip
 
 
 def make_rewards(seed=0, shift=0.0, policies=POLICIES, names=NAMES, gold=True):
@@ -107,19 +109,31 @@ def test_five_rows_by_hand(run):
     assert table["objectives_conditioned"].tolist() == [1, 1, 2, 2, 2]
     assert table["models"].tolist() == [2, 1, 2, 1, 1]
     # Gold: PPO's helpfulness is 65.
-    assert table.loc[PPO, "hypervolume_gold"] == pytest.approx(32.5)
+    assert np.isnan(table.loc[PPO, "hypervolume_gold"])
     assert table.loc[PPO, "mean_vr_gold"] == pytest.approx((65 + 22) / 2)
     assert table.loc["DPA", "hypervolume_gold"] == pytest.approx(62)
     # Both prompts may be the lower (71, 46) or the upper (79, 54).
-    assert table.loc[
-        "PPO (RLOO)", ["hypervolume_low", "hypervolume_high"]
-    ].tolist() == pytest.approx([0.79 * 46, 0.71 * 54])
     assert table.loc[PPO, ["mean_vr_low", "mean_vr_high"]].tolist() == pytest.approx(
         [(71 + 0.8 * 71 - 0.6 * 46) / 2, (79 + 0.8 * 79 - 0.6 * 54) / 2]
     )
     assert table["hypervolume_se"].isna().all()
     assert table.loc["SteerLM", "published_feasibility_guarantee"] == "no"
     assert table.loc[PPO, "published_multi_objective_rewards"] == "no"
+
+
+def test_every_direction_has_its_regrets(run):
+    table = table1([measured(run)], 2, pd.read_csv(PUBLISHED))
+    shown = {part.title: part for part in table1_tables(table)}
+    by_direction = shown["Regret by direction, reward model"]
+    assert by_direction.header == ["direction", *WORKED]
+    assert [list(row) for row in by_direction.rows] == [
+        ["(1.00, 0.00)", "10.00", "0.00", "10.00", "7.00", "5.00"],
+        ["(0.80, -0.60)", "14.00", "12.00", "6.00", "8.60", "0.00"],
+    ]
+    # Gold's PPO is 10 points less helpful.
+    gold = shown["Regret by direction, gold"].rows
+    assert [row[1] for row in gold] == ["20.00", "22.00"]
+    assert table.set_index("method").loc[PPO, "worst_regret_gold"] == pytest.approx(22)
 
 
 def test_unseen_prompts_are_in_columns_of_their_own_and_change_no_other(run):
@@ -130,7 +144,7 @@ def test_unseen_prompts_are_in_columns_of_their_own_and_change_no_other(run):
     assert table.loc[PPO, "unseen_mean_vr_gold"] == pytest.approx((68 + 24.4) / 2)
     alone = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
     pd.testing.assert_frame_equal(table[alone.columns], alone)
-    assert [part.title for part in table1_tables(table.reset_index())][2] == "Unseen prompts"
+    assert [part.title for part in table1_tables(table.reset_index())][4] == "Unseen prompts"
     assert "Unseen prompts" not in [p.title for p in table1_tables(alone.reset_index())]
 
 
@@ -144,30 +158,31 @@ def test_costs_are_in_the_table(run):
 def test_several_seeds_have_standard_errors(run):
     seeds = [measured(run, seed=seed, shift=2.0 * seed) for seed in (0, 1)]
     table = table1(seeds, 2, pd.read_csv(PUBLISHED)).set_index("method")
-    # PPO's helpfulness is 75 and 77: hypervolumes 37.5 and 38.5.
-    assert table.loc[PPO, ["hypervolume", "hypervolume_se"]].tolist() == pytest.approx([38, 0.5])
+    # PPO's helpfulness is 75 and 77: mean v.r 52.5 and 54.3.
+    assert table.loc[PPO, ["mean_vr", "mean_vr_se"]].tolist() == pytest.approx([53.4, 0.9])
     assert table.loc["DPA", ["seconds", "seconds_se"]].tolist() == pytest.approx([4.5, 0])
     assert table[["hypervolume_low", "control_high"]].isna().all(axis=None)
     assert table["seeds"].tolist() == [2] * 5
     page = markdown("Table 1", table1_lead(seeds), table1_tables(table.reset_index()))
-    assert "| PPO (RLOO) | 38.00 ± 0.50 |" in page
+    assert "| PPO (RLOO) | – | – | 53.40 ± 0.90 |" in page
     assert "over 2 seeds" in page
 
 
 def test_comparison_by_hand(run):
     seeds = [measured(run, seed=3), measured(run, seed=5, shift=25.0)]
     table = comparison(seeds)
-    assert len(table) == 4 * 2 * 2 * 2  # methods, measures, scorers, seeds
+    # Measures of four methods, less hypervolume of the two that cannot be steered; scorers, seeds.
+    assert len(table) == (4 * 3 - 2) * 2 * 2
     ppo = table[(table["method"] == PPO) & (table["by"] == "r")]
-    # PPO's helpfulness is 75, then 100: hypervolumes 37.5 and 50, mean v.r 52.5 and 75.
-    assert ppo["measure"].tolist() == ["hypervolume"] * 2 + ["mean_vr"] * 2
+    # PPO's helpfulness is 75, then 100: mean v.r 52.5 and 75. Its regret under (0.8, -0.6) is
+    # 44 - 30, then 0, for it is the best known: DPA's is 85 - 80, then 100 - 80.
+    assert ppo["measure"].tolist() == ["mean_vr"] * 2 + ["worst_regret"] * 2
     assert ppo["seed"].tolist() == [3, 5] * 2
-    # The prompt with 104 is clipped at the ideal only after averaging.
-    assert ppo["difference"].tolist() == pytest.approx([24.5, 12, 9.5, -13])
-    assert ppo["wins"].tolist() == [2, 2, 1, 1]
+    assert ppo["difference"].tolist() == pytest.approx([9.5, -13, 5 - 14, 20])
+    assert ppo["wins"].tolist() == [1] * 4
     assert ppo["seeds"].tolist() == [2] * 4
     # Mean v.r is linear and both methods gain the same on every prompt.
-    assert ppo.iloc[2][["low", "high"]].tolist() == pytest.approx([9.5, 9.5])
+    assert ppo.iloc[0][["low", "high"]].tolist() == pytest.approx([9.5, 9.5])
     page = markdown("Comparison", comparison_lead(seeds), comparison_tables(table))
     assert "| PPO (RLOO) | mean v·r | reward model | 1 of 2 | +9.50 [+9.50, +9.50], -13.00" in page
     assert "Seeds in order: 3, 5." in page
@@ -197,7 +212,7 @@ def test_the_same_seed_gives_the_same_table_in_any_order_of_rows(run):
     )
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     other = table1([measured(run, seed=1)], 2, published)
-    assert (one["hypervolume"] == other["hypervolume"]).all()
+    assert (one["mean_vr"] == other["mean_vr"]).all()
 
 
 def test_three_objectives(run):
@@ -213,7 +228,7 @@ def test_three_objectives(run):
     assert found.index.tolist() == ["DPA", "RSF", "SFT"]
     assert found["objectives_conditioned"].tolist() == [3, 1, 0]
     assert found["models"].tolist() == [1, 2, 1]
-    assert found.loc["RSF", "hypervolume"] == pytest.approx(100 * 0.6 * 0.5 * 0.4)
+    assert np.isnan(found.loc["RSF", "hypervolume"])
     assert found.loc["DPA", "mean_vr"] == pytest.approx((80 + 56 - 10.8 + 28.8) / 2)
     assert found["dominated_by_dpa"].tolist()[1:] == [1, 0]
     assert found.loc["DPA", "control"] == 1
@@ -255,8 +270,8 @@ def test_the_command(run, tmp_path):
     written = sorted(path.name for path in (tmp_path / "tables").iterdir())
     assert written == sorted([*names, *(f"{name}.meta.json" for name in names)])
     table = pd.read_csv(tmp_path / "tables/table1.csv").set_index("method")
-    assert table.loc[PPO, ["hypervolume", "hypervolume_se"]].tolist() == pytest.approx([38, 0.5])
-    assert len(pd.read_csv(tmp_path / "tables/comparison.csv")) == 32
+    assert table.loc[PPO, ["mean_vr", "mean_vr_se"]].tolist() == pytest.approx([53.4, 0.9])
+    assert len(pd.read_csv(tmp_path / "tables/comparison.csv")) == 40
     sidecar = json.loads((tmp_path / "tables/table1.md.meta.json").read_text())
     assert (sidecar["seeds"], sidecar["prompts"]) == ([0, 1], [2, 2])
 
