@@ -11,7 +11,7 @@ tokenizers can be loaded without it.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,12 @@ HARMLESS = {
     "": r"rotary_emb\.inv_freq$|(^|\.)position_ids$|\.attn\.(masked_)?bias$",
     "ForSequenceClassification": r"^lm_head\.",
 }
+
+#: What two models of one architecture have in common, whatever their tokens.
+ARCHITECTURE = (
+    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim",
+)  # fmt: skip
 
 REMEDY = (
     "give a complete checkpoint folder (make it again, or copy it again), or a hub id with its "
@@ -203,6 +209,22 @@ def check_checkpoint(config: Any, tokenizer: Any, path: str) -> None:
         )
 
 
+def check_same_architecture(reward_model: AnyModel, base_model: AnyModel) -> None:
+    """Raise InputError unless a reward model is a base model's, by both config.json."""
+    reward, base = load_checkpoint_config(reward_model), load_checkpoint_config(base_model)
+    differing = [
+        f"{name} {getattr(reward, name, None)}, not {getattr(base, name, None)}"
+        for name in ARCHITECTURE
+        if getattr(reward, name, None) != getattr(base, name, None)
+    ]
+    if differing:
+        raise InputError(
+            f"{reward_model}: of another architecture than the base model, {base_model} "
+            f"({', '.join(differing)}), and cannot be continued; give the base model that it was "
+            "made from, or set feedback.start to base"
+        )
+
+
 def read_end_tokens(model: AnyModel, tokenizer: Any) -> list[int]:
     """The tokens that end a policy's responses, by its generation_config.json or config.json.
 
@@ -238,6 +260,26 @@ def label_names(config: Any, path: str) -> list[str]:
             f"{len(names)} outputs needs a number from 0 on and a name of its own"
         )
     return names
+
+
+def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:
+    """Names of a checkpoint's outputs in order: its own, or `attributes` where it names none.
+
+    Raises InputError when names are missing, or other than `attributes`.
+    """
+    names = label_names(config, path)
+    unnamed = names == [f"LABEL_{i}" for i in range(len(names))]
+    if not unnamed and (attributes is None or list(attributes) == names):
+        return names
+    if unnamed and attributes is not None and len(attributes) == len(names):
+        return list(attributes)
+    if unnamed and attributes is None:
+        raise InputError(
+            f"{path}: the checkpoint does not name its {len(names)} outputs; name them, in order: "
+            "--attributes A,B,... (reward_model.attributes in an experiment)"
+        )
+    found = f"{len(names)} unnamed outputs" if unnamed else f"the outputs {names}"
+    raise InputError(f"{path}: the reward model has {found}, expected {list(attributes or ())}")
 
 
 def _numbers(config: Any) -> Iterable[tuple[str, Any]]:

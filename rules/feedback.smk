@@ -86,6 +86,7 @@ if layout.has_feedback:
             ratings="results/{experiment}/data/ratings.jsonl",
             feedback=of.feedback_before("ratings.jsonl"),
             base_model=of.made_or_given(cfg.base_model, "results/{experiment}/base_model"),
+            before=of.reward_model_before,
             code=code("train_reward_model"),
             preflight=PREFLIGHT,
         output:
@@ -103,6 +104,7 @@ if layout.has_feedback:
         params:
             feedback=input_flags("feedback", "--ratings"),
             base_model=of.base_model_flags,
+            before=of.reward_model_before_flags,
             attributes=",".join(cfg.reward_model.attributes),
             trainer=section(cfg.reward_trainer),
             schedule=section(cfg.reward_model.schedule),
@@ -116,6 +118,7 @@ if layout.has_feedback:
             until_saved(
                 "{resources.launcher} -m scripts.train_reward_model --ratings {input.ratings:q}"
                 " {params.feedback:q} --iteration {wildcards.iteration} {params.base_model:q}"
+                " {params.before:q}"
                 " --attributes {params.attributes:q} --trainer {params.trainer:q}"
                 " --schedule {params.schedule:q} --lm-loss-weight {params.lm_loss_weight}"
                 " --token-dropout {params.token_dropout} {params.member} --seed {params.seed}"

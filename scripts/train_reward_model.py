@@ -1,7 +1,8 @@
 """Train the multi-objective reward model from the base model on the ratings.
 
 Rules: train_reward_model (only where reward_model.path is null); train_judge; retrain_reward_model,
-with the --iteration for which it is trained and the ratings of samples besides. Example:
+with the --iteration for which it is trained and the ratings of samples besides, and with the
+--reward-model that it continues, if it continues one. Example:
 
     python -m scripts.train_reward_model --ratings data/ratings.jsonl --base-model base_model \
         --seed 0 --output reward_model/model
@@ -20,6 +21,7 @@ from dpa.runtime.options import (
     AttributesOption,
     BaseModelOption,
     OptionalIterationOption,
+    OptionalRewardModelOption,
     OutputFolderOption,
     ScheduleOption,
     SeedOption,
@@ -39,6 +41,7 @@ def main(
     ],
     seed: SeedOption,
     output: OutputFolderOption,
+    reward_model: OptionalRewardModelOption = None,
     iteration: OptionalIterationOption = None,
     attributes: AttributesOption = None,
     lm_loss_weight: Annotated[
@@ -73,7 +76,10 @@ def main(
 
     if probe is not None and member == 0:
         raise InputError("--probe: give the model's --member, from 1")
+    if probe is not None and reward_model is not None:
+        raise InputError("--probe, --reward-model: training starts from one of them; leave one out")
     ref = ModelRef.of(base_model)
+    continued = None if reward_model is None else ModelRef.of(reward_model)
     training_schedule = read_section(ScheduleConfig, schedule, "schedule", "reward_model.schedule")
     started: dict[str, Any] = {}
     if probe is not None:
@@ -95,7 +101,12 @@ def main(
             *([member] if member else []),
             *(["iteration", iteration] if iteration else []),
         ),
-        inputs=(*ratings, ref.path, *([probe] if probe else [])),
+        inputs=(
+            *ratings,
+            ref.path,
+            *([probe] if probe else []),
+            *([continued.path] if continued else []),
+        ),
     )
     training = RewardTraining(
         job,
@@ -104,6 +115,7 @@ def main(
         lm_loss_weight=lm_loss_weight,
         token_dropout=token_dropout,
         split=split,
+        continued=continued,
         **started,
     )
     run_training(training)

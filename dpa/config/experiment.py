@@ -435,6 +435,12 @@ class Config(Section):
                 f"{named}.path: each seed has samples of its own; put {{experiment}}, which "
                 "stands for the experiment and the seed, into the path"
             )
+        given = self.reward_model.path
+        if feedback.start == "previous" and given is not None and self.base_model.path is None:
+            raise ValueError(
+                f"feedback.start: previous, and {given} (reward_model.path) was not made from a "
+                "base model from scratch; give base_model.path, or set start to base"
+            )
         self._check_rated_attributes()
         if taken := [r.name for r in self.data.ratings if re.fullmatch(r"feedback-\d+", r.name)]:
             raise ValueError(

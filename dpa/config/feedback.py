@@ -77,3 +77,4 @@ class FeedbackConfig(Section):
     random_per_prompt: Annotated[int, Field(ge=0)]
     prompts_per_iteration: Positive | None
     minimum: Annotated[float, Field(gt=0, le=1)]
+    start: Literal["base", "previous"]

@@ -90,6 +90,8 @@ def check_all(
             findings.run(f"template of {key}", template, key, model, config)
         elif key == "reward_model":
             findings.run("reward model", reward_model, model, config)
+            if config.feedback.annotator is not None and config.feedback.start == "previous":
+                findings.run("start of feedback", continued, model, config)
         if policy or key == "base_model":  # a training starts from it
             findings.run(f"saving of {key}", saving, key, model)
         if key in ("sft", "base_model"):
@@ -189,7 +191,12 @@ def shown_prompts(config: Config, experiment: Experiment) -> Iterator[str]:
 def given_models(config: Config) -> list[tuple[str, ModelConfig]]:
     """(key, model) of what the experiment takes ready-made and uses."""
     unused = set() if "dpo" in config.methods else {"dpo"}
-    trains = config.reward_model.path is None or config.sft.path is None or config.judge_share > 0
+    trains = (
+        config.reward_model.path is None
+        or config.sft.path is None
+        or config.judge_share > 0
+        or config.feedback.annotator is not None
+    )
     unused |= set() if trains else {"base_model"}
     found = hub_repositories(config)
     return [(key, m) for key, m in found if isinstance(m, ModelConfig) and key not in unused]
@@ -451,6 +458,15 @@ def reward_model(model: ModelConfig, config: Config) -> Iterator[str]:
             f"reward_model: the tokenizer of {model.path} does not give back the text it was "
             "given: take the tokenizer that the model was trained with"
         )
+
+
+def continued(model: ModelConfig, config: Config) -> Iterator[str]:
+    """Whether a given reward model is the base model's, so that feedback can continue it."""
+    base = ModelRef(str(config.base_model.path), config.base_model.revision)
+    try:
+        models.check_same_architecture(ModelRef(str(model.path), model.revision), base)
+    except InputError as error:
+        yield f"feedback.start: {error}"
 
 
 def saving(key: str, model: ModelConfig) -> Iterator[str]:

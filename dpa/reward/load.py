@@ -12,11 +12,12 @@ from dpa.models import (
     download,
     load_checkpoint_config,
     load_tokenizer,
+    output_names,
     refuse_own_code,
 )
 from dpa.objectives import check_outputs
 from dpa.reward.inputs import RewardInputs
-from dpa.reward.scorer import Scorer, output_names
+from dpa.reward.scorer import Scorer
 from dpa.runtime.gpus import take_gpu
 from dpa.runtime.watchdog import Watchdog
 

@@ -2,13 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from dpa.artefacts.jsonl import check_finite
 from dpa.errors import InputError
-from dpa.models import label_names
 from dpa.reward.inputs import Group, RewardInputs
 from dpa.runtime.ahead import ahead
 from dpa.runtime.log import log
@@ -145,20 +144,3 @@ class Scorer(ABC):
     @abstractmethod
     def _score(self, rows: list[InputRow], places: dict[tuple[int, str], int]) -> np.ndarray:
         """(rows, outputs) scores; `places` maps (group, response) to its row."""
-
-
-def output_names(config: Any, attributes: Sequence[str] | None, path: str) -> list[str]:
-    """Names of a checkpoint's outputs in order. Raises InputError, see load.load_scorer."""
-    names = label_names(config, path)
-    unnamed = names == [f"LABEL_{i}" for i in range(len(names))]
-    if not unnamed and (attributes is None or list(attributes) == names):
-        return names
-    if unnamed and attributes is not None and len(attributes) == len(names):
-        return list(attributes)
-    if unnamed and attributes is None:
-        raise InputError(
-            f"{path}: the checkpoint does not name its {len(names)} outputs; name them, in order: "
-            "--attributes A,B,... (reward_model.attributes in an experiment)"
-        )
-    found = f"{len(names)} unnamed outputs" if unnamed else f"the outputs {names}"
-    raise InputError(f"{path}: the reward model has {found}, expected {list(attributes or ())}")

@@ -32,6 +32,7 @@ from transformers import (
 
 from dpa import models
 from dpa.artefacts.row_counts import RowCounts, check_dropped, check_truncated
+from dpa.artefacts.sidecars import known_hash
 from dpa.config.trainer import TrainerConfig
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef
@@ -274,14 +275,24 @@ def make_learner(
     token_dropout: float,
     head_dropout: float = 0.0,
     head: Tensor | None = None,
+    continued: AnyModel | None = None,
 ) -> RewardLearner:
     """A learner on the base model's backbone with a zeroed head, or with the weights `head`
-    (outputs, width), for labels on 0-100.
+    (outputs, width), for labels on 0-100; or with the backbone and the head of a reward model that
+    is `continued`. Where the language-modelling head is not the embedding, it is the base model's.
 
     Raises InputError when the architecture has no linear `score` head, or holds fewer tokens than
-    the tokenizer lets through, or when `head` is another model's.
+    the tokenizer lets through, or when `head` or `continued` is another model's.
     """
     path = ModelRef.of(base).path
+    before: Any = None
+    if continued is not None:
+        models.check_same_architecture(continued, base)
+        models.output_names(models.load_checkpoint_config(continued), attributes, str(continued))
+        # In fp32, whatever the backbone takes: its head would lose decimals.
+        before = models.load_model(
+            AutoModelForSequenceClassification, continued, dtype=torch.float32
+        )
     causal = load_policy(base, config)
     positions = getattr(causal.config, "max_position_embeddings", None)
     if positions is not None and tokenizer.model_max_length > positions:
@@ -291,6 +302,9 @@ def make_learner(
         )
     if len(tokenizer) > causal.get_input_embeddings().num_embeddings:
         causal.resize_token_embeddings(len(tokenizer))
+    if before is not None:
+        causal.resize_token_embeddings(before.get_input_embeddings().num_embeddings)
+        causal.base_model.load_state_dict(before.base_model.state_dict())
     architecture = causal.config
     architecture.num_labels = len(attributes)
     architecture.id2label = dict(enumerate(attributes))
@@ -308,6 +322,11 @@ def make_learner(
         )
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+    if before is not None:
+        learner.classifier.score.load_state_dict(before.score.state_dict())
+        with torch.no_grad():
+            for parameter in learner.classifier.score.parameters():
+                parameter.div_(LABEL_SCALE)
     if head is not None:
         weight = learner.classifier.score.weight
         if head.shape != weight.shape:
@@ -406,7 +425,8 @@ class RewardTrainer(MeanOverRows, Trainer):
 
 
 class RewardTraining(Training):
-    """Training on the ratings of a split. The job's start is a causal LM.
+    """Training on the ratings of a split. The job's start is a causal LM; with `continued`, that
+    reward model's backbone and head take the place of its own.
 
     Raises InputError when nothing is left to train on.
     """
@@ -422,10 +442,11 @@ class RewardTraining(Training):
         head_dropout: float = 0.0,
         head: Tensor | None = None,
         split: str = "train",
+        continued: ModelRef | None = None,
     ):
         max_length = job.schedule.max_length
-        self.job, self.attributes = job, list(attributes)
-        self.tokenizer = load_reward_tokenizer(job.start, max_length)
+        self.job, self.attributes, self.continued = job, list(attributes), continued
+        self.tokenizer = load_reward_tokenizer(continued or job.start, max_length)
         self.row_counts = RowCounts()
         origins: Counter[str] = Counter()
 
@@ -463,7 +484,12 @@ class RewardTraining(Training):
             "head_dropout": head_dropout,
         }
         started = None if head is None else sha256(head.numpy().tobytes()).hexdigest()
-        self.settings = {**self.weights, "attributes": self.attributes, "head": started}
+        self.settings = {
+            **self.weights,
+            "attributes": self.attributes,
+            "head": started,
+            "continued": [str(continued), known_hash(Path(continued.path))] if continued else None,
+        }
         labels = np.isfinite(np.stack([row["targets"] for row in rows])).sum(axis=0)
         self.details = {
             "labels": dict(zip(attributes, labels.tolist(), strict=True)),
@@ -477,7 +503,13 @@ class RewardTraining(Training):
         """What is trained, before training."""
         job = self.job
         return make_learner(
-            job.start, self.tokenizer, self.attributes, job.trainer, **self.weights, head=self.head
+            job.start,
+            self.tokenizer,
+            self.attributes,
+            job.trainer,
+            **self.weights,
+            head=self.head,
+            continued=self.continued,
         )
 
     def make_trainer(self, folder: Path) -> RewardTrainer:

@@ -17,8 +17,10 @@ PolicyOption = Annotated[
 BaseModelOption = Annotated[
     str, typer.Option("--base-model", help="A causal LM: folder, or organisation/name@commit.")
 ]
-RewardModelOption = Annotated[
-    str, typer.Option("--reward-model", help="A reward model: folder, or organisation/name@commit.")
+_REWARD_MODEL = "A reward model: folder, or organisation/name@commit."
+RewardModelOption = Annotated[str, typer.Option("--reward-model", help=_REWARD_MODEL)]
+OptionalRewardModelOption = Annotated[
+    str | None, typer.Option("--reward-model", help=_REWARD_MODEL)
 ]
 EngineOption = Annotated[
     Literal["transformers", "vllm"],

@@ -68,7 +68,7 @@ class Adapters:
         """The reward model that scores what an iteration samples."""
         loop, iteration = turn(wildcards)
         if self.layout.has_own_reward_model(loop, iteration):
-            return feedback_model(wildcards)
+            return feedback_model(wildcards, iteration)
         made = f"{run_of(wildcards)}/reward_model{wildcards.member}/model"
         return self.made_or_given(self.config.reward_model, made)
 
@@ -89,6 +89,15 @@ class Adapters:
             return [f"{run}/feedback/iter{t}/{name}" for t in range(1, iteration)]
 
         return files
+
+    def reward_model_before(self, wildcards: Wildcards) -> Input:
+        """The reward model that an iteration's continues, if it continues one."""
+        if self.config.feedback.start == "base":
+            return []
+        if (before := int(wildcards.iteration) - 1) > 1:
+            return feedback_model(wildcards, before)
+        made = f"{run_of(wildcards)}/reward_model{wildcards.member}/model"
+        return self.made_or_given(self.config.reward_model, made)
 
     def annotator_inputs(self, wildcards: Wildcards) -> Input:
         """What an annotator reads of a user's own: a model, or the files that people have rated."""
@@ -220,12 +229,22 @@ class Adapters:
         named = flags.model("--reward-model", given, made)
         return [*named, "--attributes", ",".join(given.attributes)]
 
+    def reward_model_before_flags(self, wildcards: Wildcards) -> Flags:
+        """The reward model that an iteration's continues, if it continues one."""
+        if self.config.feedback.start == "base":
+            return []
+        if (before := int(wildcards.iteration) - 1) > 1:
+            return ["--reward-model", feedback_model(wildcards, before)]
+        made = f"{run_of(wildcards)}/reward_model{wildcards.member}/model"
+        return flags.model("--reward-model", self.config.reward_model, made)
+
     def loop_scorer_flags(self, wildcards: Wildcards) -> Flags:
         """The reward model that scores what an iteration samples, and what runs it."""
         if not self.layout.has_own_reward_model(*turn(wildcards)):
             return self.scorer_flags(wildcards)
         names = ",".join(self.config.reward_model.attributes)
-        model = ["--reward-model", feedback_model(wildcards), "--attributes", names]
+        own = feedback_model(wildcards, int(wildcards.iteration))
+        model = ["--reward-model", own, "--attributes", names]
         return [*model, "--engine", self.config.reward_model.engine]
 
     def scorer_flags(self, wildcards: Wildcards) -> Flags:
@@ -265,7 +284,7 @@ def turn(wildcards: Wildcards) -> tuple[str, int]:
     return getattr(wildcards, "loop", "dpa"), int(wildcards.iteration)
 
 
-def feedback_model(wildcards: Wildcards) -> str:
+def feedback_model(wildcards: Wildcards, iteration: int) -> str:
     """The reward model of an iteration, trained on feedback."""
-    folder = f"{run_of(wildcards)}/feedback/iter{wildcards.iteration}"
+    folder = f"{run_of(wildcards)}/feedback/iter{iteration}"
     return f"{folder}/reward_model{wildcards.member}/model"

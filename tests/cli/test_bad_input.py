@@ -101,6 +101,48 @@ CONFIG = [
         "give one value per objective",
     ),
     (
+        "an annotator of no kind",
+        "feedback={annotator: {kind: crowd}}",
+        "feedback.annotator",
+    ),
+    (
+        "nothing to rate",
+        "feedback={annotator: {kind: gold}, best_per_prompt: 0, random_per_prompt: 0}",
+        "are both 0, so nothing would be rated; raise one of them",
+    ),
+    (
+        "people of several seeds in one folder",
+        "seed=[0, 1] & feedback={annotator: {kind: file, path: rated}}",
+        "feedback.annotator.path: each seed has samples of its own; put {experiment}",
+    ),
+    (
+        "an annotator of unknown attributes",
+        "feedback={annotator: {kind: file, path: rated, scales: {style: [1, 7]}}}",
+        "feedback.annotator: ['style'] are not in reward_model.attributes",
+    ),
+    (
+        "gold in no world of ours",
+        "experiment=gpt4-feedback & feedback={annotator: {kind: gold}}",
+        "`gold` knows the quickstart's world only; choose another",
+    ),
+    (
+        "a start that there is not",
+        "feedback={start: last}",
+        "feedback.start: Input should be 'base' or 'previous'",
+    ),
+    (
+        "continuing what came from another base model",
+        "reward_model={path: given} & feedback={annotator: {kind: gold}, start: previous}",
+        "feedback.start: previous, and given (reward_model.path) was not made from a base model",
+    ),
+    (
+        "members of a given model",
+        "reward_model={path: given, members: 2}",
+        "reward_model.members: 2, but reward_model.path gives one model, given",
+    ),
+    ("an average of one", "reward_model={average: true}", "reward_model.average: there is nothing"),
+    ("pessimism of one", "dpa={pessimism: min}", "dpa.pessimism: needs several reward models"),
+    (
         "unknown experiment",
         "experiment=nonesuch",
         "nonesuch.yaml: no such file (known experiments:",
@@ -143,7 +185,7 @@ def refused(values: dict) -> str:
 )
 def test_configuration(arguments, message):
     """As Snakemake reads --config; tests/workflow/test_dag.py has what a user then sees."""
-    assert message in refused(parse_config([arguments]))
+    assert message in refused(parse_config(arguments.split(" & ")))
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,27 @@ def test_an_iteration_learns_from_all_samples_before(planned):
     assert chosen.value("--prompts") == "results/tiny/data/prompts/d2.jsonl"
     assert chosen.value("--before") == "results/tiny/feedback/iter1/to_rate.jsonl"
     assert chosen.value("--most-prompts") == "5"
+
+
+def test_reward_models_continue_each_other_where_asked(tmp_path):
+    more = FEEDBACK + "reward_model: {members: 2}\ndpa: {iterations: 3, pessimism: min}\n"
+    more = more.replace("dpa: {iterations: 3}\n", "", 1)
+    folder = add_experiment(tmp_path, "tiny", TINY, more, "feedback: {start: previous}")
+    planned = planned_commands(folder, "--config", "experiment=tiny")
+    started = {
+        command.log.removeprefix("results/tiny/logs/"): command.value("--reward-model")
+        for command in planned
+        if command.script == "train_reward_model" and "--reward-model" in command.arguments
+    }
+    member = "results/tiny/feedback/iter2/reward_model/member1/model"
+    assert started == {
+        "retrain_reward_model/iter2.log": FIRST,
+        "retrain_reward_model/iter3.log": own(2),
+        "retrain_reward_model/member1/iter2.log": "results/tiny/reward_model/member1/model",
+        "retrain_reward_model/member1/iter3.log": member,
+    }
+    # What is continued is an input, so that it is made before and its change reruns the next.
+    logs = [command.log for command in planned]
+    first, second = (logs.index(f"results/tiny/logs/retrain_reward_model/{name}.log")
+                     for name in ("iter2", "iter3"))  # fmt: skip
+    assert logs.index("results/tiny/logs/train_reward_model.log") < first < second

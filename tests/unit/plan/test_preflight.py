@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from dpa.plan.gpu_node import (
 from dpa.plan.preflight import (
     check_all,
     contexts,
+    continued,
     disk,
     given_models,
     judge_notes,
@@ -151,6 +153,16 @@ def test_a_reward_model_with_other_outputs(tmp_path, folder):
     write(folder, "config.json", id2label={str(i): f"LABEL_{i}" for i in range(3)})
     (line,) = reward_model(model(folder), config)
     assert "3 unnamed outputs" in line
+
+
+def test_a_reward_model_of_another_base_model_cannot_be_continued(tmp_path, folder):
+    shutil.copytree(folder, tmp_path / "base")
+    config = config_of(tmp_path, base_model={"path": str(tmp_path / "base")})
+    assert list(continued(model(folder), config)) == []
+    write(tmp_path / "base", "config.json", hidden_size=16)
+    (line,) = continued(model(folder), config)
+    assert line.startswith("feedback.start: ")
+    assert "hidden_size 8, not 16" in line
 
 
 def test_a_reward_model_that_pads_with_its_last_token(tmp_path, folder, tokenizer):
@@ -390,3 +402,6 @@ def test_only_what_is_used_is_looked_at(tmp_path, folder):
     given = {name: {"path": f"a/{name}", "revision": "0" * 40} for name in names}
     config = config_of(tmp_path, **given, methods=["dpa", "sft"])
     assert [key for key, _ in given_models(config)] == ["reward_model", "sft"]
+    # Reward models of later iterations are trained from it.
+    config = config_of(tmp_path, **given, feedback={"annotator": {"kind": "gold"}})
+    assert next(key for key, _ in given_models(config)) == "base_model"

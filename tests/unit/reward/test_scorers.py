@@ -11,11 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from dpa.errors import InputError
-from dpa.models import ModelRef
+from dpa.models import ModelRef, output_names
 from dpa.records import Turn
 from dpa.reward.load import load_scorer, open_scorer, read_reward_model
 from dpa.reward.packed import Family, passes
-from dpa.reward.scorer import output_names
 from dpa.reward.transformers_scorer import common_prefix, load_classifier
 from dpa.text.prompts import reward_input
 from tests.support.tiny_models import ARCHITECTURES, WORDS, PlainModel, make_reward_model

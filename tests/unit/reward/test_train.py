@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from dpa.artefacts.files import content_hash
 from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import read_sidecar
-from dpa.config.trainer import ScheduleConfig
+from dpa.config.trainer import LoraConfig, ScheduleConfig
 from dpa.errors import InputError
 from dpa.models import ModelRef
 from dpa.records import Rating, Turn
@@ -36,6 +36,7 @@ from tests.support.tiny_models import ARCHITECTURES, WORDS, make_causal_lm
 from tests.support.training_jobs import training
 
 ATTRIBUTES = ["quality", "length"]
+LORA = LoraConfig(rank=2, alpha=4, dropout=0.0)
 TRAINER = training(per_device_batch_size=4, adam_betas=(0.9, 0.999))
 SCHEDULE = ScheduleConfig(
     learning_rate=1e-2,
@@ -274,6 +275,62 @@ def test_saved_scores_are_100_times_the_trained_ones(make_base, tmp_path):
         with torch.no_grad():
             logits = model(torch.tensor(row["input_ids"])[None].long()).logits[0]
         torch.testing.assert_close(logits, 100 * expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "lora"), [("mistral", None), ("llama", None), ("llama", LORA)])
+def test_a_continued_reward_model_starts_where_it_was(make_base, tmp_path, name, lora):
+    base = make_base(name)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.pad_token = None  # one is added, and embedded, in the first training
+    shutil.copytree(base, tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base, first = str(tmp_path / "base"), tmp_path / "first"
+    run_training(base, first)
+    read_again = load_reward_tokenizer(first, 64)
+    learner = make_learner(
+        base, read_again, ATTRIBUTES, training(lora=lora), lm_loss_weight=0.5, token_dropout=0.0,
+        continued=str(first),
+    ).eval()  # fmt: skip
+    rows, _ = tokenise(read_again, [make_rating(i, quality=9.0) for i in range(3)])
+    plain = AutoModelForSequenceClassification.from_pretrained(first)
+    with torch.no_grad():
+        scores = learner(**collate(rows, 0))["scores"]
+        expected = [plain(torch.tensor(row["input_ids"])[None].long()).logits[0] for row in rows]
+    torch.testing.assert_close(100 * scores, torch.stack(expected), rtol=1e-4, atol=1e-3)
+    embedding = plain.get_input_embeddings().weight
+    head = learner.lm_head.weight
+    if name == "llama":  # tied
+        assert torch.equal(head, embedding)
+    else:
+        old = AutoModelForCausalLM.from_pretrained(base).lm_head.weight
+        assert torch.equal(head[: len(old)], old)
+
+
+def test_continuing_trains_on_from_there(make_base, tmp_path):
+    base = make_base("llama")
+    run_training(base, tmp_path / "first")
+    slow = SCHEDULE.model_copy(update={"learning_rate": 1e-6})
+    for name, continued in (("next", ModelRef(str(tmp_path / "first"))), ("fresh", None)):
+        run_training(base, tmp_path / name, schedule=slow, continued=continued)
+    first, following, fresh = (
+        load_file(tmp_path / name / "model.safetensors")["score.weight"]
+        for name in ("first", "next", "fresh")
+    )
+    assert 0 < (following - first).abs().max() < 0.1 * first.abs().max()
+    assert fresh.abs().max() < 0.1 * first.abs().max()
+
+
+def test_another_models_reward_model_cannot_be_continued(make_base, tmp_path):
+    run_training(make_base("llama"), tmp_path / "first")
+    (tmp_path / "first/model.safetensors").unlink()  # said before weights are read
+    kinds = "model_type llama, not mistral"
+    with pytest.raises(InputError, match=rf"first: .*{kinds}.*feedback\.start"):
+        make_test_learner(make_base("mistral"), continued=str(tmp_path / "first"))
+    with pytest.raises(InputError, match=r"outputs \['quality', 'length'\], expected \['length'"):
+        make_learner(
+            make_base("llama"), load_reward_tokenizer(make_base("llama"), 64), ATTRIBUTES[::-1],
+            TRAINER, lm_loss_weight=0.0, token_dropout=0.0, continued=str(tmp_path / "first"),
+        )  # fmt: skip
 
 
 def test_training_repeats_and_the_sidecar_counts(make_base, tmp_path):
