@@ -37,6 +37,10 @@ BENCHMARKS = [
 ]  # fmt: skip
 
 
+#: Policies that are trained on labels of the data, and how many a training row has.
+LABELS_OF_A_ROW = {"dpa/iter0/policy": 1, "steerlm/policy": 1, "dpo/policy": 2}
+
+
 class Cost(NamedTuple):
     """What it took to make a method. NaN for what is not known."""
 
@@ -65,6 +69,44 @@ def method_cost(run: Path, stages: Sequence[str]) -> Cost:
         return Cost(_NAN, _NAN, _NAN, _NAN)
     costs = [_artefact_cost(run, artefact) for artefact in artefacts]
     return Cost(*map(sum, zip(*costs, strict=True)))
+
+
+class Budget(NamedTuple):
+    """What a method was given to learn from; methods are compared at equal ones. NaN: not known."""
+
+    iterations: float
+    responses_sampled: float
+    labels: float
+
+
+def method_budget(run: Path, stages: Sequence[str]) -> Budget:
+    """The budget of the `stages` that make up a method, as of method_cost.
+
+    - iterations: rounds of sampling and training; of Reward Soup's experts, which have equally
+      many, those of one; 0 for methods without;
+    - responses sampled: for training, of all experts;
+    - labels: responses with rewards or ratings that it learns from: samples that were scored (equal
+      ones once) or rated as feedback, original responses that SteerLM or iteration 0 is trained on,
+      both answers of DPO's pairs. Replay brings no new ones.
+
+    Without stages everything is NaN.
+    """
+    if not stages:
+        return Budget(_NAN, _NAN, _NAN)
+    rounds = [stage for stage in stages if re.search(r"/iter[1-9]\d*$", stage)]
+    experts = {loop for loop in (r.rpartition("/")[0] for r in rounds) if "/" in loop}
+    iterations = sum(r.split("/")[0] != "feedback" for r in rounds) / max(1, len(experts))
+    artefacts = sorted({artefact for stage in stages for artefact in _artefacts(run, stage)})
+    sampled = labels = 0.0
+    for artefact in artefacts:
+        sidecar, name = read_sidecar(artefact), artefact.relative_to(run).as_posix()
+        sampled += (responses := sidecar.get("responses", 0))
+        labels += sidecar.get("rated", 0)
+        if "/scored/" in name and "/member" not in name:  # another member's are no others
+            labels += sidecar.get("scored", 0)
+        elif artefact.name == "policy":
+            labels += responses + LABELS_OF_A_ROW.get(name, 0) * sidecar.get("rows", 0)
+    return Budget(iterations, sampled, labels)
 
 
 def _artefacts(run: Path, stage: str) -> list[Path]:

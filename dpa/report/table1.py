@@ -31,7 +31,7 @@ from dpa.evaluation.bootstrap import (
     replicate,
     scalar_rewards,
 )
-from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
+from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, stored_models
 from dpa.evaluation.validation import SCORER_NAMES
 from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
@@ -191,7 +191,7 @@ def _cost(
 ) -> dict[str, float]:
     models = stored_models(method, objectives, directions)
     stored = {"models": models, "bytes": models * policy_bytes(run, stages)}
-    return {**stored, **method_cost(run, stages)._asdict()}
+    return stored | method_budget(run, stages)._asdict() | method_cost(run, stages)._asdict()
 
 
 # --- All seeds -------------------------------------------------------------------------------
@@ -276,6 +276,8 @@ def _gain(measures: Measures, method: str, name: str) -> Iterator[dict[str, floa
 
 # --- For readers -----------------------------------------------------------------------------
 
+#: Title of the part that says which rows had the same to learn from.
+BUDGET = "Budget"
 #: Title of a part of the table, what it says, and its columns: name, heading, format, unit.
 SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
     (
@@ -329,6 +331,18 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         ],
     ),
     (
+        BUDGET,
+        "What methods learn from. Iterations are rounds of sampling and training, of one expert "
+        "where there are several; labels are responses with rewards or ratings: samples that were "
+        "scored (equal ones once) or rated as feedback, original responses that SteerLM learns, "
+        "and both answers of DPO's pairs. The last column is how far a budget is from DPA's.",
+        [
+            ("iterations", "iterations", ",.0f", 1),
+            ("responses_sampled", "responses sampled", ",.0f", 1),
+            ("labels", "labels", ",.0f", 1),
+        ],
+    ),
+    (
         "Cost",
         "Of making the method as it was evaluated, for PPO and RSF one trade-off only. Tokens "
         "trained are response tokens of the training rows, counted once for all epochs; seconds "
@@ -352,11 +366,14 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
             continue
         published = [c for c in table if c.startswith(PUBLISHED)] if title == "Properties" else []
         header = ["method", *(heading for _, heading, _, _ in present)]
+        against = _against_dpa(table) if title == BUDGET else None
+        header += ["against DPA"] if against else []
         header += ["paper: " + c.removeprefix(PUBLISHED).replace("_", " ") for c in published]
         rows = [
             [
                 row["method"],
                 *(_cell(row, name, form, unit) for name, _, form, unit in present),
+                *([against[row["method"]]] if against else []),
                 *("–" if pd.isna(row[name]) else row[name] for name in published),
             ]
             for row in table.to_dict("records")
@@ -364,6 +381,24 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
         found.append(Table(title, meaning, header, rows))
         if title == "Rewards":
             found += _regret_tables(table)
+    return found
+
+
+def _against_dpa(table: pd.DataFrame) -> dict[str, str]:
+    """For each method by how much its budget differs from DPA's."""
+    budgets = table.set_index("method")[["iterations", "responses_sampled", "labels"]]
+    dpa = budgets.loc[METHODS["dpa"].label]
+    found = {}
+    for method, own in budgets.iterrows():
+        parts = []
+        if (more := own["iterations"] - dpa["iterations"]) and not np.isnan(more):
+            parts.append(f"{more:+g} iterations")
+        for column, noun in (("responses_sampled", "responses"), ("labels", "labels")):
+            share = own[column] / dpa[column] - 1 if dpa[column] else NAN
+            if not np.isnan(share) and round(100 * share):
+                parts.append(f"{100 * share:+.0f} % {noun}")
+        known = "equal" if own.notna().all() else "–"
+        found[str(method)] = ", ".join(parts).replace("-", "−") or known
     return found
 
 

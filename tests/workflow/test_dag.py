@@ -161,9 +161,9 @@ def test_seeds_share_the_benchmarks_tables(clone):
 def test_methods_share_what_they_have_in_common(clone):
     jobs = planned_jobs(clone, "--config", "experiment=quickstart-comparison")
     shards = 2
-    # DPA and RSF 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 2.
-    assert jobs["sample_responses"] == shards * (4 + 4 + 2 + 2)
-    assert jobs["finetune_policy"] == 4 + 4 + 2
+    # DPA and RSF 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 4.
+    assert jobs["sample_responses"] == shards * (4 + 4 + 2 + 4)
+    assert jobs["finetune_policy"] == 4 + 4 + 4
     assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
     # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup.

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from dpa.errors import InputError
-from dpa.evaluation.costs import method_cost, policy_bytes, stored_models
+from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, stored_models
 
 
 def sidecar(run, artefact, **content):
@@ -88,6 +88,26 @@ def test_directional_dpo_has_jobs_of_its_own(run):
     sidecar(run, "directional_dpo/iter1/pairs.jsonl", rows=4)
     benchmark(run, "select_pairs/directional_dpo/iter1", 0.25)
     assert method_cost(run, ["directional_dpo"]) == (300, 9, 40, 16.5)
+
+
+def test_budgets_by_hand(run):
+    # DPA: 10 responses, 9 labels, and the 3 originals of iteration 0.
+    assert method_budget(run, ["dpa/iter0", "dpa/iter1"]) == (1, 10, 12)
+    loop(run, "rsf/100_0", "finetune_policy")
+    experts = ["rsf/100_0/iter1", "rsf/0_-100/iter1"]
+    assert method_budget(run, experts) == (1, 20, 18)
+    assert method_budget(run, ["steerlm"]) == (0, 0, 6)
+    assert method_budget(run, ["ppo/100_0"]) == (0, 24, 24)
+    sidecar(run, "dpo/policy", rows=5)
+    assert method_budget(run, ["dpo"]) == (0, 0, 10)
+    # Ratings of samples are labels too, and no iterations.
+    sidecar(run, "feedback/iter1/ratings.jsonl", rated=7, asked=8)
+    stages = ["dpa/iter0", "dpa/iter1", "feedback/iter1"]
+    assert method_budget(run, stages) == (1, 10, 19)
+    # From DPA's first pool: its samples, and its SteerLM, but an iteration of its own.
+    pool = ["dpa/iter0", "dpa/iter1/sampled", "dpa/iter1/scored", "rsf/100_0/iter1"]
+    assert method_budget(run, pool) == (1, 20, 21)
+    assert all(map(math.isnan, method_budget(run, [])))
 
 
 def test_files_that_are_not_counted_cost_nothing(run):

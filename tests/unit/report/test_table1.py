@@ -155,6 +155,36 @@ def test_costs_are_in_the_table(run):
     assert table.loc["DPO", costs[1:]].isna().all()
 
 
+def test_a_row_says_how_far_its_budget_is_from_dpas(run):
+    """DPA: two iterations; PPO half of its responses; Reward Soup an iteration less."""
+    for stage in ("dpa/iter1", "dpa/iter2", "rsf/100_0/iter1", "rsf/0_-100/iter1"):
+        for part in ("sampled", "scored"):
+            folder = run / stage / part
+            folder.mkdir(parents=True)
+            counts = (
+                {"responses": 400, "response_tokens": 9} if part == "sampled" else {"scored": 300}
+            )
+            (folder / "0.jsonl.meta.json").write_text(json.dumps(counts))
+    (run / "ppo/100_0").mkdir(parents=True)
+    (run / "ppo/100_0/policy.meta.json").write_text('{"responses": 400, "response_tokens": 5}')
+    table = make_rewards()
+    stages = parts(table) | {
+        "dpa": ["dpa/iter0", "dpa/iter1", "dpa/iter2"],
+        "ppo": ["ppo/100_0"],
+        "reward_soup": ["rsf/100_0/iter1", "rsf/0_-100/iter1"],
+    }
+    seed = measure_seed(table, run, stages, NAMES, [0.0, 100.0])
+    made = table1([seed], 2, pd.read_csv(PUBLISHED))
+    [budget] = [part for part in table1_tables(made) if part.title == "Budget"]
+    assert {row[0]: list(row[1:]) for row in budget.rows} == {
+        "DPA": ["2", "800", "603", "equal"],
+        PPO: ["0", "400", "400", "−2 iterations, −50 % responses, −34 % labels"],
+        "Reward Soup": ["1", "800", "600", "−1 iterations"],
+        "DPO": ["–", "–", "–", "–"],
+        "SteerLM": ["–", "–", "–", "–"],
+    }
+
+
 def test_several_seeds_have_standard_errors(run):
     seeds = [measured(run, seed=seed, shift=2.0 * seed) for seed in (0, 1)]
     table = table1(seeds, 2, pd.read_csv(PUBLISHED)).set_index("method")

@@ -27,7 +27,7 @@ def test_stages_of_the_quickstart(quickstart):
 
 
 def test_stages_of_the_comparison(comparison):
-    assert comparison.soup_experts() == ["rsf/100_0/iter2", "rsf/0_-100/iter2"]
+    assert comparison.soup_experts() == ["rsf/100_0/iter4", "rsf/0_-100/iter4"]
     assert comparison.method_stages() == {
         "dpa": DPA,
         "sft": ["sft"],
@@ -35,13 +35,15 @@ def test_stages_of_the_comparison(comparison):
         "dpo": ["dpo"],
         "ppo": ["ppo/100_0"],
         "rsf": [f"rsf/100_0/iter{t}" for t in (1, 2, 3, 4)],
-        "reward_soup": [f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2)],
+        "reward_soup": [
+            f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)
+        ],
         "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
     }
     # Reward Soup's first expert is RSF's, and Directional DPO starts from DPA's.
     assert comparison.trained_stages() == [
         *DPA, "sft", "steerlm", "dpo", "ppo/100_0",
-        *(f"rsf/100_0/iter{t}" for t in (1, 2, 3, 4)), "rsf/0_-100/iter1", "rsf/0_-100/iter2",
+        *(f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)),
         "directional_dpo/iter1", "directional_dpo/iter2",
     ]  # fmt: skip
 
