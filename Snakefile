@@ -94,7 +94,7 @@ rule rewardbench:
 
 
 rule figures:
-    """Figures 1, 4, 5 and those of costs and the reward model."""
+    """Figures 1, 4, 5 and those of over-optimisation, costs and the reward model."""
     input:
         layout.targets("figures"),
 

@@ -127,6 +127,39 @@ rule average_scores:
         " > {log} 2>&1"
 
 
+# How far an iteration has moved from the SFT policy, on the samples that are there.
+rule measure_divergence:
+    input:
+        policy=of.evaluated_policy,
+        reference=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        sampled="results/{experiment}/evaluation/sampled/{policy}.jsonl",
+        prompts="results/{experiment}/data/prompts/validation.jsonl",
+        code=code("measure_divergence"),
+        preflight=PREFLIGHT,
+    output:
+        divergence="results/{experiment}/evaluation/divergence/{policy}.parquet",
+    log:
+        "results/{experiment}/logs/measure_divergence/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/measure_divergence/{policy}.tsv"
+    threads: cfg.threads
+    resources:
+        **jobs.on_one_gpu(4000, 48000),
+        runtime=720,
+    params:
+        reference=of.reference_flags,
+        objective_names=OBJECTIVE_NAMES,
+        models=section(cfg.models),
+        sampling=of.sampling(cfg.evaluation.temperature),
+    message:
+        "Evaluation: measuring how far {wildcards.policy} is from the SFT policy"
+    shell:
+        "python -m scripts.measure_divergence --policy {input.policy:q} {params.reference:q}"
+        " --samples {input.sampled:q} --prompts {input.prompts:q}"
+        " --objective-names {params.objective_names:q} --models {params.models:q}"
+        " --sampling {params.sampling:q} --output {output.divergence:q} > {log} 2>&1"
+
+
 rule collect_validation_rewards:
     input:
         scored=expand(

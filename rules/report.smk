@@ -36,6 +36,37 @@ rule plot_pareto_front:
         " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 
 
+rule plot_overoptimisation:
+    input:
+        rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
+        divergences=files_of(
+            RUNS, *(f"evaluation/divergence/{p}.parquet" for p in layout.measured_policies())
+        ),
+        code=code("plot_overoptimisation"),
+    output:
+        multiext(f"{RESULTS}/figures/overoptimisation.", *FIGURE_FILES),
+    log:
+        f"{RESULTS}/logs/plot_overoptimisation.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_overoptimisation.tsv"
+    localrule: True
+    resources:
+        mem_mb=jobs.memory(4000),
+        runtime=30,
+    params:
+        variants=repeat("--variant", [f"{cfg.experiment}={run}" for run in RUNS]),
+        objective_names=OBJECTIVE_NAMES,
+        style=section(cfg.figures.style),
+        experiment=cfg.experiment,
+        folder=folder_of,
+    message:
+        "Drawing what is gained against how far policies move"
+    shell:
+        "python -m scripts.plot_overoptimisation {params.variants:q}"
+        " --objective-names {params.objective_names:q} --figure-style {params.style:q}"
+        " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
+
+
 rule plot_win_rates:
     input:
         results=f"{RESULTS}/alpacaeval/results.csv",

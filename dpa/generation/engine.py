@@ -23,6 +23,13 @@ class Request(NamedTuple):
     seeds: list[int]
 
 
+class Answered(NamedTuple):
+    """Tokens of a prompt, and of a response to it."""
+
+    prompt: list[int]
+    response: list[int]
+
+
 class Completion(NamedTuple):
     """One response: `tokens` counts what was generated, with the end token, which `text` lacks."""
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from dpa.config.experiment import Config
 from dpa.config.trainer import ScheduleConfig
-from dpa.plan.memory import sampling_memory, scoring_memory
+from dpa.evaluation.divergence import DIVERGENCE_TOKENS
+from dpa.plan.memory import likelihood_memory, sampling_memory, scoring_memory
 from dpa.plan.work import Experiment
 from dpa.training.memory import (
     FINETUNING,
@@ -105,6 +106,13 @@ def _sampling(experiment: Experiment, rule: str) -> list[Need]:
     return [Need(rule, memory, limit, remedy)]
 
 
+def _divergence(experiment: Experiment, rule: str) -> list[Need]:
+    config = experiment.config
+    longest = config.sampling.max_new_tokens
+    memory = likelihood_memory(experiment.policy, tokens=DIVERGENCE_TOKENS, longest=longest)
+    return [Need(rule, memory, config.plan.gpu_memory_gb, "lower sampling.max_new_tokens")]
+
+
 def _scoring(experiment: Experiment, rule: str) -> list[Need]:
     return [_scoring_need(experiment, rule, experiment.reward)]
 
@@ -157,6 +165,7 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "sample_evaluation": _sampling,
     "sample_soup": _sampling,
     "score_evaluation": _any_scoring,
+    "measure_divergence": _divergence,
     "judge_rewardbench": _scoring,
     "score_rewardbench": _scoring,
 }

@@ -7,6 +7,9 @@ logits of as many sequences as it may decode at a time, 14 V each (16-bit, their
 probabilities and noise), within `memory_share` of the GPU; what is left is cache, at 4 L k bytes a
 token, and must hold the longest sequence. How many mean sequences it holds bounds the batch.
 
+Log-probabilities of responses: weights 2 P, insides 2 T w of a pass of T tokens, and logits: 2 V T,
+and 8 V for each token of the longest response.
+
 Scoring: weights 2 P, cache 4 L k T and insides 2 T w of a pass of T = tokens_per_batch.
 """
 
@@ -43,6 +46,16 @@ def cached_sequences(
     free = gpu_gb * assumptions.engine.memory_share - needed.total + needed.parts["cache"]
     fitting = int(free * GIB / (kv_bytes_share * shape.kv_bytes * mean))
     return max(1, min(fitting, MAX_SEQUENCES))
+
+
+def likelihood_memory(shape: Shape, *, tokens: int, longest: int) -> Memory:
+    """A forward pass of `tokens` tokens with the logits of all, and a row's in float32, twice."""
+    return memory_of(
+        weights=2 * shape.parameters,
+        activations=2 * tokens * inside_width(shape),
+        logits=(2 * max(tokens, longest) + 8 * longest) * shape.vocabulary,
+        overhead=OVERHEAD,
+    )
 
 
 def scoring_memory(shape: Shape, *, tokens: int) -> Memory:

@@ -402,6 +402,16 @@ def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Wo
     )
 
 
+def _divergence(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """The validation samples of a policy, through it and through the SFT policy."""
+    sizes, evaluation = experiment.sizes, experiment.config.evaluation
+    prompts = _evaluated_prompts(experiment, "evaluation")
+    asked = prompts * _steerings(experiment, wildcards["policy"], evaluation.directions)
+    responses = asked * evaluation.responses_per_prompt
+    both = experiment.conditioned_prompt() + sizes.prompt + 2 * sizes.sampled_response
+    return Work(referred=responses * both)
+
+
 def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]]) -> int:
     """How many directions or conditions a policy is asked for; one if it knows none."""
     layout = Layout(experiment.config)
@@ -462,6 +472,7 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "sample_evaluation": _evaluation_sampling,
     "sample_soup": _evaluation_sampling,
     "score_evaluation": _evaluation_scoring,
+    "measure_divergence": _divergence,
     "judge_rewardbench": _rewardbench_judging,
     "score_rewardbench": _rewardbench_scoring,
 }

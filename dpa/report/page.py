@@ -35,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: The section of docs/deviations.md that is the one source of the assumptions.
 ASSUMPTIONS = "## Where the paper is silent"
 #: Figures and tables that open the page; the others come in a section of their own.
-FIRST_FIGURES = ("figure1", "figure4", "figure5")
+FIRST_FIGURES = ("figure1", "figure4", "figure5", "overoptimisation")
 FIRST_TABLES = ("table1", "table2", "comparison", "chosen")
 #: What must be known where rewards have no second opinion.
 NO_JUDGE = (

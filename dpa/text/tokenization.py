@@ -123,6 +123,21 @@ class ChatTokenizer:
         texts = map(self.controls.escape, answers)
         return layout.ids, [self.answer_ids_between(text, around)[0] for text in texts]
 
+    def generated_ids(
+        self, messages: list[dict], responses: list[str]
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of a prompt's messages, and those of a policy's responses to it, without an end
+        token: those that were generated, where the policy wrote a text in its usual tokens.
+
+        Raises ConversationError as prompt_ids does.
+        """
+        layout = _Layout(self)
+        for turn in self.controls.escape_messages(messages):
+            layout.add(turn)
+        layout.ask()
+        lead, _ = layout.around_answer()
+        return layout.ids, [self.part_ids(lead + self.controls.escape(text)) for text in responses]
+
     # --- And back ---------------------------------------------------------------------------------
 
     def decode(self, ids: list[int]) -> str:

@@ -202,6 +202,11 @@ class Adapters:
         """The SFT policy, where every training but its own starts."""
         return flags.model("--policy", self.config.sft, f"{run_of(wildcards)}/sft/policy")
 
+    def reference_flags(self, wildcards: Wildcards) -> Flags:
+        """The SFT policy, which another is compared with."""
+        made = f"{run_of(wildcards)}/sft/policy"
+        return flags.model("--reference-policy", self.config.sft, made)
+
     def base_model_flags(self, wildcards: Wildcards) -> Flags:
         made = f"{run_of(wildcards)}/base_model"
         return flags.model("--base-model", self.config.base_model, made)

@@ -261,6 +261,12 @@ class Layout:
         """Whose rewards tables and figures show: the reward model's, or the means of several."""
         return "members" if len(self.members) > 1 else "reward_model"
 
+    def measured_policies(self) -> list[str]:
+        """Whose divergence from SFT is measured: DPA's iterations, unless evaluation is greedy."""
+        if not self.shows_dpa() or self.config.evaluation.temperature == 0:
+            return []
+        return [policy_name("dpa", t) for t in range(1, self.config.dpa.iterations + 1)]
+
     # --- Benchmarks ------------------------------------------------------------------------------
 
     def alpacaeval_policies(self) -> list[str]:
@@ -306,6 +312,7 @@ class Layout:
     def figure_names(self) -> list[str]:
         names = ["figure1", "figure4"] if self.shows_dpa() else []
         names += ["figure5"] if self.targets("alpacaeval") else []
+        names += ["overoptimisation"] if self.measured_policies() else []
         names += ["response_length", "reward_against_length"] if self.shows_dpa() else []
         if self.has_policies:
             names += ["policy_gradient"] if self.policy_gradient_histories() else []

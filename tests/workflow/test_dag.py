@@ -73,6 +73,7 @@ def test_quickstart_plans_every_stage(clone):
     assert jobs["select_responses"] == jobs["finetune_policy"] == iterations
     assert jobs["annotate_responses"] == shards
     assert jobs["score_evaluation"] == iterations + 1 + 3
+    assert jobs["measure_divergence"] == iterations
     # AlpacaEval judges DPA, SteerLM, SFT and DPO; RewardBench DPA against DPO.
     assert jobs["sample_evaluation"] == jobs["score_evaluation"] + 4 + 2
     assert jobs["judge_alpacaeval"] == 1
@@ -139,6 +140,12 @@ def test_methods_not_listed_cost_nothing(clone):
     assert jobs["sample_evaluation"] == 5 + 1
     assert "judge_rewardbench" not in jobs
     assert jobs["collect_rewardbench"] == 1
+
+
+@pytest.mark.slow
+def test_greedy_evaluation_has_no_divergence(clone):
+    jobs = planned_jobs(clone, "--config", "evaluation={temperature: 0}")
+    assert not {"measure_divergence", "plot_overoptimisation"} & set(jobs)
 
 
 @pytest.mark.slow

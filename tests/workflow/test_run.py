@@ -31,11 +31,12 @@ RESULTS = Path("results") / EXPERIMENT
 CONFIG = ("--config", f"experiment={EXPERIMENT}")
 #: The figures that follow from the methods of the small experiment.
 FIGURES = [
-    "figure1", "figure4", "response_length", "reward_against_length", "reward_model", "costs",
+    "figure1", "figure4", "overoptimisation", "response_length", "reward_against_length",
+    "reward_model", "costs",
 ]  # fmt: skip
 #: The rules that draw and tabulate what the validation rewards of all policies say.
-SHOWING = {"plot_pareto_front", "plot_samples", "plot_costs", "make_table1", "make_report",
-           "collect_provenance"}  # fmt: skip
+SHOWING = {"plot_pareto_front", "plot_overoptimisation", "plot_samples", "plot_costs",
+           "make_table1", "make_report", "collect_provenance"}  # fmt: skip
 SELECTED = [RESULTS / f"dpa/iter{t}/selected.jsonl" for t in (1, 2)]
 
 
@@ -173,7 +174,8 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
         ("prompts: [2]", {"plot_samples"}),
         (
             "style: {dpi: 90}",
-            {"plot_pareto_front", "plot_samples", "plot_costs", "plot_reward_model"},
+            {"plot_pareto_front", "plot_overoptimisation", "plot_samples", "plot_costs",
+             "plot_reward_model"},
         ),
     ],
 )  # fmt: skip
@@ -191,6 +193,8 @@ def test_more_iterations_extend_the_run(finished):
         "finetune_policy": 1,
         "sample_evaluation": 1,
         "score_evaluation": 1,
+        "measure_divergence": 1,
+        "plot_overoptimisation": 1,
         "collect_validation_rewards": 1,
         "make_table1": 1,
         "plot_pareto_front": 1,
@@ -206,7 +210,8 @@ def test_more_iterations_extend_the_run(finished):
 def test_evaluation_settings_do_not_retrain(finished, setting):
     jobs = planned_jobs(finished, *CONFIG, f"evaluation={{{setting}}}")
     assert set(jobs) == {
-        "sample_evaluation", "score_evaluation", "collect_validation_rewards", "all", *SHOWING
+        "sample_evaluation", "score_evaluation", "measure_divergence",
+        "collect_validation_rewards", "all", *SHOWING
     }  # fmt: skip
 
 

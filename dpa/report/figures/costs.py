@@ -19,7 +19,7 @@ WORK = {
     "retrain": "training", "probe": "training",
     "sample": "sampling", "generate": "sampling",
     "score": "scoring", "annotate": "scoring", "judge": "scoring",
-    "evaluate": "evaluation", "average": "training",
+    "evaluate": "evaluation", "measure": "evaluation", "average": "training",
 }  # fmt: skip
 COLOURS = {
     "training": "#0072B2", "sampling": "#E69F00", "scoring": "#009E73", "evaluation": "#CC79A7",

@@ -208,6 +208,8 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
         (("sample_soup", {}), {"sampled": 400 * 200}),
         (("score_evaluation", {"scorer": "reward_model", "policy": "dpa-3"}),
          {"sampled": 0, "scored": 20 * 150 + 400 * 200}),
+        # 400 responses, after 180 tokens of a prompt with a direction and 100 of one without
+        (("measure_divergence", {"policy": "dpa-3"}), {"referred": 400 * (180 + 100 + 2 * 200)}),
         # 805 instructions, 7 directions; 2,985 responses of the reference policy, 2,985 pairs
         (("sample_evaluation", {"benchmark": "alpacaeval", "policy": "dpa-4"}),
          {"read": 805 * 7 * 180, "sampled": 805 * 7 * 200}),

@@ -13,7 +13,14 @@ from dpa.evaluation.costs import job_costs
 from dpa.evaluation.rating_agreement import prediction_rows
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
-from dpa.report.figures import costs, fronts, policy_gradient, reward_model, samples
+from dpa.report.figures import (
+    costs,
+    fronts,
+    overoptimisation,
+    policy_gradient,
+    reward_model,
+    samples,
+)
 from dpa.report.figures.style import drawn_in, page_width, write_figure
 from tests.support.figure_data import (
     DIRECTIONS,
@@ -131,6 +138,76 @@ def test_figure4_shows_what_is_there(tmp_path, gold):
     figure = fronts.draw_figure4(marks, OBJECTIVES, "title", published=True, uncertainty="bars")
     write_figure(tmp_path, "figure4", figure, marks, "caption", [], STYLE)
     assert "published (paper, read off)" in (tmp_path / "figure4.svg").read_text()
+
+
+# --- Over-optimisation -----------------------------------------------------------------------
+
+
+def measured_run(folder, seed=0, shift=0.0, moved=(2.0, 2.0, 4.0, 4.0)):
+    """A run whose first iteration has moved by so much on each prompt."""
+    make_rewards(seed, shift=shift).to_parquet(folder / "prompt_rewards.parquet")
+    rows = [
+        {"prompt_id": prompt, "policy_logprob": -5.0, "reference_logprob": -5.0 - kl + noise}
+        for prompt, kl in zip("abcd", moved, strict=True)
+        for noise in (1.0, -1.0)
+    ]
+    (folder / "divergence").mkdir()
+    pd.DataFrame(rows).to_parquet(folder / "divergence/dpa-1.parquet")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Makes runs, and reads them."""
+
+    def make(name, **settings):
+        (tmp_path / name / "evaluation").mkdir(parents=True)
+        measured_run(tmp_path / name / "evaluation", **settings)
+        return overoptimisation.read_measured_run(tmp_path / name, OBJECTIVES)
+
+    return make
+
+
+def test_overoptimisation_marks_by_hand(runs):
+    marks = overoptimisation.overoptimisation_marks({"plain": [runs("a")]}, OBJECTIVES)
+    assert marks[["by", "method", "iteration"]].to_numpy().tolist() == [
+        ["r", "sft", 0], ["r", "dpa", 1], ["gold", "sft", 0], ["gold", "dpa", 1]
+    ]  # fmt: skip
+    # (80, 40) under (1, 0) and (70, 20) under (0.8, -0.6): 80 and 44. SFT's (50, 50): 50 and 10.
+    assert marks["reward"].tolist() == pytest.approx([30, 62, 30, 62])
+    assert marks["kl"].tolist() == pytest.approx([0, 3, 0, 3])
+    one = pick(marks, by="r", iteration=1).iloc[0]
+    assert 2 <= one["kl_low"] < 3 < one["kl_high"] <= 4
+    # A prompt's offset of 4 moves v.r by 4 and 0.8.
+    assert 62 - 2.4 <= one["reward_low"] < 62 < one["reward_high"] <= 62 + 2.4
+    gold = pick(marks, by="gold", iteration=1).iloc[0]
+    assert gold["reward_low"] == pytest.approx(62) == gold["reward_high"]
+
+
+def test_overoptimisation_of_several_seeds_and_variants(runs):
+    variants = {
+        "plain": [runs("a"), runs("b", seed=1, shift=2.0, moved=(5.0,) * 4)],
+        "feedback": [runs("c")],
+    }
+    marks = overoptimisation.overoptimisation_marks(variants, OBJECTIVES)
+    one = pick(marks, variant="plain", by="r", iteration=1).iloc[0]
+    # KL of 3 and 5; a shift of 2 in helpfulness is worth 2 and 1.6.
+    assert (one["kl"], one["kl_low"], one["kl_high"]) == pytest.approx((4, 3, 5))
+    assert (one["reward"], one["reward_low"]) == pytest.approx((62.9, 62))
+    assert pick(marks, variant="feedback")["seeds"].tolist() == [1] * 4
+    assert pick(marks, variant="plain")["seeds"].tolist() == [2] * 4
+    figure = overoptimisation.draw_overoptimisation(marks, "")
+    assert [axes.get_title() for axes in figure.axes] == [
+        "by the reward model",
+        "by the gold scorer",
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "feedback"]
+
+
+def test_overoptimisation_needs_what_was_measured(runs, tmp_path):
+    runs("a")
+    (tmp_path / "a/evaluation/divergence/dpa-1.parquet").unlink()
+    with pytest.raises(InputError, match=r"dpa-1\.parquet: .*; rerun measure_divergence"):
+        overoptimisation.read_measured_run(tmp_path / "a", OBJECTIVES)
 
 
 # --- Responses -------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_targets_of_the_quickstart(quickstart):
         "provenance": ["provenance.json"],
         "figures": [
             f"figures/{name}.{kind}"
-            for name in ("figure1", "figure4", "figure5", "response_length",
+            for name in ("figure1", "figure4", "figure5", "overoptimisation", "response_length",
                          "reward_against_length", "costs", "reward_model")
             for kind in ("pdf", "svg", "png")
         ],

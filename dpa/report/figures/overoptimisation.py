@@ -1,0 +1,207 @@
+"""What is gained against how far a policy has moved for it (Gao et al., 2022, arXiv 2210.10760).
+
+A mark is a row: DPA's iteration t (or the SFT policy, at 0) of a variant, by one scorer: the
+divergence `kl` from the SFT policy in nats per response, and the mean of v.r over prompts and
+evaluated directions. With one seed `_low` and `_high` are ends of bootstrap intervals over prompts;
+with several they are the mean over seeds with its standard error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpa.artefacts.frames import read_parquet_table
+from dpa.errors import InputError
+from dpa.evaluation.bootstrap import (
+    LEVEL,
+    Interval,
+    common_prompts,
+    draw_prompts,
+    interval,
+    mean_and_error,
+    policy_points,
+    read_prompt_rewards,
+)
+from dpa.registry import policy_name
+from dpa.report.figures.style import SCORERS, page_width
+from dpa.seeds import derive_seed
+
+#: The colour of each scorer's curve; of variants matplotlib's own.
+SCORER_COLOURS = {"r": "#D55E00", "judge": "#0072B2", "gold": "#009E73"}
+
+
+class MeasuredRun(NamedTuple):
+    """One seed: its prompt rewards, the divergence of each iteration, and where they are from."""
+
+    rewards: pd.DataFrame
+    divergences: dict[int, pd.DataFrame]
+    files: list[Path]
+
+
+def read_measured_run(folder: Path, objectives: Sequence[str]) -> MeasuredRun:
+    """A finished run, by its folder. Raises InputError when something of it is missing."""
+    files = [folder / "evaluation/prompt_rewards.parquet"]
+    rewards = read_prompt_rewards(files[0], objectives)
+    iterations = rewards.loc[rewards["method"] == "dpa", "iteration"].unique()
+    divergences = {}
+    for t in sorted(int(t) for t in iterations if t > 0):
+        path = folder / f"evaluation/divergence/{policy_name('dpa', t)}.parquet"
+        needed = {"prompt_id", "policy_logprob", "reference_logprob"}
+        divergences[t] = read_parquet_table(path, "rerun measure_divergence", needed)
+        files.append(path)
+    if not divergences:
+        raise InputError(f"{files[0]}: has no iteration of DPA; give a run that has")
+    return MeasuredRun(rewards, divergences, files)
+
+
+# --- The table of marks ----------------------------------------------------------------------
+
+
+class _Point(NamedTuple):
+    """A policy in one seed by one scorer."""
+
+    kl: Interval
+    reward: Interval
+
+
+def overoptimisation_marks(
+    variants: Mapping[str, Sequence[MeasuredRun]], objectives: Sequence[str]
+) -> pd.DataFrame:
+    """All marks of variants, each the runs of its seeds."""
+    rows: list[dict] = []
+    for variant, runs in variants.items():
+        seeds = [dict(_points(run, objectives)) for run in runs]
+        for by, t in dict.fromkeys(key for seed in seeds for key in seed):
+            found = [seed[by, t] for seed in seeds if (by, t) in seed]
+            kl = _over_seeds([point.kl for point in found])
+            reward = _over_seeds([point.reward for point in found])
+            rows.append(
+                {
+                    "variant": variant, "by": by, "method": "dpa" if t else "sft", "iteration": t,
+                    "kl": kl.value, "kl_low": kl.low, "kl_high": kl.high,
+                    "reward": reward.value, "reward_low": reward.low, "reward_high": reward.high,
+                    "seeds": len(found),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _points(
+    run: MeasuredRun, objectives: Sequence[str]
+) -> Iterator[tuple[tuple[str, int], _Point]]:
+    """The points of a seed by scorer and iteration, the SFT policy (if it was evaluated) as 0."""
+    table = run.rewards
+    moved = {
+        t: (measured["policy_logprob"] - measured["reference_logprob"])
+        .groupby(measured["prompt_id"])
+        .mean()
+        for t, measured in run.divergences.items()
+    }
+    measured = set.intersection(*(set(means.index) for means in moved.values()))
+    prompts = [prompt for prompt in common_prompts(table) if prompt in measured]
+    counts = draw_prompts(len(prompts), derive_seed(int(table["seed"].iloc[0]), "bootstrap"))
+
+    def of_prompts(values: np.ndarray) -> Interval:
+        return interval(counts @ values / len(prompts))
+
+    for by in SCORERS:
+        if not table.get(f"{by}_{objectives[0]}", pd.Series(dtype=float)).notna().any():
+            continue
+        steered = {t: policy_points(table, "dpa", t, objectives, by, prompts) for t in moved}
+        directions = next(iter(steered.values())).directions
+        assert directions is not None  # iterations from 1 on take directions
+        if (table["method"] == "sft").any():
+            own = policy_points(table, "sft", None, objectives, by, prompts).rewards
+            yield (by, 0), _Point(Interval(0, 0, 0), of_prompts((own @ directions.T).mean((1, 2))))
+        for t, points in steered.items():
+            kl = of_prompts(moved[t].loc[prompts].to_numpy())
+            gained = (points.rewards * points.directions).sum(2).mean(1)
+            yield (by, t), _Point(kl, of_prompts(gained))
+
+
+def _over_seeds(found: Sequence[Interval]) -> Interval:
+    if len(found) == 1:
+        return found[0]
+    value, error = mean_and_error([one.value for one in found])
+    return Interval(value, value - error, value + error)
+
+
+# --- The drawing -----------------------------------------------------------------------------
+
+
+def draw_overoptimisation(marks: pd.DataFrame, title: str) -> Figure:
+    """Of one variant a curve for each scorer; of several a panel for each, a curve per variant.
+
+    The SFT policy is in the table only: it is so far below that iterations would lie together.
+    """
+    marks = marks[marks["iteration"] > 0]
+    variants, scorers = list(dict.fromkeys(marks["variant"])), list(dict.fromkeys(marks["by"]))
+    panels = len(scorers) if len(variants) > 1 else 1
+    figure, axes = plt.subplots(
+        1,
+        panels,
+        figsize=(page_width(), 3.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for (by, variant), curve in marks.groupby(["by", "variant"], sort=False):
+        if panels == 1:
+            _draw_curve(axes[0, 0], curve, SCORERS[str(by)], SCORER_COLOURS[str(by)])
+            continue
+        panel = axes[0, scorers.index(by)]
+        panel.set_title(SCORERS[str(by)])
+        _draw_curve(panel, curve, str(variant), f"C{variants.index(variant)}")
+    for panel in axes[0]:
+        panel.set_xlabel("KL from the SFT policy (nats per response)")
+    axes[0, 0].set_ylabel("mean v·r (points)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: Any) -> None:
+    curve = curve.sort_values("iteration")
+    axes.plot(curve["kl"], curve["reward"], "o-", color=colour, label=label, alpha=0.8, zorder=3)
+    ends: dict[str, Any] = {
+        side: [curve[mark] - curve[f"{mark}_low"], curve[f"{mark}_high"] - curve[mark]]
+        for side, mark in (("xerr", "kl"), ("yerr", "reward"))
+    }
+    axes.errorbar(
+        curve["kl"], curve["reward"], **ends, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.5,
+        zorder=2,
+    )  # fmt: skip
+    for row in curve.itertuples():
+        axes.annotate(
+            f"t={row.iteration}", (row.kl, row.reward), xytext=(3, 4), textcoords="offset points",
+            fontsize=6.5, color=colour,
+        )  # fmt: skip
+
+
+def overoptimisation_caption(marks: pd.DataFrame, experiment: str) -> str:
+    """What was measured, and how to read it."""
+    seeds = int(marks["seeds"].max())
+    bars = (
+        f"{LEVEL:g} % bootstrap intervals over prompts"
+        if seeds == 1
+        else f"one standard error between seeds ({seeds})"
+    )
+    curves = "scorer" if marks["variant"].nunique() == 1 else "variant, by each scorer"
+    return f"""\
+**Over-optimisation (experiment {experiment}).** Mean v·r on validation prompts under the evaluated
+directions, against how far the policy has moved: KL(π_t(·|x, v) ‖ π_SFT(·|x)), the mean over the
+same responses of the difference of their log-probabilities under DPA's iteration t, asked with the
+direction, and under the SFT policy, asked without, both at the temperature that they were sampled
+at. A curve for each {curves}; a point for each iteration t (the SFT
+policy, at 0, is in the CSV). Where a curve by the reward model rises
+and one by a scorer that never selects falls, the policy exploits the reward model. Bars are
+{bars}."""
