@@ -49,7 +49,7 @@ def main(
         comparison,
         comparison_lead,
         comparison_tables,
-        measure_seed,
+        measure_seeds,
         table1,
         table1_lead,
         table1_tables,
@@ -63,17 +63,11 @@ def main(
     if len(prompt_rewards) != len(run):
         raise InputError(f"{len(prompt_rewards)} --prompt-rewards, {len(run)} --run: give pairs")
     folders = read_section(TypeAdapter(dict[str, list[str]]), stages, "stages")
-    seeds = [
-        measure_seed(
-            read_prompt_rewards(path, names),
-            folder,
-            folders,
-            names,
-            reference,
-            unseen=read_prompt_rewards(path, names, unseen=True),
-        )
-        for path, folder in zip(prompt_rewards, run, strict=True)
-    ]
+    seen, unseen = (
+        [read_prompt_rewards(path, names, unseen=harder) for path in prompt_rewards]
+        for harder in (False, True)
+    )
+    seeds = measure_seeds(seen, run, folders, names, reference, unseen)
     if len(numbers := {seed.seed for seed in seeds}) < len(seeds):
         raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
     table = table1(seeds, len(names), read_csv_table(published, RESTORE, ["method"]))
@@ -93,6 +87,7 @@ def main(
             len(data),
             seeds=[seed.seed for seed in seeds],
             prompts=[seed.prompts for seed in seeds],
+            clusters=[len(seed.clusters) for seed in seeds],
             replicates=REPLICATES,
         )
     log.info("%d methods, %d seeds: %s", len(table), len(seeds), output_tables / "table1.md")

@@ -1,12 +1,19 @@
-"""How sure the numbers about fronts are: a paired bootstrap over prompts, and seeds. No torch.
+"""How sure numbers about fronts are: a hierarchical bootstrap over seeds and clusters. No torch.
 
-Prompts are drawn with replacement, the same ones for every method, so that a difference of two
-methods is judged on equal prompts. Every statistic maps the replicates of one or two fronts,
-(replicates, points, k), to one number per replicate; replicate 0 is the sample itself:
+Seeds and clusters of prompts are drawn with replacement, the same ones for every method, so that a
+difference of two methods is judged on equal terms. A cluster is drawn with all its prompts, and
+for all seeds alike: they share what is easy and hard. Of n seeds or clusters n - 1 are drawn, for
+which the variance of the replicates' mean is s^2 / n; n would make it too small by (n - 1) / n
+(McCarthy and Snowden, The bootstrap and finite population sampling, 1985).
 
-    counts = draw_prompts(len(prompts), seed)
-    dpa = replicate(counts, policy_points(table, "dpa", 3, objectives, "r", prompts).rewards)
-    interval(hypervolumes(dpa, reference))
+Every statistic maps the replicates of one or two fronts, (replicates, points, k), to one number per
+replicate; replicate 0 is the sample itself:
+
+    volumes = []
+    for table, prompts, clusters, weights in draw_prompts(tables):  # one table for each seed
+        points = policy_points(table, "dpa", 3, objectives, "r", prompts)
+        volumes.append(hypervolumes(replicate(weights, points.rewards), reference))
+    interval(over_seeds(np.array(volumes)))
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +26,7 @@ import pandas as pd
 from dpa.artefacts.frames import read_parquet_table
 from dpa.errors import InputError
 from dpa.evaluation.metrics import hypervolume
+from dpa.seeds import derive_seed
 
 #: Bootstrap replicates of an interval.
 REPLICATES = 1000
@@ -26,6 +34,12 @@ REPLICATES = 1000
 LEVEL = 95.0
 #: Points of 0-100 by which a reward may miss the condition that asked for it.
 REQUEST_TOLERANCE = 10.0
+
+#: What the numbers of a single seed do not say.
+ONE_SEED = (
+    "There is one seed: what varies between seeds, the models' training and sampling, is in no "
+    "interval. Run several (`seed: [0, 1, 2]`)."
+)
 
 NAN = float("nan")
 
@@ -126,25 +140,100 @@ def policy_points(
 # --- Bootstrap -------------------------------------------------------------------------------
 
 
-def draw_prompts(prompts: int, seed: int, replicates: int = REPLICATES) -> np.ndarray:
-    """(1 + replicates, prompts) how often each prompt is drawn; row 0 takes every prompt once."""
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=replicates)
-    return np.vstack([np.ones((1, prompts)), drawn])
+class ClusterDraws(NamedTuple):
+    """How often each cluster is drawn; row 0 takes every cluster once."""
+
+    names: list[str]
+    counts: np.ndarray
+    """(1 + replicates, clusters)"""
+
+    def of_prompts(self, clusters: Sequence[str]) -> np.ndarray:
+        """(1 + replicates, prompts) weights of a seed's prompts, which are of these clusters."""
+        weights = self.counts[:, np.searchsorted(self.names, clusters)]
+        # Only seeds that have few clusters in common can be left without any: they count whole.
+        weights[weights.sum(axis=1) == 0] = 1
+        return weights
 
 
-def replicate(counts: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+def draw_clusters(seeds: Sequence[Sequence[str]], replicates: int = REPLICATES) -> ClusterDraws:
+    """Draw from the clusters that the prompts of each seed are of."""
+    names = sorted(set().union(*seeds))
+    return ClusterDraws(names, _draw("clusters", len(names), replicates))
+
+
+class DrawnPrompts(NamedTuple):
+    """One seed's rewards, the prompts that every policy answered, and how often each is drawn."""
+
+    table: pd.DataFrame
+    prompts: list[str]
+    clusters: list[str]
+    """The cluster of each prompt."""
+    weights: np.ndarray
+    """(1 + replicates, prompts)"""
+
+
+def draw_prompts(tables: Sequence[pd.DataFrame]) -> list[DrawnPrompts]:
+    """Draw clusters of prompts, the same for all seeds, of which each has its table."""
+    if not tables:
+        return []
+    prompts = [common_prompts(table) for table in tables]
+    clusters = [
+        table.drop_duplicates("prompt_id").set_index("prompt_id")["cluster"].loc[ids].tolist()
+        for table, ids in zip(tables, prompts, strict=True)
+    ]
+    draws = draw_clusters(clusters)
+    weights = [draws.of_prompts(of) for of in clusters]
+    return [DrawnPrompts(*found) for found in zip(tables, prompts, clusters, weights, strict=True)]
+
+
+def over_seeds(values: np.ndarray) -> np.ndarray:
+    """(replicates,) means over drawn seeds, from (seeds, replicates); of one seed its own."""
+    counts = _draw("seeds", len(values), values.shape[1] - 1)
+    return (counts.T * values).sum(axis=0) / counts.sum(axis=1)
+
+
+def _draw(what: str, n: int, replicates: int) -> np.ndarray:
+    """(1 + replicates, n) how often each of n is drawn: the same for equal n."""
+    generator = np.random.default_rng(derive_seed("bootstrap", what))
+    drawn = generator.multinomial(max(n - 1, 1), np.ones(n) / n, size=replicates)
+    return np.vstack([np.ones((1, n)), drawn])
+
+
+def replicate(weights: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     """(replicates, points, k) mean rewards, from (replicates, prompts) and (prompts, points, k)."""
     prompts, points, k = rewards.shape
-    means = counts @ rewards.reshape(prompts, points * k) / prompts
+    means = weights @ rewards.reshape(prompts, points * k) / weights.sum(axis=1, keepdims=True)
     # Equal means must be equal in the last digit too, or ties in ranks and dominance break.
     return means.round(9).reshape(-1, points, k)
 
 
+def improvements(ours: np.ndarray, theirs: np.ndarray, draws: ClusterDraws) -> np.ndarray:
+    """(replicates,) probability of improvement (Agarwal et al., 2108.13264).
+
+    How probable it is that a run of ours is better than one of theirs on a cluster, all drawn at
+    random: over all pairs of seeds and all clusters the share on which ours is higher; of equal
+    ones the half. `ours` and `theirs` are (seeds, clusters), NaN for clusters a seed lacks.
+    """
+    better = (1 + np.sign(ours[:, None] - theirs[None])) / 2
+    seeds = _draw("seeds", len(ours), len(draws.counts) - 1)
+
+    def weigh(pairs: np.ndarray) -> np.ndarray:
+        return np.einsum("ri,rj,rc,ijc->r", seeds, seeds, draws.counts, pairs, optimize=True)
+
+    known = weigh((~np.isnan(better)).astype(float))
+    won = weigh(np.nan_to_num(better))
+    return np.divide(won, known, out=np.full(len(won), won[0] / known[0]), where=known > 0)
+
+
 def interval(replicates: np.ndarray) -> Interval:
-    """The sample's value (replicate 0) with the percentile interval of the replicates."""
+    """The sample's value (replicate 0) with the percentile interval of the replicates.
+
+    The interval reaches to the value, which of few clusters may be the largest: a hypervolume is
+    concave.
+    """
+    value = float(replicates[0])
     low, high = np.percentile(replicates[1:], [50 - LEVEL / 2, 50 + LEVEL / 2])
-    return Interval(float(replicates[0]), float(low), float(high))
+    return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

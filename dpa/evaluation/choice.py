@@ -55,18 +55,18 @@ def choose_iteration(
 ) -> IterationChoice:
     """The choice among DPA's iterations from 1, from the prompt rewards of one seed.
 
-    In order, each is compared with the best so far: hypervolume by the judge, paired over prompts.
+    In order, each is compared with the best so far: hypervolume by the judge, paired over clusters.
     The first whose difference is below zero with its whole bootstrap interval has fallen, and the
     best before it is taken; where none falls, the last.
     """
     seed = int(table["seed"].iloc[0])
     prompts, _ = choosing_half(_prompts(table), seed)
-    counts = draw_prompts(len(prompts), derive_seed(seed, "bootstrap"))
+    weights = _weights(table, prompts)
     found: dict[int, np.ndarray] = {}
     best = 0
     for t in _iterations(table):
         points = policy_points(table, "dpa", t, objectives, "judge", prompts)
-        found[t] = hypervolumes(replicate(counts, points.rewards), reference)
+        found[t] = hypervolumes(replicate(weights, points.rewards), reference)
         if best and interval(found[t] - found[best]).high < 0:
             return IterationChoice(best, {i: interval(volumes) for i, volumes in found.items()}, t)
         if not best or found[t][0] >= found[best][0]:
@@ -77,6 +77,11 @@ def choose_iteration(
 def _prompts(table: pd.DataFrame) -> list[str]:
     """Those that all of DPA's iterations have answered: other methods have no say in the choice."""
     return common_prompts(table[table["method"] == "dpa"])
+
+
+def _weights(table: pd.DataFrame, prompts: Sequence[str]) -> np.ndarray:
+    rows = table[(table["method"] == "dpa") & table["prompt_id"].isin(prompts)]
+    return draw_prompts([rows])[0].weights
 
 
 def _iterations(table: pd.DataFrame) -> list[int]:
@@ -93,7 +98,7 @@ def chosen_rows(
     """Rows of one seed: the chosen iteration and the last by each scorer, on the other half."""
     seed = int(table["seed"].iloc[0])
     _, prompts = choosing_half(_prompts(table), seed)
-    counts = draw_prompts(len(prompts), derive_seed(seed, "bootstrap"))
+    weights = _weights(table, prompts)
     rows = []
     for name, t in (("chosen by the judge", chosen), ("last", _iterations(table)[-1])):
         for by in SCORER_NAMES:
@@ -102,7 +107,7 @@ def chosen_rows(
             rewards, directions, _ = policy_points(table, "dpa", t, objectives, by, prompts)
             if directions is None:
                 raise InputError(f"prompt rewards: dpa's iteration {t} takes no directions")
-            fronts = replicate(counts, rewards)
+            fronts = replicate(weights, rewards)
             measures = {
                 "hypervolume": interval(hypervolumes(fronts, reference)),
                 "mean_vr": interval(mean_scalar_rewards(fronts, directions, steered=True)),

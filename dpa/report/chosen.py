@@ -14,7 +14,7 @@ def chosen_lead(table: pd.DataFrame) -> str:
     """How the numbers are to be read."""
     return (
         f"On the {int(table['prompts'].iloc[0])} validation prompts that did not choose; in "
-        f"brackets, {LEVEL:g} % intervals of a bootstrap over prompts."
+        f"brackets, {LEVEL:g} % intervals of a bootstrap over clusters of prompts, seed by seed."
     )
 
 

@@ -1,7 +1,7 @@
 """Table 1 in numbers: the properties that the paper ticks off, measured, and DPA method by method.
 
-Each seed is a run of its own. With one seed a number has a bootstrap interval over prompts, with
-several it is the mean over seeds with its standard error.
+Each seed is a run of its own. A number is the mean over seeds, with an interval of the hierarchical
+bootstrap over seeds and clusters of prompts (dpa.evaluation.bootstrap).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,18 +15,22 @@ from dpa.errors import InputError
 from dpa.evaluation.bootstrap import (
     LEVEL,
     NAN,
+    ONE_SEED,
     REQUEST_TOLERANCE,
+    DrawnPrompts,
     Interval,
     best_known,
-    common_prompts,
     controls,
     dominances,
+    draw_clusters,
     draw_prompts,
     hypervolumes,
+    improvements,
     infeasible_shares,
     interval,
     mean_and_error,
     mean_scalar_rewards,
+    over_seeds,
     policy_points,
     replicate,
     scalar_rewards,
@@ -35,7 +39,6 @@ from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, store
 from dpa.evaluation.validation import SCORER_NAMES
 from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
-from dpa.seeds import derive_seed
 
 #: Whose rewards: column prefix -> what it adds to a measure's name.
 MEASURE_SUFFIXES = {"r": "", "judge": "_judge", "gold": "_gold"}
@@ -52,10 +55,17 @@ LESS_IS_BETTER = ("worst_regret",)
 #: Prefix of a direction's regret, before its weights.
 REGRET = "regret_"
 
+#: Columns of comparison.csv.
+COMPARISON_COLUMNS = [
+    "method", "measure", "by", "seed", "dpa", "baseline", "difference", "low", "high", "wins",
+    "seeds", "mean_difference", "mean_difference_low", "mean_difference_high", "probability",
+    "probability_low", "probability_high",
+]  # fmt: skip
+
 #: Prefix of the columns that hold what the paper says.
 PUBLISHED = "published_"
 
-#: Method -> measure -> its bootstrap replicates.
+#: Method -> measure -> its bootstrap replicates, or its values by cluster.
 Measures = dict[str, dict[str, np.ndarray]]
 #: Method -> what it took -> how much.
 Costs = dict[str, dict[str, float]]
@@ -66,27 +76,40 @@ class SeedMeasures(NamedTuple):
 
     seed: int
     prompts: int
+    clusters: list[str]
     measures: Measures
+    by_cluster: Measures
+    """What `measures` are on each cluster alone."""
     costs: Costs
 
 
 # --- One seed --------------------------------------------------------------------------------
 
 
-def measure_seed(
-    table: pd.DataFrame,
-    run: Path,
+def measure_seeds(
+    tables: Sequence[pd.DataFrame],
+    runs: Sequence[Path],
     stages: dict[str, list[str]],
     objectives: Sequence[str],
     reference: Sequence[float],
-    unseen: pd.DataFrame | None = None,
-) -> SeedMeasures:
-    """The numbers of one run, from its prompt_rewards.parquet (bootstrap) and its folder.
+    unseen: Sequence[pd.DataFrame] = (),
+) -> list[SeedMeasures]:
+    """The numbers of each run, from its prompt_rewards.parquet (bootstrap) and its folder.
 
-    What methods do with `unseen` prompts are measures of their own, `unseen_*`.
-    `stages` are the folders of the run that make up each method. Raises InputError when a method of
-    the table is unknown or has no entry there, or when there is no DPA to compare with.
+    What methods do with `unseen` prompts, where every run has some, are measures of their own,
+    `unseen_*`. `stages` are the folders of a run that make up each method. Raises InputError when a
+    method of a table is unknown or has no entry there, or when there is no DPA to compare with.
     """
+    for table, run in zip(tables, runs, strict=True):
+        _check_table(table, run, stages)
+    harder = draw_prompts(unseen) if unseen and all(map(len, unseen)) else [None] * len(tables)
+    return [
+        _measure_seed(rewards, run, stages, objectives, reference, unseen_rewards)
+        for rewards, run, unseen_rewards in zip(draw_prompts(tables), runs, harder, strict=True)
+    ]
+
+
+def _check_table(table: pd.DataFrame, run: Path, stages: dict[str, list[str]]) -> None:
     seeds = table["seed"].unique().tolist()
     if len(seeds) != 1:
         raise InputError(f"prompt rewards of {run}: seeds {seeds}; give one table for each seed")
@@ -95,14 +118,26 @@ def measure_seed(
         raise InputError(f"unknown methods {unknown}; known: {', '.join(METHODS)}")
     if missing := sorted(found - set(stages)):
         raise InputError(f"--stages: no entry for {missing}; give [] for a published model")
+
+
+def _measure_seed(
+    rewards: DrawnPrompts,
+    run: Path,
+    stages: dict[str, list[str]],
+    objectives: Sequence[str],
+    reference: Sequence[float],
+    unseen: DrawnPrompts | None,
+) -> SeedMeasures:
+    table, prompts, clusters, _ = rewards
+    found = set(table["method"])
     methods = [method for method in METHODS if method in found]
-    prompts = common_prompts(table)
     directions = _evaluation_directions(table, objectives, prompts)
-    measures = _measure(table, methods, objectives, reference, prompts, directions)
-    if unseen is not None and len(unseen):
-        harder = common_prompts(unseen)
+    measures = _measure(rewards, methods, objectives, reference, directions)
+    names = sorted(set(clusters))
+    alone = rewards._replace(weights=np.equal.outer(names, clusters).astype(float))
+    if unseen is not None:
         for method, found_there in _measure(
-            unseen, methods, objectives, reference, harder, directions
+            unseen, methods, objectives, reference, directions
         ).items():
             measures[method] |= {
                 f"unseen_{name}": found_there[name]
@@ -110,9 +145,11 @@ def measure_seed(
                 if name in found_there
             }
     return SeedMeasures(
-        seeds[0],
+        int(table["seed"].iloc[0]),
         len(prompts),
+        names,
         measures,
+        _measure(alone, methods, objectives, reference, directions),
         {m: _cost(run, m, stages[m], *directions.shape[::-1]) for m in methods},
     )
 
@@ -137,15 +174,14 @@ def _last_iteration(table: pd.DataFrame, method: str) -> int | None:
 
 
 def _measure(
-    table: pd.DataFrame,
+    rewards: DrawnPrompts,
     methods: Sequence[str],
     objectives: Sequence[str],
     reference: Sequence[float],
-    prompts: Sequence[str],
     directions: np.ndarray,
 ) -> Measures:
     """Replicates of all measures; the same prompts are drawn for every method and scorer."""
-    counts = draw_prompts(len(prompts), derive_seed(table["seed"].iloc[0], "bootstrap"))
+    table, prompts, _, weights = rewards
     measures: Measures = {method: {} for method in methods}
     for by, suffix in MEASURE_SUFFIXES.items():
         if f"{by}_{objectives[0]}" not in table:
@@ -154,7 +190,7 @@ def _measure(
             m: policy_points(table, m, _last_iteration(table, m), objectives, by, prompts)
             for m in methods
         }
-        fronts = {m: replicate(counts, points[m].rewards) for m in methods}
+        fronts = {m: replicate(weights, points[m].rewards) for m in methods}
         best = best_known(fronts.values(), directions)
         for method, (_, asked, conditions) in points.items():
             steered = asked is not None
@@ -200,6 +236,8 @@ def _cost(
 def table1(seeds: Sequence[SeedMeasures], objectives: int, published: pd.DataFrame) -> pd.DataFrame:
     """One row per method. A measure has columns `x`, `x_low`, `x_high`, `x_se`; a cost `x`, `x_se`.
 
+    `x_se` is the standard error of the mean over seeds alone, for those who want it plain.
+
     `published` is results/published/table1_method_properties.csv; its columns come with the prefix
     `published_`. A method that some seeds lack is summed up over the others (column `seeds`).
     """
@@ -215,7 +253,7 @@ def table1(seeds: Sequence[SeedMeasures], objectives: int, published: pd.DataFra
             "objectives_conditioned": {"all": objectives, "one": 1, "none": 0}[entry.objectives],
         }
         for name in having[0].measures[method]:
-            row |= _summary(name, [interval(seed.measures[method][name]) for seed in having])
+            row |= _summary(name, np.array([seed.measures[method][name] for seed in having]))
         for name in having[0].costs[method]:
             value, error = mean_and_error([seed.costs[method][name] for seed in having])
             row |= {name: value, f"{name}_se": error}
@@ -231,47 +269,72 @@ def in_order_of(published: Iterable[str]) -> list[tuple[str, Method]]:
     return sorted(METHODS.items(), key=lambda item: place.get(str(item[1].paper_name), len(place)))
 
 
-def _summary(name: str, intervals: Sequence[Interval]) -> dict[str, float]:
-    """Columns of a measure: a single seed has its interval, several have their standard error."""
-    value, error = mean_and_error([found.value for found in intervals])
-    low, high = intervals[0][1:] if len(intervals) == 1 else (NAN, NAN)
-    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_se": error}
+def _summary(name: str, replicates: np.ndarray) -> dict[str, float]:
+    """Columns of a measure, from (seeds, replicates)."""
+    _, error = mean_and_error(replicates[:, 0].tolist())
+    return _columns(name, interval(over_seeds(replicates))) | {f"{name}_se": error}
 
 
 def comparison(seeds: Sequence[SeedMeasures]) -> pd.DataFrame:
     """DPA's last iteration against each other method: a row per method, measure, scorer and seed.
 
-    `difference` is DPA minus the method, with its paired bootstrap interval; `wins` counts the
-    seeds, of `seeds`, on which DPA is better. Hypervolume is compared where both can be steered.
+    `difference` is DPA minus the method, with its interval over clusters; `wins` counts the seeds,
+    of `seeds`, on which DPA is better. `mean_difference` and `probability` (of improvement) are
+    over all seeds, with intervals of the bootstrap over seeds and clusters, in each of their rows.
+    Hypervolume is compared where both can be steered.
     """
     rows = [
-        {"method": entry.label, "measure": measure, "by": by, "seed": seed.seed, **gain}
+        {"method": entry.label, "measure": measure, "by": by, **gain}
         for method, entry in METHODS.items()
+        if method != "dpa"
         for measure in COMPARED
         for by, suffix in MEASURE_SUFFIXES.items()
-        for seed in seeds
-        for gain in _gain(seed.measures, method, f"{measure}{suffix}")
+        for gain in _gains(seeds, method, f"{measure}{suffix}", measure in LESS_IS_BETTER)
     ]
-    columns = ["method", "measure", "by", "seed", "dpa", "baseline", "difference", "low", "high"]
-    table = pd.DataFrame(rows, columns=columns)
-    sign = np.where(table["measure"].isin(LESS_IS_BETTER), -1, 1)
-    won = (sign * table["difference"] > 0).groupby([table[c] for c in columns[:3]])
-    return table.assign(wins=won.transform("sum"), seeds=won.transform("size"))
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
-def _gain(measures: Measures, method: str, name: str) -> Iterator[dict[str, float]]:
-    """What DPA has over a method in one seed; nothing where there is nothing to compare."""
-    known = measures.get(method, {}).get(name)
-    if method != "dpa" and known is not None and not np.isnan(known[0]):
-        dpa, baseline = measures["dpa"][name], measures[method][name]
-        difference, low, high = interval(dpa - baseline)
+def _gains(
+    seeds: Sequence[SeedMeasures], method: str, name: str, less_is_better: bool
+) -> Iterator[dict[str, float]]:
+    """What DPA has over a method, seed by seed; nothing where there is nothing to compare."""
+    having = [seed for seed in seeds if _is_known(seed.measures.get(method, {}).get(name))]
+    if not having:
+        return
+    sign = -1 if less_is_better else 1
+    dpa, theirs = (np.array([seed.measures[m][name] for seed in having]) for m in ("dpa", method))
+    gains = dpa - theirs
+    draws = draw_clusters([seed.clusters for seed in having])
+    ours_alone, theirs_alone = (_by_cluster(having, m, name, draws.names) for m in ("dpa", method))
+    probability = interval(improvements(sign * ours_alone, sign * theirs_alone, draws))
+    pooled = _columns("mean_difference", interval(over_seeds(gains)))
+    pooled |= _columns("probability", probability)
+    for seed, ours, baseline, gain in zip(having, dpa, theirs, gains, strict=True):
         yield {
-            "dpa": float(dpa[0]),
+            "seed": seed.seed,
+            "dpa": float(ours[0]),
             "baseline": float(baseline[0]),
-            "difference": difference,
-            "low": low,
-            "high": high,
+            **dict(zip(("difference", "low", "high"), interval(gain), strict=True)),
+            "wins": int((sign * gains[:, 0] > 0).sum()),
+            "seeds": len(having),
+            **pooled,
         }
+
+
+def _is_known(replicates: np.ndarray | None) -> bool:
+    return replicates is not None and not np.isnan(replicates[0])
+
+
+def _by_cluster(
+    seeds: Sequence[SeedMeasures], method: str, name: str, clusters: Sequence[str]
+) -> np.ndarray:
+    """(seeds, clusters) a measure on each cluster, NaN where a seed lacks it."""
+    found = [pd.Series(seed.by_cluster[method][name], seed.clusters) for seed in seeds]
+    return np.array([values.reindex(clusters) for values in found])
+
+
+def _columns(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 # --- For readers -----------------------------------------------------------------------------
@@ -433,37 +496,47 @@ def _regret_tables(table: pd.DataFrame) -> Iterator[Table]:
 
 
 def comparison_tables(table: pd.DataFrame) -> list[Table]:
-    """The comparison as one table: on how many seeds DPA wins, and by how much in each."""
+    """The comparison as one table: by how much DPA wins, how probably, and on how many seeds."""
     names = SCORER_NAMES | {"gold": "gold"}
     rows = []
     for (method, measure, by), group in table.groupby(["method", "measure", "by"], sort=False):
-        gains = [
-            f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-            for difference, low, high in group[["difference", "low", "high"]].to_numpy(dtype=float)
-        ]
-        wins = f"{group['wins'].iloc[0]} of {len(group)}"
-        rows.append([method, COMPARED[measure], names[by], wins, ", ".join(gains)])
-    header = ["against", "measure", "by", "seeds won", "DPA minus method, seed by seed"]
-    return [Table("", "", header, rows)]
+        first = group.iloc[0].to_dict()
+        rows.append(
+            [
+                method,
+                COMPARED[measure],
+                names[by],
+                _cell(first, "mean_difference", "+.2f", 1),
+                _cell(first, "probability", ".2f", 1),
+                f"{first['wins']} of {first['seeds']}",
+                ", ".join(f"{difference:+.2f}" for difference in group["difference"]),
+            ]
+        )
+    header = ["against", "measure", "by", "DPA minus method", "probability of improvement"]
+    return [Table("", "", [*header, "seeds won", "seed by seed"], rows)]
 
 
 def table1_lead(seeds: Sequence[SeedMeasures]) -> str:
     """How the numbers of table 1 are to be read."""
-    if len(seeds) > 1:
-        return f"Means over {len(seeds)} seeds ± their standard errors."
-    return (
-        f"Seed {seeds[0].seed}, {seeds[0].prompts} prompts; in brackets, {LEVEL:g} % intervals of "
-        "a paired bootstrap over prompts."
-    )
+    return f"{'Means over seeds' if len(seeds) > 1 else 'Seed'} {_drawn_text(seeds)}"
 
 
 def comparison_lead(seeds: Sequence[SeedMeasures]) -> str:
     """How the numbers of the comparison are to be read."""
-    numbers = ", ".join(str(seed.seed) for seed in seeds)
     return (
-        f"Seeds in order: {numbers}. In brackets, {LEVEL:g} % intervals of a paired bootstrap over "
-        "prompts."
+        f"{'Seeds in order:' if len(seeds) > 1 else 'Seed'} {_drawn_text(seeds)} The probability "
+        "of improvement is that of a run of DPA to be better than one of the method on a cluster, "
+        "all drawn at random (Agarwal et al., arXiv 2108.13264); 0.5 is no difference."
     )
+
+
+def _drawn_text(seeds: Sequence[SeedMeasures]) -> str:
+    numbers = ", ".join(str(seed.seed) for seed in seeds)
+    prompts = f"{seeds[0].prompts} prompts in {len(seeds[0].clusters)} clusters"
+    paired = f"in brackets, {LEVEL:g} % intervals of a bootstrap, paired across methods, over"
+    if len(seeds) > 1:
+        return f"{numbers}; {prompts}; {paired} seeds and clusters."
+    return f"{numbers}; {prompts}; {paired} clusters. {ONE_SEED}"
 
 
 def _cell(row: dict, name: str, form: str, unit: float) -> str:

@@ -2,10 +2,9 @@
 
 A mark is a row: in the panel `front` a policy under one direction (x and y are mean rewards of the
 second and the first objective), in the panel `hypervolume` a policy that can be steered. `source`
-says whose it is. With one seed standard errors and intervals are from a bootstrap over prompts;
-with several, `x_se`, `y_se` and `correlation` describe the mean over seeds, and `low` to `high` is
-that mean with its standard error. `papers` says whether a condition of SteerLM's is one that the
-paper evaluates.
+says whose it is. Values are means over seeds; standard errors, `correlation` and intervals are from
+the bootstrap over seeds and clusters of prompts. `papers` says whether a condition of SteerLM's is
+one that the paper evaluates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,13 @@ from dpa.conditions import papers_places
 from dpa.evaluation.bootstrap import (
     LEVEL,
     NAN,
+    ONE_SEED,
     REPLICATES,
-    common_prompts,
+    DrawnPrompts,
     draw_prompts,
     hypervolumes,
     interval,
-    mean_and_error,
+    over_seeds,
     policy_points,
     replicate,
 )
@@ -41,7 +41,6 @@ from dpa.report.figures.style import (
     page_width,
     text_of_direction,
 )
-from dpa.seeds import derive_seed
 
 #: Standard deviations to the edge of a LEVEL % region of a normal point: in two dimensions (the
 #: root of chi squared's quantile) and in one.
@@ -77,7 +76,7 @@ def figure4_marks(
     rows: list[dict] = []
     for by in SCORERS:
         having = [t for t in tables if t.get(f"{by}_{objectives[0]}", pd.Series()).notna().any()]
-        seeds = [_found(table, objectives, by) for table in having]
+        seeds = [_found(drawn, objectives, by) for drawn in draw_prompts(having)]
         for policy in dict.fromkeys(policy for seed in seeds for policy in seed):
             found = [seed[policy] for seed in seeds if policy in seed]
             rows += _front_rows(policy, by, found, objectives, curve_points)
@@ -90,16 +89,15 @@ def figure4_marks(
     return marks.astype(whole | {"papers": "boolean"}).fillna({"papers": False})
 
 
-def _found(table: pd.DataFrame, objectives: Sequence[str], by: str) -> dict[PolicyKey, Found]:
+def _found(drawn: DrawnPrompts, objectives: Sequence[str], by: str) -> dict[PolicyKey, Found]:
     """All policies of a seed; the same prompts are drawn for each."""
-    prompts = common_prompts(table)
-    counts = draw_prompts(len(prompts), derive_seed(int(table["seed"].iloc[0]), "bootstrap"))
+    table, prompts, _, weights = drawn
     found = {}
     for (method, iteration), rows in table.groupby(["method", "iteration"], dropna=False):
         policy = (str(method), None if pd.isna(iteration) else int(iteration))
         points = policy_points(table, *policy, objectives, by, prompts)
         found[policy] = Found(
-            replicate(counts, points.rewards),
+            replicate(weights, points.rewards),
             np.sort(rows["direction_index"].unique()),
             points.directions,
             points.conditions is not None,
@@ -120,21 +118,18 @@ def _front_rows(
     if first.takes_conditions:
         papers = papers_places(len(first.indices), curve_points)
     for i, index in enumerate(first.indices):
-        # (seeds or replicates, 2): the spread that says how sure the mean is.
-        spread = (
-            first.points[1:, i, :2]
-            if len(found) == 1
-            else np.array([seed.points[0, i, :2] for seed in found])
+        # (replicates, 2), of which the first is the sample itself.
+        means = np.stack(
+            [over_seeds(np.array([seed.points[:, i, j] for seed in found])) for j in (0, 1)], axis=1
         )
-        mean = np.mean([seed.points[0, i, :2] for seed in found], axis=0)
-        error = spread.std(axis=0, ddof=1) / (1 if len(found) == 1 else np.sqrt(len(found)))
+        mean, error = means[0], means[1:].std(axis=0, ddof=1)
         directions = first.directions[i] if first.directions is not None else [NAN] * 9
         yield {
             "panel": "front", "by": by, "source": "ours",
             "method": policy[0], "iteration": policy[1], "direction_index": int(index),
             **{f"v_{name}": v for name, v in zip(objectives, directions, strict=False)},
             "x": mean[1], "y": mean[0], "x_se": error[1], "y_se": error[0],
-            "correlation": float(np.corrcoef(spread.T)[0, 1]) if error.all() else 0.0,
+            "correlation": float(np.corrcoef(means[1:].T)[0, 1]) if error.all() else 0.0,
             "seeds": len(found), "papers": papers[i],
         }  # fmt: skip
 
@@ -142,13 +137,8 @@ def _front_rows(
 def _hypervolume_row(
     policy: PolicyKey, by: str, found: Sequence[Found], reference: Sequence[float]
 ) -> dict:
-    if len(found) == 1:
-        value, low, high = interval(hypervolumes(found[0].points, reference))
-    else:
-        value, error = mean_and_error(
-            [front_hypervolume(seed.points[0], reference) for seed in found]
-        )
-        low, high = value - error, value + error
+    volumes = np.array([hypervolumes(seed.points, reference) for seed in found])
+    value, low, high = interval(over_seeds(volumes))
     return {
         "panel": "hypervolume", "by": by, "source": "ours", "method": policy[0],
         "iteration": policy[1], "x": policy[1], "y": value, "low": low, "high": high,
@@ -292,18 +282,12 @@ def _draw_points(
     if uncertainty == "bars":
         axes.errorbar(
             points["x"], points["y"],
-            xerr=_radius(points, BAR_RADIUS) * points["x_se"],
-            yerr=_radius(points, BAR_RADIUS) * points["y_se"],
+            xerr=BAR_RADIUS * points["x_se"], yerr=BAR_RADIUS * points["y_se"],
             fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.5, zorder=2,
         )  # fmt: skip
     elif uncertainty == "ellipses":
         for row in points.itertuples():
-            axes.add_patch(_ellipse(row, _radius(points, ELLIPSE_RADIUS), colour))
-
-
-def _radius(points: pd.DataFrame, radius: float) -> float:
-    """One standard error where it is one of few seeds, for which a LEVEL % region says nothing."""
-    return radius if (points["seeds"] == 1).all() else 1.0
+            axes.add_patch(_ellipse(row, ELLIPSE_RADIUS, colour))
 
 
 def _ellipse(row: Any, radius: float, colour: Any) -> Ellipse:
@@ -379,21 +363,16 @@ def figure4_caption(
     """What was run, and how to read it."""
     ours = marks[(marks["source"] == "ours") & (marks["panel"] == "front")]
     seeds = int(ours["seeds"].max())
+    over = "clusters of prompts" if seeds == 1 else "seeds and clusters of prompts"
     shown = {
-        "ellipses": f"Ellipses are {LEVEL:g} % regions of a bootstrap over prompts",
-        "bars": f"Bars are {LEVEL:g} % intervals, normal, with bootstrap standard errors",
+        "ellipses": f"Ellipses are {LEVEL:g} % regions of a bootstrap over {over}",
+        "bars": f"Bars are {LEVEL:g} % intervals, normal, with standard errors of a bootstrap over "
+        f"{over}",
         "none": "No uncertainty is drawn for points",
     }[uncertainty]
-    if seeds > 1:
-        shown = {"none": shown}.get(
-            uncertainty, f"{uncertainty.capitalize()} are one standard error between seeds"
-        )
-    intervals = (
-        f"{LEVEL:g} % bootstrap intervals ({REPLICATES} replicates)"
-        if seeds == 1
-        else "one standard error between seeds"
-    )
+    intervals = f"{LEVEL:g} % bootstrap intervals over {over} ({REPLICATES} replicates)"
     of = f"{prompts} validation prompts" + (f", means over {seeds} seeds" if seeds > 1 else "")
+    missing = f" {ONE_SEED}" if seeds == 1 else ""
     last = ours.loc[ours["method"] == "dpa", "iteration"].max()
     rings = (
         " Rings are round the conditions of SteerLM's that the paper evaluates."
@@ -406,4 +385,4 @@ def figure4_caption(
 A curve is one policy under its directions: DPA's iterations{through} and the other methods that
 can be steered; a point is a policy that cannot.{rings} Far up and left is better. {shown}.
 Hypervolume is the share of the box between the reference corner and the ideal that a policy's
-points dominate, with {intervals}."""
+points dominate, with {intervals}.{missing}"""

@@ -52,8 +52,8 @@ def test_figure4_marks_by_hand():
     points = pick(ours, panel="front")
     assert points[["x", "y"]].to_numpy().tolist() == [[40, 80], [20, 70]]
     assert points[["v_helpfulness", "v_verbosity"]].to_numpy().tolist() == [[1, 0], [0.8, -0.6]]
-    # The mean of four draws of +-4 has a standard error of 4 / sqrt(4); both rewards move together.
-    assert points[["x_se", "y_se"]].to_numpy() == pytest.approx(2.0, rel=0.1)
+    # The mean of three draws of +-4 has a standard error of 4 / sqrt(3); both rewards move alike.
+    assert points[["x_se", "y_se"]].to_numpy() == pytest.approx(2.31, rel=0.1)
     assert points["correlation"].tolist() == pytest.approx([1.0, 1.0])
     [volume] = pick(ours, panel="hypervolume").to_dict("records")
     # Gains (0.8, 0.6) and (0.7, 0.8): 0.48 + 0.7 * 0.2.
@@ -106,21 +106,28 @@ def test_the_papers_marks_are_beside_ours():
     assert set(marks["source"]) == {"ours"}
 
 
-def test_several_seeds_have_the_spread_between_them():
+def test_several_seeds_are_drawn_with_their_clusters():
     seeds = [make_rewards(seed, shift=2.0 * seed) for seed in (0, 1)]
     marks = fronts.figure4_marks(seeds, OBJECTIVES, REFERENCE, PUBLISHED)
     ours = pick(marks, source="ours", by="r", method="sft")
     [point] = pick(ours, panel="front").to_dict("records")
-    # Helpfulness 50 and 52: mean 51, standard error of the mean 1.
-    assert (point["y"], point["y_se"], point["x_se"]) == pytest.approx((51, 1, 0))
+    # Helpfulness 50 and 52: mean 51, standard error of the mean 1; of prompts' +-4 as above.
+    assert (point["x"], point["y"]) == pytest.approx((50, 51))
+    assert point["x_se"] == pytest.approx(4 / 3**0.5, rel=0.1)
+    assert point["y_se"] == pytest.approx((1 + 16 / 3) ** 0.5, rel=0.1)
     assert point["seeds"] == 2
     assert not len(pick(ours, panel="hypervolume"))  # a single point spans no front
     dpa = pick(marks, source="ours", by="r", method="dpa", iteration=1, panel="hypervolume")
     [volume] = dpa.to_dict("records")
     # Gains (0.80, 0.6) and (0.70, 0.8): 62; with 0.82 and 0.72 63.6.
-    assert (volume["low"], volume["y"], volume["high"]) == pytest.approx((62, 62.8, 63.6))
+    assert volume["y"] == pytest.approx(62.8)
+    assert volume["low"] < 62 < 63.6 <= volume["high"]
     caption = fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "ellipses")
-    assert "Ellipses are one standard error between seeds" in caption
+    assert "bootstrap over seeds and clusters of prompts. Hyp" in " ".join(caption.split())
+    assert "There is one seed" not in caption
+    one = fronts.figure4_marks(seeds[:1], OBJECTIVES, REFERENCE, PUBLISHED)
+    caption = fronts.figure4_caption(one, "x", OBJECTIVES, 4, "bars")
+    assert "There is one seed: what varies between seeds" in caption
 
 
 @pytest.mark.parametrize("gold", [True, False])

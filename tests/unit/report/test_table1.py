@@ -12,7 +12,7 @@ from dpa.report.table1 import (
     comparison,
     comparison_lead,
     comparison_tables,
-    measure_seed,
+    measure_seeds,
     table1,
     table1_lead,
     table1_tables,
@@ -98,7 +98,7 @@ def parts(table):
 
 def measured(run, **changes):
     table = make_rewards(**changes)
-    return measure_seed(table, run, parts(table), NAMES, [0.0, 100.0])
+    return measure_seeds([table], [run], parts(table), NAMES, [0.0, 100.0])[0]
 
 
 def test_five_rows_by_hand(run):
@@ -138,7 +138,7 @@ def test_every_direction_has_its_regrets(run):
 
 def test_unseen_prompts_are_in_columns_of_their_own_and_change_no_other(run):
     seen, harder = make_rewards(), make_rewards(shift=3.0).assign(unseen=True)
-    both = measure_seed(seen, run, parts(seen), NAMES, [0.0, 100.0], unseen=harder)
+    [both] = measure_seeds([seen], [run], parts(seen), NAMES, [0.0, 100.0], [harder])
     table = table1([both], 2, pd.read_csv(PUBLISHED)).set_index("method")
     assert table.loc[PPO, "unseen_mean_vr"] == pytest.approx((78 + 32.4) / 2)
     assert table.loc[PPO, "unseen_mean_vr_gold"] == pytest.approx((68 + 24.4) / 2)
@@ -173,7 +173,7 @@ def test_a_row_says_how_far_its_budget_is_from_dpas(run):
         "ppo": ["ppo/100_0"],
         "reward_soup": ["rsf/100_0/iter1", "rsf/0_-100/iter1"],
     }
-    seed = measure_seed(table, run, stages, NAMES, [0.0, 100.0])
+    [seed] = measure_seeds([table], [run], stages, NAMES, [0.0, 100.0])
     made = table1([seed], 2, pd.read_csv(PUBLISHED))
     [budget] = [part for part in table1_tables(made) if part.title == "Budget"]
     assert {row[0]: list(row[1:]) for row in budget.rows} == {
@@ -185,17 +185,22 @@ def test_a_row_says_how_far_its_budget_is_from_dpas(run):
     }
 
 
-def test_several_seeds_have_standard_errors(run):
+def test_several_seeds_have_intervals_over_seeds_and_clusters(run):
     seeds = [measured(run, seed=seed, shift=2.0 * seed) for seed in (0, 1)]
     table = table1(seeds, 2, pd.read_csv(PUBLISHED)).set_index("method")
     # PPO's helpfulness is 75 and 77: mean v.r 52.5 and 54.3.
     assert table.loc[PPO, ["mean_vr", "mean_vr_se"]].tolist() == pytest.approx([53.4, 0.9])
     assert table.loc["DPA", ["seconds", "seconds_se"]].tolist() == pytest.approx([4.5, 0])
-    assert table[["hypervolume_low", "control_high"]].isna().all(axis=None)
+    # One seed and one prompt are drawn: (71, 46) of the first at least, (81, 54) of the second.
+    ends = ["mean_vr_low", "mean_vr_high"]
+    assert table.loc[PPO, ends].tolist() == pytest.approx([50.1, 56.7])
     assert table["seeds"].tolist() == [2] * 5
     page = markdown("Table 1", table1_lead(seeds), table1_tables(table.reset_index()))
-    assert "| PPO (RLOO) | – | – | 53.40 ± 0.90 |" in page
-    assert "over 2 seeds" in page
+    assert "| PPO (RLOO) | – | – | 53.40 [50.10, 56.70] |" in page
+    assert "Means over seeds 0, 1; 2 prompts in 2 clusters; in brackets, 95 % intervals" in page
+    assert "There is one seed" not in page
+    page = markdown("Table 1", table1_lead(seeds[:1]), [])
+    assert "over clusters. There is one seed: what varies between seeds" in page
 
 
 def test_comparison_by_hand(run):
@@ -213,9 +218,17 @@ def test_comparison_by_hand(run):
     assert ppo["seeds"].tolist() == [2] * 4
     # Mean v.r is linear and both methods gain the same on every prompt.
     assert ppo.iloc[0][["low", "high"]].tolist() == pytest.approx([9.5, 9.5])
+    # Over both seeds, of which one is drawn; by mean v.r a run of DPA beats one of PPO's two, and
+    # 5, 20 against 14, 0 is less regret in one of four pairs.
+    assert ppo["mean_difference"].tolist() == pytest.approx([-1.75] * 2 + [5.5] * 2)
+    ends = ["mean_difference_low", "mean_difference_high"]
+    assert ppo.iloc[0][ends].tolist() == pytest.approx([-13, 9.5])
+    assert ppo["probability"].tolist() == [0.5, 0.5, 0.25, 0.25]
+    assert ppo.iloc[0][["probability_low", "probability_high"]].tolist() == [0, 1]
     page = markdown("Comparison", comparison_lead(seeds), comparison_tables(table))
-    assert "| PPO (RLOO) | mean v·r | reward model | 1 of 2 | +9.50 [+9.50, +9.50], -13.00" in page
-    assert "Seeds in order: 3, 5." in page
+    row = "| PPO (RLOO) | mean v·r | reward model | -1.75 [-13.00, +9.50] | 0.50 [0.00, 1.00] "
+    assert row + "| 1 of 2 | +9.50, -13.00 |" in page
+    assert "Seeds in order: 3, 5;" in page
 
 
 def test_a_table_without_gold(run):
@@ -237,7 +250,7 @@ def test_the_same_seed_gives_the_same_table_in_any_order_of_rows(run):
     table = make_rewards()
     published = pd.read_csv(PUBLISHED)
     one, two = (
-        table1([measure_seed(t, run, parts(t), NAMES, [0.0, 100.0])], 2, published)
+        table1(measure_seeds([t], [run], parts(t), NAMES, [0.0, 100.0]), 2, published)
         for t in (table, table.sample(frac=1, random_state=1))
     )
     pd.testing.assert_frame_equal(one, two, check_exact=True)
@@ -253,8 +266,9 @@ def test_three_objectives(run):
         ("sft", None): ([(50, 20, 40)], None, None),
     }
     table = make_rewards(policies=policies, names=[*NAMES, "harmlessness"])
-    seed = measure_seed(table, run, parts(table), [*NAMES, "harmlessness"], [0.0, 100.0, 0.0])
-    found = table1([seed], 3, pd.read_csv(PUBLISHED)).set_index("method")
+    names = [*NAMES, "harmlessness"]
+    seeds = measure_seeds([table], [run], parts(table), names, [0.0, 100.0, 0.0])
+    found = table1(seeds, 3, pd.read_csv(PUBLISHED)).set_index("method")
     assert found.index.tolist() == ["DPA", "RSF", "SFT"]
     assert found["objectives_conditioned"].tolist() == [3, 1, 0]
     assert found["models"].tolist() == [1, 2, 1]
@@ -267,7 +281,7 @@ def test_three_objectives(run):
 
 def refused(table, run, folders):
     with pytest.raises(InputError) as error:
-        measure_seed(table, run, folders, NAMES, [0.0, 100.0])
+        measure_seeds([table], [run], folders, NAMES, [0.0, 100.0])
     return str(error.value)
 
 
