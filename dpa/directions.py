@@ -117,11 +117,23 @@ def fixed_distribution(direction: Sequence[float]) -> dict:
 def single_objectives(distribution: dict) -> list[Direction]:
     """For each objective the direction that asks for it alone, with its sign in the distribution.
 
-    The experts of Reward Soup: where verbosity's weight is negative, its expert is terse.
+    Where verbosity's weight is negative, its direction asks to be terse.
     """
     mean = np.sum(evaluation_directions(distribution, 50), axis=0)
     signs = np.where(mean < 0, -1.0, 1.0)
     return [[float(v) + 0.0 for v in row] for row in np.diag(signs)]
+
+
+def expert_directions(distribution: dict, at: str) -> list[Direction]:
+    """What Reward Soup's experts optimise: the `objectives` alone, or the `ends` of an arc.
+
+    Of the ends the most helpful is the first.
+    """
+    return (
+        single_objectives(distribution)
+        if at == "objectives"
+        else evaluation_directions(distribution, 2)
+    )
 
 
 def direction_name(direction: Sequence[float]) -> str:

@@ -182,11 +182,7 @@ rule score_responses:
 
 rule select_responses:
     input:
-        scored=shard_files(
-            "results/{experiment}/{loop}/iter{iteration}/scored{member}/{shard}.jsonl",
-            cfg.shards,
-            layout.members,
-        ),
+        scored=of.candidates,
         annotations=of.replay_annotations,
         prompts=of.prompt_half,
         code=code("select_responses"),

@@ -55,6 +55,7 @@ rule sample_soup:
         runtime=720,
     params:
         experts=input_flags("experts", "--expert"),
+        expert_directions=section(layout.expert_directions),
         directions=section(cfg.directions),
         grid=json.dumps(cfg.evaluation.directions),
         responses=cfg.evaluation.responses_per_prompt,
@@ -64,7 +65,8 @@ rule sample_soup:
     message:
         "Sampling Reward Soup on the validation prompts"
     shell:
-        "python -m scripts.sample_soup {params.experts:q} --directions {params.directions:q}"
+        "python -m scripts.sample_soup {params.experts:q}"
+        " --expert-directions {params.expert_directions:q} --directions {params.directions:q}"
         " --grid {params.grid:q} --prompts {input.prompts:q} --models {params.models:q}"
         " --responses-per-prompt {params.responses} --sampling {params.sampling:q}"
         " --seed {params.seed} --output {output.sampled:q} > {log} 2>&1"

@@ -6,8 +6,9 @@ Rule: sample_soup. Example:
         --expert rsf/0_-100/iter4/policy --grid 10 --prompts data/prompts/validation.jsonl \
         --seed 0 --output evaluation/sampled/reward_soup.jsonl
 
-Experts are in the order of the objectives. One averaged checkpoint exists at a time, beside the
-samples, and is deleted once it has been sampled. A killed run keeps the directions that are done.
+Experts are in the order of the objectives, or of --expert-directions. One averaged checkpoint
+exists at a time, beside the samples, and is deleted once it has been sampled. A killed run keeps
+the directions that are done.
 """
 
 from pathlib import Path
@@ -40,6 +41,12 @@ def main(
     grid: GridOption = "10",
     responses_per_prompt: ResponsesPerPromptOption = 2,
     directions: DirectionsOption = None,
+    expert_directions: Annotated[
+        str | None,
+        typer.Option(
+            help="What the experts optimise, a JSON list; the objectives alone, if not given."
+        ),
+    ] = None,
     models: ModelsOption = None,
     sampling: SamplingOption = None,
 ) -> None:
@@ -47,7 +54,7 @@ def main(
     from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig, GridConfig
-    from dpa.directions import evaluation_directions
+    from dpa.directions import evaluation_directions, single_objectives
     from dpa.methods.reward_soup import sample_soups
 
     distribution = read_section(
@@ -57,6 +64,11 @@ def main(
     sample_soups(
         output,
         experts=expert,
+        expert_directions=(
+            single_objectives(distribution)
+            if expert_directions is None
+            else read_section(GridConfig, expert_directions, "expert-directions")
+        ),
         directions=evaluation_directions(distribution, points),
         prompts=prompts,
         samples=responses_per_prompt,

@@ -27,8 +27,8 @@ from dpa.directions import (
     check_direction,
     direction_name,
     evaluation_directions,
+    expert_directions,
     objectives_of,
-    single_objectives,
 )
 from dpa.errors import InputError
 from dpa.registry import METHODS, ExpertMethod, MethodName
@@ -146,6 +146,7 @@ class DpoConfig(ModelConfig):
 
 class RsfConfig(Section):
     iterations: Positive
+    first_candidates: Literal["own", "dpa"]
     schedule: ScheduleConfig
 
 
@@ -157,6 +158,7 @@ class PpoConfig(Section):
 
 class RewardSoupConfig(Section):
     experts: ExpertMethod
+    experts_at: Literal["objectives", "ends"]
     iterations: Positive
 
 
@@ -404,12 +406,27 @@ class Config(Section):
             )
 
     def _check_methods(self) -> None:
-        """Methods that use others' policies find them."""
+        """Methods that use others' policies and samples find them."""
+        if self.rsf.first_candidates == "dpa" and not (
+            "dpa" in self.methods and self.dpa.iterations
+        ):
+            raise ValueError(
+                "rsf.first_candidates: dpa, and there is no iteration of dpa to take them from; "
+                "set it to own, or add dpa to methods"
+            )
         soup = self.reward_soup
-        if "reward_soup" not in self.methods or not METHODS[soup.experts].is_loop:
+        if "reward_soup" not in self.methods:
             return
-        alone = [direction_name(v) for v in single_objectives(self.directions.model_dump())]
-        shared = direction_name(self.scalar_direction) in alone and "rsf" in self.methods
+        if soup.experts_at == "ends" and self.directions.distribution != "arc":
+            raise ValueError(
+                "reward_soup.experts_at: only an arc has two ends, and directions.distribution is "
+                f"{self.directions.distribution}; set it to objectives"
+            )
+        if not METHODS[soup.experts].is_loop:
+            return
+        experts = expert_directions(self.directions.model_dump(), soup.experts_at)
+        names = [direction_name(v) for v in experts]
+        shared = direction_name(self.scalar_direction) in names and "rsf" in self.methods
         if shared and soup.iterations > self.rsf.iterations:
             raise ValueError(
                 "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"

@@ -1,8 +1,9 @@
 """Rewarded Soup: the weighted average of policies, tensor by tensor (Rame et al., 2023).
 
-One expert is trained per objective (arXiv 2306.04488); a direction is served by the average of
-their weights, here with the shares |v_i| / sum |v|. An expert for an objective with a negative
-weight was trained against that objective, hence the absolute value. A soup is a plain checkpoint
+One expert is trained per objective (arXiv 2306.04488), or at each end of an arc of directions; a
+direction v is served by the average of their weights, here with the shares a_i / sum a by which v
+is the sum of a_i times the experts' directions. For experts of single objectives, which are trained
+against one whose weight is negative, that is |v_i| / sum |v|. A soup is a plain checkpoint
 folder, made on demand: it needs the memory of one output shard, not that of the experts.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -50,16 +52,21 @@ FLOATS = ("F32", "F16", "BF16")
 SHARE_TOLERANCE = 1e-6
 
 
-def soup_weights(direction: Sequence[float]) -> list[float]:
-    """Each expert's share in the soup for a direction: |v_i| / sum |v|, which sums to 1.
+def soup_weights(direction: Sequence[float], experts: Sequence[Direction]) -> list[float]:
+    """Each expert's share in the soup for a direction, which sum to 1; `experts` are theirs.
 
-    >>> soup_weights([0.6, -0.2])
+    A direction beyond the experts' takes nothing from one that leads away from it.
+
+    >>> soup_weights([0.6, -0.2], [[1, 0], [0, -1]])
     [0.75, 0.25]
     """
-    total = sum(map(abs, direction))
-    if not math.isfinite(total) or total == 0:
+    if len(direction) != len(experts):
+        raise InputError(f"{len(experts)} experts for {len(direction)} objectives; give one each")
+    parts = [max(0.0, float(a)) for a in np.linalg.solve(np.transpose(experts), direction)]
+    total = sum(parts)
+    if not math.isfinite(sum(direction)) or total == 0:
         raise InputError(f"direction {list(direction)} weighs no expert; give a unit vector")
-    return [abs(v) / total for v in direction]
+    return [a / total for a in parts]
 
 
 def interpolate(experts: Sequence[Path], weights: Sequence[float], output: Path) -> None:
@@ -228,6 +235,7 @@ def sample_soups(
     output: Path,
     *,
     experts: Sequence[Path],
+    expert_directions: Sequence[Direction],
     directions: Sequence[Direction],
     prompts: Path,
     samples: int,
@@ -237,9 +245,9 @@ def sample_soups(
 ) -> None:
     """Sample the soup of each direction on all prompts, and write one file of Samples.
 
-    Policies are not conditioned on the direction; the records name the one they were interpolated
-    for. At any
-    time one interpolated checkpoint exists, so that disk holds k + 1 models at most. A killed run
+    `expert_directions` are what the experts optimise. Policies are not conditioned on the
+    direction; the records name the one they were interpolated for. At any time one interpolated
+    checkpoint exists, so that disk holds k + 1 models at most. A killed run
     keeps the directions that are done.
     """
     for expert in experts:
@@ -248,6 +256,7 @@ def sample_soups(
     known = fingerprint(
         [*experts, prompts],
         directions=[list(direction) for direction in directions],
+        expert_directions=[list(direction) for direction in expert_directions],
         sampling=sampling.model_dump(),
         samples=samples,
         seed=seed,
@@ -261,7 +270,7 @@ def sample_soups(
         for i, (direction, part) in enumerate(zip(directions, parts, strict=True)):
             if not (part.exists() and sidecar_path(part).exists()):
                 checkpoint = work / "checkpoint"
-                interpolate(experts, soup_weights(direction), checkpoint)
+                interpolate(experts, soup_weights(direction, expert_directions), checkpoint)
                 sample_file(
                     part,
                     policy=checkpoint,

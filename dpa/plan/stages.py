@@ -39,8 +39,9 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
         if last.startswith("iter") and last != "iter0":
             wildcards = {"loop": loop, "iteration": last.removeprefix("iter")}
             trained = METHODS[loop.partition("/")[0]].trained_by
-            for rule, count in scattered.items():
-                jobs += _jobs(rule, count, wildcards)
+            if not layout.takes_first_pool(loop, int(wildcards["iteration"])):
+                for rule, count in scattered.items():
+                    jobs += _jobs(rule, count, wildcards)
             jobs += _jobs(trained, 1, wildcards)
             if layout.has_own_reward_model(loop, int(wildcards["iteration"])):
                 jobs += _jobs("retrain_reward_model", members, wildcards)

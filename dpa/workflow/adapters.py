@@ -72,6 +72,12 @@ class Adapters:
         made = f"{run_of(wildcards)}/reward_model{wildcards.member}/model"
         return self.made_or_given(self.config.reward_model, made)
 
+    def candidates(self, wildcards: Wildcards) -> list[str]:
+        """The scored responses that an iteration chooses from, of each reward model that scores."""
+        stage = self.layout.candidates_stage(*turn(wildcards))
+        pattern = f"{run_of(wildcards)}/{stage}/scored{{member}}/{{shard}}.jsonl"
+        return shard_files(pattern, self.config.shards, self.layout.members)
+
     def replay_annotations(self, wildcards: Wildcards) -> list[str]:
         """The original responses, with the scores of the models that select in an iteration."""
         loop, iteration = turn(wildcards)
@@ -178,11 +184,15 @@ class Adapters:
 
     def shared_flag(self, wildcards: Wildcards) -> Flags:
         """Whether all directions choose among one set of responses: SteerLM's."""
-        return ["--shared"] if self.layout.samples_steerlm(*turn(wildcards)) else []
+        steerlm = self.layout.candidates_stage(*turn(wildcards)) == "dpa/iter1"
+        return ["--shared"] if steerlm else []
 
     def distinct_flag(self, wildcards: Wildcards) -> Flags:
-        """Whether an answer is for one direction only, where DPA's directions share candidates."""
+        """Whether an answer is for one direction only, where directions share candidates: DPA's by
+        its key, RSF's always, which are the same and would choose one answer."""
         dpa = self.config.dpa
+        if self.layout.takes_first_pool(*turn(wildcards)):
+            return ["--distinct"]
         shared = self.layout.samples_steerlm(*turn(wildcards)) or dpa.candidates != "own"
         return ["--distinct"] if dpa.distinct_answers and wildcards.loop == "dpa" and shared else []
 

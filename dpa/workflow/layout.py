@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dpa.config.base import ModelConfig
 from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
-from dpa.directions import Direction, direction_name, fixed_distribution, single_objectives
+from dpa.directions import Direction, direction_name, expert_directions, fixed_distribution
 from dpa.registry import METHODS, parse_policy, policy_name
 
 #: A fixed direction as part of a path.
@@ -67,8 +67,13 @@ class Layout:
     @cached_property
     def fixed_directions(self) -> dict[str, Direction]:
         """What scalar methods and Reward Soup's experts optimise, by its name in paths."""
-        alone = single_objectives(self.distribution)
-        return {direction_name(v): v for v in (self.config.scalar_direction, *alone)}
+        directions = (self.config.scalar_direction, *self.expert_directions)
+        return {direction_name(v): v for v in directions}
+
+    @cached_property
+    def expert_directions(self) -> list[Direction]:
+        """What Reward Soup's experts optimise."""
+        return expert_directions(self.distribution, self.config.reward_soup.experts_at)
 
     @property
     def scalar(self) -> str:
@@ -87,9 +92,9 @@ class Layout:
         return [f"{folder}/iter{t}" for t in range(1, iterations + 1)]
 
     def soup_experts(self) -> list[str]:
-        """The stages of Reward Soup's experts, in the order of objectives."""
+        """The stages of Reward Soup's experts, in the order of expert_directions."""
         soup = self.config.reward_soup
-        names = [direction_name(v) for v in single_objectives(self.distribution)]
+        names = [direction_name(v) for v in self.expert_directions]
         last = f"/iter{soup.iterations}" if METHODS[soup.experts].is_loop else ""
         return [f"{soup.experts}/{name}{last}" for name in names]
 
@@ -123,6 +128,9 @@ class Layout:
     def method_stages(self) -> dict[str, list[str]]:
         """Each method of the experiment with the stages whose cost is the method's."""
         stages = {method: self.stages_of(method) for method in self.config.methods}
+        for made in stages.values():
+            if any(self.takes_first_pool(*_turn_of(stage)) for stage in made):
+                made += ["dpa/iter0", "dpa/iter1/sampled", "dpa/iter1/scored"]
         if self.has_feedback and "dpa" in stages:
             last = self.config.dpa.iterations
             stages["dpa"] += [f"feedback/iter{t}" for t in range(1, last + 1) if last > 1]
@@ -153,6 +161,15 @@ class Layout:
     def samples_steerlm(self, loop: str, iteration: int) -> bool:
         """Whether an iteration samples SteerLM, which takes conditions instead of directions."""
         return loop == "dpa" and iteration == 1
+
+    def takes_first_pool(self, loop: str, iteration: int) -> bool:
+        """Whether an iteration chooses from what DPA's first one sampled, and samples nothing."""
+        pool = self.config.rsf.first_candidates
+        return loop.startswith("rsf/") and iteration == 1 and pool == "dpa"
+
+    def candidates_stage(self, loop: str, iteration: int) -> str:
+        """The stage whose samples an iteration chooses from."""
+        return "dpa/iter1" if self.takes_first_pool(loop, iteration) else f"{loop}/iter{iteration}"
 
     def sampled_stage(self, loop: str, iteration: int) -> str:
         """Whose policy an iteration samples: the previous iteration's, or where the loop starts."""
@@ -298,7 +315,7 @@ class Layout:
         config = self.config
         names = [self.scalar] if "ppo" in config.methods else []
         if "reward_soup" in config.methods and config.reward_soup.experts == "ppo":
-            names += [direction_name(v) for v in single_objectives(self.distribution)]
+            names += [direction_name(v) for v in self.expert_directions]
         return [
             f"{run}/ppo/{name}/history.csv" for run in self.runs for name in dict.fromkeys(names)
         ]
@@ -362,6 +379,12 @@ class Layout:
         if name == "rewardbench":
             return self.rewardbench_tables() if config.rewardbench else []
         raise ValueError(f"no target {name!r}")
+
+
+def _turn_of(stage: str) -> tuple[str, int]:
+    """A stage's loop and iteration; 0 where it has none."""
+    loop, _, last = stage.rpartition("/")
+    return loop, int(last.removeprefix("iter")) if last.startswith("iter") else 0
 
 
 def shard_files(pattern: str, shards: int, members: Sequence[str] = ("",)) -> list[str]:

@@ -101,6 +101,16 @@ CONFIG = [
         "give one value per objective",
     ),
     (
+        "another's candidates without the other",
+        "rsf={first_candidates: dpa} & methods=[rsf, sft]",
+        "rsf.first_candidates: dpa, and there is no iteration of dpa to take them from",
+    ),
+    (
+        "the ends of what has none",
+        "experiment=quickstart-3obj & reward_soup={experts_at: ends}",
+        "reward_soup.experts_at: only an arc has two ends",
+    ),
+    (
         "an annotator of no kind",
         "feedback={annotator: {kind: crowd}}",
         "feedback.annotator",

@@ -3,13 +3,16 @@
 import re
 import resource
 import subprocess
+from collections import Counter
 
 import pytest
 import yaml
 
 from dpa.config.load import floating, hub_repositories, load_config, with_revisions
 from dpa.config.revisions import read_lock
+from dpa.plan.stages import stage_jobs
 from dpa.runtime.run_environment import CLONE
+from dpa.workflow.layout import Layout
 from tests.support.hub_server import commit_of, hub_server
 from tests.support.snakemake_runs import (
     TWO_PROCESSES,
@@ -175,6 +178,18 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
     # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup.
     assert jobs["score_evaluation"] == 5 + 2 + 6
+
+
+@pytest.mark.slow
+def test_rsf_from_dpas_first_pool_samples_nothing_for_its_first_iteration(clone):
+    shards, methods = 2, "methods=[dpa, rsf]"
+    jobs = planned_jobs(clone, "--config", methods, "rsf={first_candidates: dpa}")
+    assert jobs["sample_responses"] == jobs["score_responses"] == shards * (4 + 3)
+    assert jobs["select_responses"] == jobs["finetune_policy"] == 4 + 4
+    config = load_config({"methods": ["dpa", "rsf"], "rsf": {"first_candidates": "dpa"}})
+    layout = Layout(config)
+    found = Counter(job.rule for job in stage_jobs(config, layout.trained_stages(), []))
+    assert found["sample_responses"] == jobs["sample_responses"]
 
 
 @pytest.mark.slow

@@ -144,6 +144,25 @@ def test_distinct_answers_are_chosen_once_per_prompt(tmp_path):
     assert [row.candidates for row in rows] == [6, 4, 3, 6, 1, 6]
 
 
+def test_one_direction_takes_the_best_answers_of_a_shared_pool(tmp_path):
+    """RSF from DPA's first candidates."""
+    pool = plan(1, directions=3, responses=2)
+    fixed = {"distribution": "fixed", "direction": [0.0, -1.0]}
+    the_plan = dataclasses.replace(pool, distinct=True, distribution=fixed)
+    verbosity = [50.0, 20.0, 60.0, 10.0, 30.0, 40.0]
+    records = [
+        msgspec.structs.replace(record, response=f"{v:g}", rewards=[90.0, v])
+        for record, v in zip(candidates_of(pool, make_prompts(1)), verbosity, strict=True)
+    ]
+    write_jsonl(tmp_path / "0.jsonl", records)
+    found = select_sampled(
+        [tmp_path / "0.jsonl"], make_prompts(1), the_plan, RowCounts(), Truncated()
+    )
+    assert [(row.response, row.scalar_reward) for row in found] == [
+        ("10", -10.0), ("20", -20.0), ("30", -30.0),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_truncated_candidates_are_chosen_only_where_all_are(tmp_path, iteration):
     the_plan = plan(iteration)

@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from dpa.directions import expert_directions, from_degrees
 from dpa.errors import InputError
 from dpa.methods import reward_soup as soup
 from dpa.methods.reward_soup import interpolate, soup_weights
+
+ARC = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 
 
 def load(folder):
@@ -61,12 +64,27 @@ def sharded(experts, tiny_tokenizer, tmp_path_factory):
 
 
 def test_weights_are_shares_of_the_absolute_direction():
-    assert soup_weights([0.6, -0.2]) == pytest.approx([0.75, 0.25])
-    assert soup_weights([1.0, 0.0]) == [1.0, 0.0]
-    assert soup_weights([0.0, -1.0]) == [0.0, 1.0]
-    for nothing in ([0.0, 0.0], [float("nan"), 1.0], []):
+    alone = [[1.0, 0.0], [0.0, -1.0]]
+    assert soup_weights([0.6, -0.2], alone) == pytest.approx([0.75, 0.25])
+    assert soup_weights([1.0, 0.0], alone) == [1.0, 0.0]
+    assert soup_weights([0.0, -1.0], alone) == [0.0, 1.0]
+    # More verbosity is nothing that the terse expert has a part in.
+    assert soup_weights([0.6, 0.8], alone) == [1.0, 0.0]
+    for nothing in ([0.0, 0.0], [float("nan"), -1.0], [-1.0, 0.0]):
         with pytest.raises(InputError, match="weighs no expert"):
-            soup_weights(nothing)
+            soup_weights(nothing, alone)
+    with pytest.raises(InputError, match="2 experts for 3 objectives"):
+        soup_weights([1.0, 0.0, 0.0], alone)
+
+
+def test_shares_of_experts_at_the_ends_of_the_arc():
+    ends = expert_directions(ARC, "ends")
+    assert ends == [from_degrees(0), from_degrees(-45)]
+    assert soup_weights(ends[0], ends) == [1.0, 0.0]
+    assert soup_weights(ends[1], ends) == pytest.approx([0.0, 1.0])
+    # Between them both have the same part.
+    assert soup_weights(from_degrees(-22.5), ends) == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert soup_weights(from_degrees(-90), ends) == pytest.approx([0.0, 1.0])
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

@@ -41,6 +41,7 @@ def soups(tiny_policy, tiny_tokenizer, tmp_path):
         sample_soups(
             tmp_path / name,
             experts=[tiny_policy, other],
+            expert_directions=[[1.0, 0.0], [0.0, -1.0]],
             directions=DIRECTIONS,
             prompts=prompts,
             samples=2,
@@ -100,8 +101,9 @@ def test_a_killed_run_keeps_the_directions_that_are_done(soups, tmp_path, monkey
 def test_a_missing_expert_is_named(soups, tmp_path):
     with pytest.raises(InputError, match="train the expert first"):
         sample_soups(
-            tmp_path / "x.jsonl", experts=[tmp_path / "none"], directions=DIRECTIONS,
-            prompts=soups.prompts, samples=1, sampling=SAMPLING, seed=0,
+            tmp_path / "x.jsonl", experts=[tmp_path / "none"],
+            expert_directions=DIRECTIONS[::2], directions=DIRECTIONS, prompts=soups.prompts,
+            samples=1, sampling=SAMPLING, seed=0,
         )  # fmt: skip
 
 

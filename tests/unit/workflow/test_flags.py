@@ -120,6 +120,13 @@ def test_adapters_are_functions_of_wildcards(comparison):
     distinct = Adapters(Layout(load_config({"dpa": {"distinct_answers": True}})), Stamps())
     second = SimpleNamespace(**vars(turn) | {"iteration": "2"})
     assert (distinct.distinct_flag(turn), distinct.distinct_flag(second)) == (["--distinct"], [])
+    rsf = SimpleNamespace(**vars(turn) | {"loop": "rsf/100_0"})
+    own = [f"{run}/rsf/100_0/iter1/scored/{i}.jsonl" for i in (0, 1)]
+    assert (adapters.candidates(rsf), adapters.shared_flag(rsf)) == (own, [])
+    first = Layout(load_config({"methods": ["dpa", "rsf"], "rsf": {"first_candidates": "dpa"}}))
+    pool = Adapters(first, Stamps())
+    assert pool.candidates(rsf) == [f"{run}/dpa/iter1/scored/{i}.jsonl" for i in (0, 1)]
+    assert (pool.shared_flag(rsf), pool.distinct_flag(rsf)) == (["--shared"], ["--distinct"])
     assert adapters.base_seed(turn) == 0
     assert json.loads(adapters.loop_schedule(turn)) == comparison.config.dpa.schedule.model_dump()
     later = SimpleNamespace(**vars(turn) | {"iteration": "2"})

@@ -148,6 +148,30 @@ def test_the_loops_turns(comparison, loop, iteration, half, sampled):
     assert comparison.samples_steerlm(loop, iteration) == ((loop, iteration) == ("dpa", 1))
 
 
+def test_rsf_from_dpas_first_pool():
+    methods = {"methods": ["dpa", "rsf", "reward_soup"], "rsf": {"first_candidates": "dpa"}}
+    layout = Layout(load_config(methods))
+    assert layout.candidates_stage("rsf/100_0", 1) == "dpa/iter1"
+    assert layout.candidates_stage("rsf/100_0", 2) == "rsf/100_0/iter2"
+    assert layout.candidates_stage("dpa", 1) == "dpa/iter1"
+    # What its first candidates took is a cost of its own; it trains what it trained.
+    first = ["dpa/iter0", "dpa/iter1/sampled", "dpa/iter1/scored"]
+    assert layout.method_stages()["rsf"] == [*layout.stages_of("rsf"), *first]
+    assert layout.method_stages()["reward_soup"][-3:] == first
+    assert layout.method_stages()["dpa"] == layout.stages_of("dpa")
+    own = Layout(load_config({"methods": ["dpa", "rsf"]}))
+    assert own.method_stages()["rsf"] == own.stages_of("rsf")
+    assert own.candidates_stage("rsf/100_0", 1) == "rsf/100_0/iter1"
+
+
+def test_experts_at_the_ends_of_the_arc():
+    layout = Layout(
+        load_config({"methods": ["dpa", "reward_soup"], "reward_soup": {"experts_at": "ends"}})
+    )
+    assert layout.soup_experts() == ["rsf/100_0/iter4", "rsf/71_-71/iter4"]
+    assert layout.distribution_of_loop("rsf/71_-71")["direction"] == [0.707107, -0.707107]
+
+
 def test_a_loops_directions(comparison):
     arc = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
     assert comparison.distribution_of_loop("dpa") == arc
