@@ -2,8 +2,8 @@
 
 A mark is a row: DPA's iteration t (or the SFT policy, at 0) of a variant, by one scorer: the
 divergence `kl` from the SFT policy in nats per response, and the mean of v.r over prompts and
-evaluated directions. With one seed `_low` and `_high` are ends of bootstrap intervals over prompts;
-with several they are the mean over seeds with its standard error.
+evaluated directions. Values are means over seeds; `_low` and `_high` are the ends of their
+intervals, of the bootstrap over seeds and clusters of prompts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,16 @@ from dpa.artefacts.frames import read_parquet_table
 from dpa.errors import InputError
 from dpa.evaluation.bootstrap import (
     LEVEL,
-    Interval,
-    common_prompts,
+    ONE_SEED,
+    DrawnPrompts,
     draw_prompts,
     interval,
-    mean_and_error,
+    over_seeds,
     policy_points,
     read_prompt_rewards,
 )
 from dpa.registry import policy_name
 from dpa.report.figures.style import SCORERS, page_width
-from dpa.seeds import derive_seed
 
 #: The colour of each scorer's curve; of variants matplotlib's own.
 SCORER_COLOURS = {"r": "#D55E00", "judge": "#0072B2", "gold": "#009E73"}
@@ -64,10 +63,10 @@ def read_measured_run(folder: Path, objectives: Sequence[str]) -> MeasuredRun:
 
 
 class _Point(NamedTuple):
-    """A policy in one seed by one scorer."""
+    """Replicates of a policy in one seed by one scorer."""
 
-    kl: Interval
-    reward: Interval
+    kl: np.ndarray
+    reward: np.ndarray
 
 
 def overoptimisation_marks(
@@ -76,11 +75,12 @@ def overoptimisation_marks(
     """All marks of variants, each the runs of its seeds."""
     rows: list[dict] = []
     for variant, runs in variants.items():
-        seeds = [dict(_points(run, objectives)) for run in runs]
+        drawn = draw_prompts([_measured_rewards(run) for run in runs])
+        seeds = [dict(_points(*pair, objectives)) for pair in zip(runs, drawn, strict=True)]
         for by, t in dict.fromkeys(key for seed in seeds for key in seed):
             found = [seed[by, t] for seed in seeds if (by, t) in seed]
-            kl = _over_seeds([point.kl for point in found])
-            reward = _over_seeds([point.reward for point in found])
+            kl = interval(over_seeds(np.array([point.kl for point in found])))
+            reward = interval(over_seeds(np.array([point.reward for point in found])))
             rows.append(
                 {
                     "variant": variant, "by": by, "method": "dpa" if t else "sft", "iteration": t,
@@ -92,23 +92,26 @@ def overoptimisation_marks(
     return pd.DataFrame(rows)
 
 
+def _measured_rewards(run: MeasuredRun) -> pd.DataFrame:
+    """The rewards of prompts whose responses' divergence was measured in each iteration."""
+    measured = set.intersection(*(set(found["prompt_id"]) for found in run.divergences.values()))
+    return run.rewards[run.rewards["prompt_id"].isin(measured)]
+
+
 def _points(
-    run: MeasuredRun, objectives: Sequence[str]
+    run: MeasuredRun, drawn: DrawnPrompts, objectives: Sequence[str]
 ) -> Iterator[tuple[tuple[str, int], _Point]]:
     """The points of a seed by scorer and iteration, the SFT policy (if it was evaluated) as 0."""
-    table = run.rewards
+    table, prompts, _, weights = drawn
     moved = {
         t: (measured["policy_logprob"] - measured["reference_logprob"])
         .groupby(measured["prompt_id"])
         .mean()
         for t, measured in run.divergences.items()
     }
-    measured = set.intersection(*(set(means.index) for means in moved.values()))
-    prompts = [prompt for prompt in common_prompts(table) if prompt in measured]
-    counts = draw_prompts(len(prompts), derive_seed(int(table["seed"].iloc[0]), "bootstrap"))
 
-    def of_prompts(values: np.ndarray) -> Interval:
-        return interval(counts @ values / len(prompts))
+    def of_prompts(values: np.ndarray) -> np.ndarray:
+        return weights @ values / weights.sum(axis=1)
 
     for by in SCORERS:
         if not table.get(f"{by}_{objectives[0]}", pd.Series(dtype=float)).notna().any():
@@ -118,18 +121,12 @@ def _points(
         assert directions is not None  # iterations from 1 on take directions
         if (table["method"] == "sft").any():
             own = policy_points(table, "sft", None, objectives, by, prompts).rewards
-            yield (by, 0), _Point(Interval(0, 0, 0), of_prompts((own @ directions.T).mean((1, 2))))
+            reward = of_prompts((own @ directions.T).mean((1, 2)))
+            yield (by, 0), _Point(np.zeros(len(reward)), reward)
         for t, points in steered.items():
             kl = of_prompts(moved[t].loc[prompts].to_numpy())
             gained = (points.rewards * points.directions).sum(2).mean(1)
             yield (by, t), _Point(kl, of_prompts(gained))
-
-
-def _over_seeds(found: Sequence[Interval]) -> Interval:
-    if len(found) == 1:
-        return found[0]
-    value, error = mean_and_error([one.value for one in found])
-    return Interval(value, value - error, value + error)
 
 
 # --- The drawing -----------------------------------------------------------------------------
@@ -190,11 +187,8 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: Any) -> Non
 def overoptimisation_caption(marks: pd.DataFrame, experiment: str) -> str:
     """What was measured, and how to read it."""
     seeds = int(marks["seeds"].max())
-    bars = (
-        f"{LEVEL:g} % bootstrap intervals over prompts"
-        if seeds == 1
-        else f"one standard error between seeds ({seeds})"
-    )
+    over = "clusters of prompts" if seeds == 1 else f"{seeds} seeds and clusters of prompts"
+    missing = f" {ONE_SEED}" if seeds == 1 else ""
     curves = "scorer" if marks["variant"].nunique() == 1 else "variant, by each scorer"
     return f"""\
 **Over-optimisation (experiment {experiment}).** Mean v·r on validation prompts under the evaluated
@@ -204,4 +198,4 @@ direction, and under the SFT policy, asked without, both at the temperature that
 at. A curve for each {curves}; a point for each iteration t (the SFT
 policy, at 0, is in the CSV). Where a curve by the reward model rises
 and one by a scorer that never selects falls, the policy exploits the reward model. Bars are
-{bars}."""
+{LEVEL:g} % intervals of a bootstrap over {over}.{missing}"""

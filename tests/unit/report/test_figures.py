@@ -198,8 +198,10 @@ def test_overoptimisation_of_several_seeds_and_variants(runs):
     marks = overoptimisation.overoptimisation_marks(variants, OBJECTIVES)
     one = pick(marks, variant="plain", by="r", iteration=1).iloc[0]
     # KL of 3 and 5; a shift of 2 in helpfulness is worth 2 and 1.6.
-    assert (one["kl"], one["kl_low"], one["kl_high"]) == pytest.approx((4, 3, 5))
-    assert (one["reward"], one["reward_low"]) == pytest.approx((62.9, 62))
+    assert (one["kl"], one["kl_high"]) == pytest.approx((4, 5))
+    assert 2 <= one["kl_low"] < 3  # the first seed's prompts differ, the second's do not
+    assert one["reward"] == pytest.approx(62.9)
+    assert 62 - 2.4 <= one["reward_low"] < 62
     assert pick(marks, variant="feedback")["seeds"].tolist() == [1] * 4
     assert pick(marks, variant="plain")["seeds"].tolist() == [2] * 4
     figure = overoptimisation.draw_overoptimisation(marks, "")
