@@ -50,7 +50,8 @@ class TrainerConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     # No part of what a result is known by: whoever watches a training changes nothing in it.
-    report_to: Annotated[list[str], Field(exclude=True)]
+    # Jobs read it from their environment, and not from their flags.
+    report_to: Annotated[list[str], Field(default_factory=list, exclude=True)]
 
 
 class ScratchConfig(Section):

@@ -518,9 +518,9 @@ def packages(config: Config) -> Iterator[str]:
 
 def trackers(config: Config) -> Iterator[str]:
     """Whether the trackers of trainings are known and start."""
-    from dpa.training.tracking import check_tracker
+    from dpa.training.tracking import check_tracker, trackers_of
 
-    for name in config.trainer.report_to:
+    for name in trackers_of(config.trainer):
         try:
             check_tracker(name)
         except InputError as error:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpa.config.trainer import TrainerConfig
 from dpa.errors import InputError
+from dpa.runtime.run_environment import RunEnvironment
 
 #: Where trackers put runs that their own settings (WANDB_PROJECT, ...) put nowhere else.
 PROJECT = "dpa"
@@ -27,6 +29,11 @@ def check_tracker(name: str) -> None:
             f"trainer.report_to: {name}: {reason} Install it in this environment, or take it from "
             "the list"
         ) from None
+
+
+def trackers_of(config: TrainerConfig) -> list[str]:
+    """To whom a training reports: by its own settings, or by those of the run it is a job of."""
+    return config.report_to or list(RunEnvironment.read().report_to)
 
 
 def tracker_arguments(output: Path, trackers: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from dpa.errors import InputError, writing
 from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.runtime.gpus import require_gpu
 from dpa.runtime.log import Progress, log
-from dpa.runtime.run_environment import RunEnvironment
 from dpa.text.tokenization import ChatTokenizer
 from dpa.training.checkpoints import CheckpointCallback, Checkpoints, training_fingerprint
 from dpa.training.memory import (
@@ -38,7 +37,12 @@ from dpa.training.memory import (
 )
 from dpa.training.processes import is_main_process, process_state, shard_on_cpu
 from dpa.training.saving import repair_generation, save_checkpoint
-from dpa.training.tracking import check_tracker, tracker_arguments, tracker_environment
+from dpa.training.tracking import (
+    check_tracker,
+    tracker_arguments,
+    tracker_environment,
+    trackers_of,
+)
 
 #: Of transformers: FSDP2 by decoder layer; every process writes its part of a checkpoint.
 SHARDING = {
@@ -248,11 +252,6 @@ def trainer_arguments(
         **tracker_arguments(job.output, trackers_of(config)),
         "disable_tqdm": True,
     }
-
-
-def trackers_of(config: TrainerConfig) -> list[str]:
-    """To whom a training reports: by its own settings, or by those of the run it is a job of."""
-    return config.report_to or list(RunEnvironment.read().report_to)
 
 
 def recomputes_here(job: TrainingJob, held: Held) -> bool:
