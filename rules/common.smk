@@ -14,6 +14,7 @@ sys.path.insert(0, str(CLONE))
 
 from dpa.config.load import config_hash, hub_repositories, load_config, result_settings
 from dpa.config.revisions import LOCK_FILE
+from dpa.directions import grid_size
 from dpa.errors import InputError
 from dpa.runtime.run_environment import RunEnvironment
 from dpa.workflow import flags, hooks

@@ -57,7 +57,7 @@ rule sample_soup:
         experts=input_flags("experts", "--expert"),
         expert_directions=section(layout.expert_directions),
         directions=section(cfg.directions),
-        grid=json.dumps(cfg.evaluation.directions),
+        grid=json.dumps(layout.asked_grid),
         responses=cfg.evaluation.responses_per_prompt,
         models=section(cfg.models),
         sampling=of.sampling(cfg.evaluation.temperature),
@@ -192,13 +192,18 @@ rule collect_validation_rewards:
         gold=["--gold", cfg.evaluation.gold] if cfg.evaluation.gold else [],
         scored=input_flags("scored"),
         judged=input_flags("judged"),
+        trained=(
+            ["--trained-directions", grid_size(cfg.evaluation.directions)]
+            if cfg.evaluation.outside_degrees
+            else []
+        ),
         objectives=section(cfg.objectives),
         seed=of.base_seed,
     message:
         "Collecting the validation rewards of all policies"
     shell:
         "python -m scripts.collect_validation_rewards {params.scored:q} {params.judged:q}"
-        " {params.gold:q}"
+        " {params.gold:q} {params.trained:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q} --seed {params.seed}"
         " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} > {log} 2>&1"
 

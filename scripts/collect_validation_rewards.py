@@ -44,6 +44,10 @@ def main(
     objectives: ObjectivesOption = None,
     judged: JudgedOption = [],  # noqa: B006
     gold: GoldOption = None,
+    trained_directions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Directions that come before those outside of the trained ones."),
+    ] = None,
 ) -> None:
     """Collect scored validation responses into one table."""
 
@@ -54,7 +58,9 @@ def main(
     from dpa.evaluation.validation import gold_scorer, prompt_rewards, validation_rewards
 
     asked = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
-    rewards = prompt_rewards(scored, prompts, asked, seed, gold_scorer(gold, asked), judged=judged)
+    rewards = prompt_rewards(
+        scored, prompts, asked, seed, gold_scorer(gold, asked), judged, trained_directions
+    )
     table = validation_rewards(rewards, [objective.name for objective in asked])
     with atomic(output_by_prompt) as partial:
         rewards.to_parquet(partial, index=False)

@@ -67,7 +67,8 @@ def main(
         [read_prompt_rewards(path, names, unseen=harder) for path in prompt_rewards]
         for harder in (False, True)
     )
-    seeds = measure_seeds(seen, run, folders, names, reference, unseen)
+    outside = [read_prompt_rewards(path, names, outside=True) for path in prompt_rewards]
+    seeds = measure_seeds(seen, run, folders, names, reference, unseen, outside)
     if len(numbers := {seed.seed for seed in seeds}) < len(seeds):
         raise InputError(f"--prompt-rewards: {len(seeds)} tables of seeds {sorted(numbers)} only")
     table = table1(seeds, len(names), read_csv_table(published, RESTORE, ["method"]))

@@ -56,7 +56,7 @@ def main(
     style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
-    tables = [read_prompt_rewards(path, names) for path in prompt_rewards]
+    tables = [read_prompt_rewards(path, names, outside=True) for path in prompt_rewards]
     marks = figure4_marks(
         tables, names, reference, read_csv_table(published, RESTORE), curve_points
     )

@@ -21,13 +21,22 @@ from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldCon
 from dpa.config.feedback import FeedbackConfig
 from dpa.config.figures import FiguresConfig
 from dpa.config.sampling import SamplingConfig
-from dpa.config.steering import CandidatesName, DirectionsConfig, Grid, ObjectiveConfig, Pessimism
+from dpa.config.steering import (
+    MOST_DIRECTIONS,
+    ArcConfig,
+    CandidatesName,
+    DirectionsConfig,
+    Grid,
+    ObjectiveConfig,
+    Pessimism,
+)
 from dpa.config.trainer import ScheduleConfig, ScratchConfig, TrainerConfig
 from dpa.directions import (
     check_direction,
     direction_name,
     evaluation_directions,
     expert_directions,
+    grid_size,
     objectives_of,
 )
 from dpa.errors import InputError
@@ -203,6 +212,7 @@ ScoringJudgeConfig = Annotated[
 
 class EvaluationConfig(Section):
     directions: Grid
+    outside_degrees: list[Annotated[float, Field(gt=-180, le=180)]]
     responses_per_prompt: Positive
     temperature: Temperature
     gold: Literal["quickstart"] | None
@@ -373,6 +383,25 @@ class Config(Section):
                 evaluation_directions(distribution, found.directions)
             except InputError as error:
                 raise ValueError(f"{section}.directions: {error}") from None
+        self._check_outside()
+
+    def _check_outside(self) -> None:
+        """Directions outside of an arc are outside of it, and not too many."""
+        named, arc = "evaluation.outside_degrees", self.directions
+        angles = self.evaluation.outside_degrees
+        if angles and not isinstance(arc, ArcConfig):
+            raise ValueError(
+                f"{named}: only an arc has angles, and directions.distribution is "
+                f"{arc.distribution}; leave it empty"
+            )
+        for angle in angles:
+            if isinstance(arc, ArcConfig) and arc.from_degrees <= angle <= arc.to_degrees:
+                raise ValueError(
+                    f"{named}: {angle:g} is within the arc, from {arc.from_degrees:g} to "
+                    f"{arc.to_degrees:g}; evaluation.directions has those"
+                )
+        if grid_size(self.evaluation.directions) + len(angles) > MOST_DIRECTIONS:
+            raise ValueError(f"{named}: with evaluation.directions more than {MOST_DIRECTIONS}")
 
     def _check_data(self) -> None:
         """Prompts come with held-out ones, and with responses that were rated."""

@@ -26,6 +26,7 @@ import pandas as pd
 from dpa.artefacts.frames import read_parquet_table
 from dpa.errors import InputError
 from dpa.evaluation.metrics import hypervolume
+from dpa.evaluation.validation import are_outside
 from dpa.seeds import derive_seed
 
 #: Bootstrap replicates of an interval.
@@ -68,11 +69,12 @@ class PolicyPoints(NamedTuple):
 
 
 def read_prompt_rewards(
-    path: Path, objectives: Sequence[str], unseen: bool = False
+    path: Path, objectives: Sequence[str], unseen: bool = False, outside: bool = False
 ) -> pd.DataFrame:
     """prompt_rewards.parquet: one seed's mean rewards by method, iteration, direction and prompt.
 
-    Without the unseen prompts, or (`unseen`) those alone. Raises InputError when it is missing, has
+    Without the unseen prompts, or (`unseen`) those alone; without the directions outside of the
+    trained ones, or (`outside`) with them. Raises InputError when it is missing, has
     no such objectives, or has a row twice.
     """
     rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
@@ -86,7 +88,8 @@ def read_prompt_rewards(
     if len(twice := table[table.duplicated(key)]):
         row = twice.iloc[0][key].tolist()
         raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")
-    return table[table["unseen"].astype(bool) == unseen]
+    table = table[table["unseen"].astype(bool) == unseen]
+    return table if outside else table[~are_outside(table)]
 
 
 def common_prompts(table: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 from dpa.artefacts.jsonl import decode_lines
 from dpa.evaluation.metrics import spearman
 from dpa.evaluation.validation import (
+    are_outside,
     front,
     front_hypervolume,
     mean_scalar_reward,
@@ -58,6 +59,7 @@ def reward_model_claims(rewards: np.ndarray, gold: np.ndarray) -> Iterator[Claim
 
 def front_claims(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Claim]:
     """Facts about the fronts in validation_rewards.csv."""
+    table = table[~are_outside(table)]
     iterations = sorted(table.loc[table["method"] == "dpa", "iteration"].dropna().unique())
     last = int(iterations[-1])
     steered = table[(table["method"] == "dpa") & (table["iteration"] == last)]

@@ -56,13 +56,15 @@ def prompt_rewards(
     seed: int,
     gold: Gold | None,
     judged: Sequence[Path] = (),
+    trained_directions: int | None = None,
 ) -> pd.DataFrame:
     """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
 
     One row per policy, direction and prompt: the direction's weights `v_*` or the condition `c_*`,
     mean rewards `r_*` (by the judge, if its scores are `judged`, `judge_*`; by gold `gold_*`), mean
     length `tokens`, number of responses `n`, the prompt's `cluster` (itself, where the data has
-    none) and whether it is `unseen`. What every table, figure and interval is made from.
+    none) and whether it is `unseen`; where the first `trained_directions` are not all, whether the
+    direction is `outside` of them. What every table, figure and interval is made from.
     """
     asked = {p.prompt_id: p for p in decode_lines(prompts, Prompt)}
     names = [objective.name for objective in objectives]
@@ -112,9 +114,18 @@ def prompt_rewards(
                     "n": len(group),
                 }
             )
-    return pd.DataFrame(rows).astype(
+    table = pd.DataFrame(rows).astype(
         {"iteration": "Int64"} | dict.fromkeys(_prefixed("vc", names), float)
     )
+    if trained_directions is not None:
+        table["outside"] = table["direction_index"] >= trained_directions
+    return table
+
+
+def are_outside(table: pd.DataFrame) -> pd.Series:
+    """Which rows are under directions that policies were not trained on; none without a column."""
+    none = pd.Series(False, index=table.index)
+    return table["outside"].astype(bool) if "outside" in table else none
 
 
 #: What tells a policy's samples apart.
@@ -153,7 +164,7 @@ def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
 
     `table` is prompt_rewards'; gold columns are empty where there is no gold scorer, and those of
     a judge are there only with one. Unseen prompts have columns of their own, `unseen_*`, which are
-    there if such prompts are.
+    there if such prompts are; so is `outside`, which tells other directions than the trained ones.
     """
     rows = []
     for key, group in table.groupby(
@@ -162,7 +173,7 @@ def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
         unseen = group[group["unseen"]]
         rows.append(
             dict(zip(["method", "iteration", "seed", "direction_index"], key, strict=True))
-            | {c: group[c].iloc[0] for c in _prefixed("v", names)}
+            | {c: group[c].iloc[0] for c in [*_prefixed("v", names), "outside"] if c in group}
             | _means(group[~group["unseen"]], names)
             | {f"unseen_{c}": x for c, x in _means(unseen, names).items() if len(unseen)}
         )
@@ -197,9 +208,9 @@ def front(
     """(points, k) mean rewards of a policy in direction order, `by` one of the scorers.
 
     `by` is the column prefix: `r`, `judge` or `gold`. Means over the seeds, if there are several.
-    Empty when the table does not have the policy.
+    Without points outside of the trained directions. Empty when the table does not have the policy.
     """
-    rows = table[table["method"] == method]
+    rows = table[(table["method"] == method) & ~are_outside(table)]
     rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
     columns = _prefixed([by], objectives)
     return rows.groupby("direction_index")[columns].mean().to_numpy(dtype=float)

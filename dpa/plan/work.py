@@ -376,9 +376,7 @@ def _evaluation_sampling(experiment: Experiment, wildcards: dict[str, str]) -> W
     config = experiment.config
     benchmark = wildcards.get("benchmark", "evaluation")  # Reward Soup's has no other
     asked = _evaluated_prompts(experiment, benchmark)
-    asked *= _steerings(
-        experiment, wildcards.get("policy", "reward_soup"), getattr(config, benchmark).directions
-    )
+    asked *= _steerings(experiment, wildcards.get("policy", "reward_soup"), benchmark)
     each = config.evaluation.responses_per_prompt if benchmark == "evaluation" else 1
     response = experiment.sizes.sampled_response
     return Work(
@@ -393,7 +391,7 @@ def _evaluation_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Wo
     """The validation samples of a policy."""
     sizes, evaluation = experiment.sizes, experiment.config.evaluation
     prompts = _evaluated_prompts(experiment, "evaluation")
-    asked = prompts * _steerings(experiment, wildcards["policy"], evaluation.directions)
+    asked = prompts * _steerings(experiment, wildcards["policy"], "evaluation")
     responses = asked * evaluation.responses_per_prompt
     return Work(
         scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
@@ -406,19 +404,22 @@ def _divergence(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """The validation samples of a policy, through it and through the SFT policy."""
     sizes, evaluation = experiment.sizes, experiment.config.evaluation
     prompts = _evaluated_prompts(experiment, "evaluation")
-    asked = prompts * _steerings(experiment, wildcards["policy"], evaluation.directions)
+    asked = prompts * _steerings(experiment, wildcards["policy"], "evaluation")
     responses = asked * evaluation.responses_per_prompt
     both = experiment.conditioned_prompt() + sizes.prompt + 2 * sizes.sampled_response
     return Work(referred=responses * both)
 
 
-def _steerings(experiment: Experiment, policy: str, grid: int | list[list[float]]) -> int:
+def _steerings(experiment: Experiment, policy: str, benchmark: str) -> int:
     """How many directions or conditions a policy is asked for; one if it knows none."""
     layout = Layout(experiment.config)
-    steered = layout.takes_directions(policy) or layout.takes_conditions(policy)
+    conditions = layout.takes_conditions(policy)
+    steered = layout.takes_directions(policy) or conditions
     if METHODS[parse_policy(policy)[0]].has_one_policy and not steered:
         return 1
-    return grid_size(grid)
+    if benchmark == "evaluation" and not conditions:
+        return grid_size(layout.asked_grid)
+    return grid_size(getattr(experiment.config, benchmark).directions)
 
 
 def _evaluated_prompts(experiment: Experiment, benchmark: str) -> int:
@@ -437,7 +438,7 @@ def _rewardbench_judging(experiment: Experiment, wildcards: dict[str, str]) -> W
     if rewardbench is None or rewardbench.judge.path is None:  # the gold scorer
         return Work(light=True)
     rated = _evaluated_prompts(experiment, "rewardbench")
-    rated *= _steerings(experiment, wildcards["policy"], rewardbench.directions)
+    rated *= _steerings(experiment, wildcards["policy"], "rewardbench")
     return Work(scored=rated * (experiment.sizes.prompt + experiment.sizes.sampled_response))
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from dpa.artefacts.frames import read_csv_table
 from dpa.directions import evaluation_directions
 from dpa.evaluation.metrics import spearman
+from dpa.evaluation.validation import are_outside
 from dpa.registry import METHODS, PolicyKey
 from dpa.report.tables import Table
 
@@ -91,6 +92,7 @@ class Fronts:
     """The marks of one source, ours or the paper's."""
 
     def __init__(self, marks: pd.DataFrame):
+        marks = marks[~are_outside(marks)]
         self._front = marks[marks["panel"] == "front"]
         self._volumes = marks[marks["panel"] == "hypervolume"]
         found = self._front[["method", "iteration"]].drop_duplicates().itertuples(index=False)

@@ -36,7 +36,7 @@ from dpa.evaluation.bootstrap import (
     scalar_rewards,
 )
 from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, stored_models
-from dpa.evaluation.validation import SCORER_NAMES
+from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
 
@@ -93,20 +93,28 @@ def measure_seeds(
     objectives: Sequence[str],
     reference: Sequence[float],
     unseen: Sequence[pd.DataFrame] = (),
+    outside: Sequence[pd.DataFrame] = (),
 ) -> list[SeedMeasures]:
     """The numbers of each run, from its prompt_rewards.parquet (bootstrap) and its folder.
 
     What methods do with `unseen` prompts, where every run has some, are measures of their own,
-    `unseen_*`. `stages` are the folders of a run that make up each method. Raises InputError when a
-    method of a table is unknown or has no entry there, or when there is no DPA to compare with.
+    `unseen_*`; so is what they do under directions outside of the trained ones, `outside_*`, where
+    the tables `outside` have them beside the others. `stages` are the folders of a run that make up
+    each method. Raises InputError when a method of a table is unknown or has no entry there, or
+    when there is no DPA to compare with.
     """
     for table, run in zip(tables, runs, strict=True):
         _check_table(table, run, stages)
     harder = draw_prompts(unseen) if unseen and all(map(len, unseen)) else [None] * len(tables)
-    return [
+    seeds = [
         _measure_seed(rewards, run, stages, objectives, reference, unseen_rewards)
         for rewards, run, unseen_rewards in zip(draw_prompts(tables), runs, harder, strict=True)
     ]
+    if outside and all(are_outside(table).any() for table in outside):
+        for seed, rewards in zip(seeds, draw_prompts(outside), strict=True):
+            for method, beyond in _measure_outside(rewards, objectives).items():
+                seed.measures[method].update(beyond)
+    return seeds
 
 
 def _check_table(table: pd.DataFrame, run: Path, stages: dict[str, list[str]]) -> None:
@@ -215,6 +223,38 @@ def _measure(
                 if method == "dpa"
                 else dominances(fronts["dpa"], front, reference)
             )
+    return measures
+
+
+def _measure_outside(rewards: DrawnPrompts, objectives: Sequence[str]) -> Measures:
+    """Replicates of mean v.r and worst regret under the directions outside of the trained ones.
+
+    A method that was not asked for them counts with its most favourable point.
+    """
+    table, prompts, _, weights = rewards
+    within, beyond = table[~are_outside(table)], table[are_outside(table)]
+    directions = _evaluation_directions(beyond, objectives, prompts)
+    measures: Measures = {method: {} for method in table["method"].unique()}
+    for by, suffix in MEASURE_SUFFIXES.items():
+        if f"{by}_{objectives[0]}" not in table:
+            continue
+        inside, asked = (
+            {
+                m: replicate(
+                    weights,
+                    policy_points(
+                        part, m, _last_iteration(table, m), objectives, by, prompts
+                    ).rewards,
+                )
+                for m in part["method"].unique()
+            }
+            for part in (within, beyond)
+        )
+        best = best_known([*inside.values(), *asked.values()], directions)
+        for method, values in measures.items():
+            found = scalar_rewards(asked.get(method, inside[method]), directions, method in asked)
+            values[f"outside_mean_vr{suffix}"] = found.mean(axis=1)
+            values[f"outside_worst_regret{suffix}"] = (best - found).max(axis=1)
     return measures
 
 
@@ -382,6 +422,19 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
             ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
             ("dominated_by_dpa_judge", "dominated by DPA (judge)", ".3f", 1),
             ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
+        ],
+    ),
+    (
+        "Outside of the trained directions",
+        "Under the directions of evaluation.outside_degrees, which no other number counts: methods "
+        "that take directions at the point they gave, others at their most favourable one.",
+        [
+            ("outside_mean_vr", "mean v·r", ".2f", 1),
+            ("outside_mean_vr_judge", "mean v·r (judge)", ".2f", 1),
+            ("outside_mean_vr_gold", "mean v·r (gold)", ".2f", 1),
+            ("outside_worst_regret", "worst regret", ".2f", 1),
+            ("outside_worst_regret_judge", "worst regret (judge)", ".2f", 1),
+            ("outside_worst_regret_gold", "worst regret (gold)", ".2f", 1),
         ],
     ),
     (

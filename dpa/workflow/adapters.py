@@ -206,6 +206,8 @@ class Adapters:
 
     def evaluation_flags(self, wildcards: Wildcards) -> Flags:
         grid = getattr(self.config, wildcards.benchmark).directions
+        if wildcards.benchmark == "evaluation" and self.layout.takes_directions(wildcards.policy):
+            grid = self.layout.asked_grid
         return flags.steering(self.layout, run_of(wildcards), wildcards.policy, grid)
 
     def policy_flags(self, wildcards: Wildcards) -> Flags:

@@ -10,7 +10,15 @@ from pathlib import PurePosixPath
 
 from dpa.config.base import ModelConfig
 from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
-from dpa.directions import Direction, direction_name, expert_directions, fixed_distribution
+from dpa.config.steering import Grid
+from dpa.directions import (
+    Direction,
+    direction_name,
+    evaluation_directions,
+    expert_directions,
+    fixed_distribution,
+    from_degrees,
+)
 from dpa.registry import METHODS, parse_policy, policy_name
 
 #: A fixed direction as part of a path.
@@ -247,6 +255,16 @@ class Layout:
         """Whether a policy is evaluated under the grid's directions."""
         method, _ = parse_policy(policy)
         return METHODS[method].conditioned_on == "direction" and not self.takes_conditions(policy)
+
+    @cached_property
+    def asked_grid(self) -> Grid:
+        """What policies that take directions are evaluated under: the grid, then what is outside of
+        the trained arc."""
+        evaluation = self.config.evaluation
+        if not evaluation.outside_degrees:
+            return evaluation.directions
+        inside = evaluation_directions(self.distribution, evaluation.directions)
+        return [*inside, *map(from_degrees, evaluation.outside_degrees)]
 
     def scorers(self) -> dict[str, ModelConfig]:
         """Who scores evaluation's samples: `evaluation/scored_by/<scorer>/<policy>.jsonl`.

@@ -111,6 +111,16 @@ CONFIG = [
         "reward_soup.experts_at: only an arc has two ends",
     ),
     (
+        "outside and yet within",
+        "evaluation={outside_degrees: [-90, -20]}",
+        "evaluation.outside_degrees: -20 is within the arc, from -45 to 0",
+    ),
+    (
+        "angles of what has none",
+        "experiment=quickstart-3obj & evaluation={outside_degrees: [-90]}",
+        "evaluation.outside_degrees: only an arc has angles",
+    ),
+    (
         "an annotator of no kind",
         "feedback={annotator: {kind: crowd}}",
         "feedback.annotator",

@@ -4,7 +4,7 @@ A mark is a row: in the panel `front` a policy under one direction (x and y are 
 second and the first objective), in the panel `hypervolume` a policy that can be steered. `source`
 says whose it is. Values are means over seeds; standard errors, `correlation` and intervals are from
 the bootstrap over seeds and clusters of prompts. `papers` says whether a condition of SteerLM's is
-one that the paper evaluates.
+one that the paper evaluates, `outside` whether a direction is outside of those trained on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ from dpa.evaluation.bootstrap import (
     policy_points,
     replicate,
 )
-from dpa.evaluation.validation import front_hypervolume
+from dpa.evaluation.validation import are_outside, front_hypervolume
 from dpa.registry import METHODS, PolicyKey
 from dpa.report.figures.style import (
     PAPER_COLOUR,
@@ -56,6 +56,7 @@ class Found(NamedTuple):
     indices: np.ndarray
     directions: np.ndarray | None
     takes_conditions: bool
+    outside: np.ndarray
 
 
 # --- The table of marks ----------------------------------------------------------------------
@@ -86,7 +87,8 @@ def figure4_marks(
     if list(objectives) == FIGURE4_OBJECTIVES:
         marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
     whole = dict.fromkeys(["iteration", "direction_index", "seeds"], "Int64")
-    return marks.astype(whole | {"papers": "boolean"}).fillna({"papers": False})
+    told = ["papers", "outside"]
+    return marks.astype(whole | dict.fromkeys(told, "boolean")).fillna(dict.fromkeys(told, False))
 
 
 def _found(drawn: DrawnPrompts, objectives: Sequence[str], by: str) -> dict[PolicyKey, Found]:
@@ -101,6 +103,7 @@ def _found(drawn: DrawnPrompts, objectives: Sequence[str], by: str) -> dict[Poli
             np.sort(rows["direction_index"].unique()),
             points.directions,
             points.conditions is not None,
+            are_outside(rows).groupby(rows["direction_index"]).first().to_numpy(),
         )
     order = list(METHODS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
@@ -130,14 +133,15 @@ def _front_rows(
             **{f"v_{name}": v for name, v in zip(objectives, directions, strict=False)},
             "x": mean[1], "y": mean[0], "x_se": error[1], "y_se": error[0],
             "correlation": float(np.corrcoef(means[1:].T)[0, 1]) if error.all() else 0.0,
-            "seeds": len(found), "papers": papers[i],
+            "seeds": len(found), "papers": papers[i], "outside": first.outside[i],
         }  # fmt: skip
 
 
 def _hypervolume_row(
     policy: PolicyKey, by: str, found: Sequence[Found], reference: Sequence[float]
 ) -> dict:
-    volumes = np.array([hypervolumes(seed.points, reference) for seed in found])
+    inside = [seed.points[:, ~seed.outside] for seed in found]
+    volumes = np.array([hypervolumes(points, reference) for points in inside])
     value, low, high = interval(over_seeds(volumes))
     return {
         "panel": "hypervolume", "by": by, "source": "ours", "method": policy[0],
@@ -244,6 +248,7 @@ def _draw_fronts(
                 name = f"DPA t={t}" + (" (SteerLM on D2)" if t == 0 else "")
                 points = policies[policies["iteration"] == t].sort_values("direction_index")
                 _draw_points(axes, points, "o-", colours[t], uncertainty, name, zorder=3 + int(t))
+            points = points[~are_outside(points)]
             if t == iterations[-1] and len(points) > 1:
                 for place in (0, -1):
                     v = points[[f"v_{name}" for name in objectives]].iloc[place]
@@ -274,6 +279,13 @@ def _draw_points(
     axes.plot(
         points["x"], points["y"], style, color=colour, label=label, markersize=size, zorder=zorder
     )
+    # Hollow, and not joined to the curve: how the curve goes on between them is not known.
+    outside = points[are_outside(points)]
+    points = points[~are_outside(points)]
+    axes.plot(
+        outside["x"], outside["y"], style.rstrip("-"), color=colour, markerfacecolor="none",
+        markersize=size, zorder=zorder,
+    )  # fmt: skip
     papers = points[points["papers"].astype(bool)]
     axes.scatter(
         papers["x"], papers["y"], s=80, facecolors="none", edgecolors=colour, linewidths=0.8,
@@ -379,10 +391,16 @@ def figure4_caption(
         if ours["papers"].any()
         else ""
     )
+    hollow = (
+        " Hollow marks are directions outside of those that policies were trained on; no other"
+        " number counts them."
+        if ours["outside"].any()
+        else ""
+    )
     through = "" if pd.isna(last) else f" t = 0 to {last}"
     return f"""\
 **Figure 4 (experiment {experiment}).** Mean {objectives[0]} against mean {objectives[1]} on {of}.
 A curve is one policy under its directions: DPA's iterations{through} and the other methods that
-can be steered; a point is a policy that cannot.{rings} Far up and left is better. {shown}.
+can be steered; a point is a policy that cannot.{rings}{hollow} Far up and left is better. {shown}.
 Hypervolume is the share of the box between the reference corner and the ideal that a policy's
 points dominate, with {intervals}.{missing}"""

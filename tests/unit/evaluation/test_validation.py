@@ -10,6 +10,7 @@ from dpa.config.load import load_config
 from dpa.config.steering import ObjectiveConfig
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
+from dpa.evaluation.bootstrap import read_prompt_rewards
 from dpa.evaluation.metrics import (
     best_scalar_rewards,
     hypervolume,
@@ -84,6 +85,28 @@ def test_grids(tmp_path):
     assert [(s.direction_index, s.condition) for s in grid] == [(0, [60, 20]), (1, [80, 50])]
     [nothing] = grid_of(None, 10, None, 1, 5)
     assert (nothing.direction_index, nothing.direction, nothing.condition) == (-1, None, None)
+
+
+def test_directions_outside_of_the_trained_ones_are_told_apart(tmp_path):
+    write_jsonl(tmp_path / "prompts.jsonl", [Prompt(prompt_id="a", prompt="x", source="t")])
+    asked = [[1.0, 0.0], [0.8, -0.6], [0.0, -1.0]]
+    write_jsonl(
+        tmp_path / "dpa-1.jsonl",
+        [scored("a", i, v, [80.0 - i, 40.0 - i]) for i, v in enumerate(asked)],
+    )
+    objectives = [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES]
+    files = [tmp_path / "dpa-1.jsonl"], tmp_path / "prompts.jsonl"
+    rewards = prompt_rewards(*files, objectives, 0, None, trained_directions=2)
+    assert rewards["outside"].tolist() == [False, False, True]
+    table = validation_rewards(rewards, OBJECTIVES)
+    assert table["outside"].tolist() == [False, False, True]
+    assert front(table, "dpa", 1, OBJECTIVES, "r").tolist() == [[80, 40], [79, 39]]
+    rewards.to_parquet(tmp_path / "rewards.parquet")
+    found = [
+        read_prompt_rewards(tmp_path / "rewards.parquet", OBJECTIVES, outside=o) for o in (0, 1)
+    ]
+    assert [len(rows) for rows in found] == [2, 3]
+    assert "outside" not in prompt_rewards(*files, objectives, 0, None)
 
 
 def scored(prompt_id, index, direction, rewards, tokens=10):

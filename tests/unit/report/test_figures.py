@@ -65,6 +65,29 @@ def test_figure4_marks_by_hand():
     assert gold[["x_se", "y_se", "correlation"]].to_numpy().tolist() == [[0, 0, 0]] * 5
 
 
+def test_directions_outside_of_the_trained_ones_are_hollow():
+    table = make_rewards()
+    last = (table["method"] == "dpa") & (table["iteration"] == 1) & (table["direction_index"] == 0)
+    beyond = table[last].assign(
+        direction_index=2, v_helpfulness=0.0, v_verbosity=-1.0, r_verbosity=5.0, outside=True
+    )
+    both = pd.concat([table.assign(outside=False), beyond])
+    marks = fronts.figure4_marks([both], OBJECTIVES, REFERENCE, PUBLISHED)
+    ours = pick(marks, source="ours", by="r", method="dpa", iteration=1)
+    assert pick(ours, panel="front")["outside"].tolist() == [False, False, True]
+    [volume] = pick(ours, panel="hypervolume")["y"]
+    assert volume == pytest.approx(62)
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "")
+    hollow = [
+        line.get_xydata().tolist()
+        for line in figure.axes[0].lines
+        if line.get_markerfacecolor() is not None and str(line.get_markerfacecolor()) == "none"
+        and len(line.get_xdata())
+    ]  # fmt: skip
+    assert hollow == [[[5.0, 80.0]]]
+    assert "Hollow" in fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "none")
+
+
 def test_the_papers_conditions_are_ringed():
     table = make_rewards()
     steerlm = table[(table["method"] == "dpa") & (table["iteration"] == 0)]

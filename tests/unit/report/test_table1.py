@@ -136,6 +136,27 @@ def test_every_direction_has_its_regrets(run):
     assert table.set_index("method").loc[PPO, "worst_regret_gold"] == pytest.approx(22)
 
 
+def test_directions_outside_of_the_trained_ones_have_measures_of_their_own(run):
+    asked = [(0.0, -1.0), (0.6, 0.8)]
+    policies = {("dpa", 1): ([(60, 10), (85, 55)], asked, None)}
+    beyond = make_rewards(policies=policies).assign(outside=True)
+    beyond["direction_index"] += 2
+    table = make_rewards()
+    both = pd.concat([table.assign(outside=False), beyond])
+    seeds = measure_seeds([table], [run], parts(table), NAMES, [0.0, 100.0], outside=[both])
+    made = table1(seeds, 2, pd.read_csv(PUBLISHED)).set_index("method")
+    # Under (0, -1) DPA gives -10, and others their tersest point: PPO -50; under (0.6, 0.8) DPA 95,
+    # PPO 85 and DPO, the best, 99.
+    assert made.loc["DPA", "outside_mean_vr"] == pytest.approx((-10 + 95) / 2)
+    assert made.loc["DPA", "outside_worst_regret"] == pytest.approx(4)
+    assert made.loc[PPO, "outside_mean_vr"] == pytest.approx((-50 + 85) / 2)
+    assert made.loc[PPO, "outside_worst_regret"] == pytest.approx(40)
+    alone = table1([measured(run)], 2, pd.read_csv(PUBLISHED)).set_index("method")
+    pd.testing.assert_frame_equal(made[alone.columns], alone)
+    titles = [part.title for part in table1_tables(made.reset_index())]
+    assert "Outside of the trained directions" in titles
+
+
 def test_unseen_prompts_are_in_columns_of_their_own_and_change_no_other(run):
     seen, harder = make_rewards(), make_rewards(shift=3.0).assign(unseen=True)
     [both] = measure_seeds([seen], [run], parts(seen), NAMES, [0.0, 100.0], [harder])

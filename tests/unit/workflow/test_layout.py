@@ -1,9 +1,14 @@
 """Stages, policies and targets of two experiments, written down by hand."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
 from dpa.config.load import load_config
+from dpa.workflow.adapters import Adapters
 from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
+from dpa.workflow.stamps import Stamps
 
 SCORED = "evaluation/scored_by/reward_model"
 DPA = [f"dpa/iter{t}" for t in range(5)]
@@ -170,6 +175,26 @@ def test_experts_at_the_ends_of_the_arc():
     )
     assert layout.soup_experts() == ["rsf/100_0/iter4", "rsf/71_-71/iter4"]
     assert layout.distribution_of_loop("rsf/71_-71")["direction"] == [0.707107, -0.707107]
+
+
+def test_directions_outside_of_the_arc_come_after_the_grid():
+    evaluation = {"evaluation": {"directions": 2, "outside_degrees": [-90, 45]}}
+    layout = Layout(load_config(evaluation))
+    assert layout.asked_grid == [
+        [1.0, 0.0], [0.707107, -0.707107], [0.0, -1.0], [0.707107, 0.707107],
+    ]  # fmt: skip
+    assert Layout(load_config({})).asked_grid == 10
+    # What is not told a direction is asked for no more of them; benchmarks keep their own.
+    of = Adapters(layout, Stamps())
+
+    def grid(policy, benchmark="evaluation"):
+        asked = SimpleNamespace(experiment="quickstart", policy=policy, benchmark=benchmark)
+        flags = of.evaluation_flags(asked)
+        return json.loads(flags[flags.index("--grid") + 1])
+
+    assert grid("dpa-1") == layout.asked_grid
+    assert grid("steerlm") == 2
+    assert grid("dpa-1", "alpacaeval") == 5
 
 
 def test_a_loops_directions(comparison):
