@@ -18,6 +18,7 @@ from dpa.runtime.cli import run_app
 
 #: Command -> its script.
 COMMANDS = {
+    "new": "new_experiment",
     "plan": "plan_run",
     "lock": "lock_revisions",
     "download": "download",

@@ -1,0 +1,258 @@
+"""An experiment from one file of ratings: hold-out, prompts, and a commented YAML.
+
+The folder has `<name>.yaml` and beside it what it reads: `train.jsonl` and `validation.jsonl` (a
+response per row, several raters' ratings of it as their mean) and the prompts of both.
+"""
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpa.artefacts.jsonl import write_jsonl
+from dpa.config.data import SourceConfig
+from dpa.data.guess import PREFERENCE, Column, Columns, guess_columns, read_answers
+from dpa.data.sources import read_placed_rows
+from dpa.errors import InputError
+from dpa.seeds import derive_seed
+from dpa.text.prompts import Conversation, prompt_id
+
+#: Rows that columns and scales are guessed from.
+GUESSED_FROM = 5000
+#: Prompts of which at least this many are held out, and of which at most.
+FEWEST_HELD_OUT, MOST_HELD_OUT = 4, 500
+#: The attribute that is made of the response itself where ratings have one only.
+LENGTH = "length"
+#: Rough length of a token, in characters of English.
+CHARACTERS_PER_TOKEN = 4
+
+
+class Sizes(NamedTuple):
+    """What a machine can do in a sitting: prompts of each half, and DPA's iterations."""
+
+    prompts_per_half: int
+    iterations: int
+    most_tokens: int
+    max_length: int
+
+
+ON_GPU, ON_CPU = Sizes(2000, 3, 512, 1536), Sizes(48, 1, 60, 512)
+
+
+class Response(NamedTuple):
+    prompt: Conversation
+    response: str
+    ratings: dict[str, list[float]]
+
+
+class Found(NamedTuple):
+    """What was read: columns, responses by prompt, and what was left out by reason."""
+
+    columns: Columns
+    responses: dict[str, dict[str, Response]]
+    dropped: Counter[str]
+    merged: int
+
+    @property
+    def attributes(self) -> list[Column]:
+        """The ratings' columns, and what is made besides."""
+        rated = list(self.columns.ratings)
+        if self.columns.chosen:
+            rated = [Column(PREFERENCE, (0, 1))]
+        return rated if len(rated) > 1 else [*rated, Column(LENGTH, "rank")]
+
+
+def read_file(path: str, given: dict[str, str | None], ratings: list[str]) -> Found:
+    """Read the file whole. Raises InputError naming place, cause and remedy."""
+    source = SourceConfig(path=path)
+    columns = guess_columns(
+        list(islice(read_placed_rows(source), GUESSED_FROM)), path, given, ratings
+    )
+    found = Found(columns, {}, Counter(), 0)
+    merged = 0
+    for place, row in read_placed_rows(source):
+        for answer in read_answers(row, columns, place):
+            if isinstance(answer, str):
+                found.dropped[answer] += 1
+                continue
+            known = found.responses.setdefault(prompt_id(answer.prompt), {})
+            merged += answer.response in known
+            kept = known.setdefault(answer.response, Response(answer.prompt, answer.response, {}))
+            for name, value in answer.ratings.items():
+                kept.ratings.setdefault(name, []).append(value)
+    return found._replace(merged=merged)
+
+
+def held_out(found: Found, path: str, share: float) -> set[str]:
+    """Ids of the prompts for validation: the same ones however often the file is read or grows."""
+    wanted = round(share * len(found.responses))
+    wanted = min(max(wanted, FEWEST_HELD_OUT), MOST_HELD_OUT)
+    if len(found.responses) < 4 * FEWEST_HELD_OUT:
+        raise InputError(
+            f"{path}: {len(found.responses)} different prompts, too few to learn from and to hold "
+            f"some out; at least {4 * FEWEST_HELD_OUT} are needed"
+        )
+    ordered = sorted(found.responses, key=lambda identity: derive_seed("held out", identity))
+    return set(ordered[:wanted])
+
+
+def write_tables(folder: Path, found: Found, validation: set[str]) -> None:
+    """The four files that the YAML names."""
+    with_length = any(column.name == LENGTH for column in found.attributes)
+    for name, is_validation in (("train", False), ("validation", True)):
+        ids = [
+            identity for identity in found.responses if (identity in validation) is is_validation
+        ]
+        rows = (
+            {"prompt": r.prompt, "response": r.response}
+            | {column: sum(v) / len(v) for column, v in r.ratings.items()}
+            | ({LENGTH: len(r.response)} if with_length else {})
+            for identity in ids
+            for r in found.responses[identity].values()
+        )
+        write_jsonl(folder / f"{name}.jsonl", rows)
+        prompts = (next(iter(found.responses[identity].values())).prompt for identity in ids)
+        write_jsonl(folder / f"{name}_prompts.jsonl", ({"prompt": prompt} for prompt in prompts))
+
+
+def experiment_text(
+    folder: str,
+    found: Found,
+    policy: tuple[str, str | None],
+    on_gpu: bool,
+    engine: str,
+    prompts: int,
+) -> str:
+    """The YAML of an experiment; `policy` is a folder, or a hub id with its revision."""
+    attributes = found.attributes
+    sizes = ON_GPU if on_gpu else ON_CPU
+    lengths = sorted(
+        len(r.response) for of_prompt in found.responses.values() for r in of_prompt.values()
+    )
+    longest = lengths[int(0.95 * (len(lengths) - 1))] // CHARACTERS_PER_TOKEN
+    length = min(sizes.max_length, context_of(policy[0]))
+    tokens = min(max(longest, 32), sizes.most_tokens, length // 2)
+    about_length = attributes[-1].name == LENGTH
+    path, revision = policy
+    model = f"{{path: {quoted(path)}, revision: {revision or 'null'}}}"
+    objectives = "\n".join(
+        f"  - name: {objective_name(a.name)}\n    outputs: {{{quoted(a.name)}: 1.0}}"
+        for a in attributes
+    )
+    columns = "\n".join(
+        f"        {quoted(a.name)}: {{column: {quoted(a.name)}, from: {scale(a)}}}"
+        for a in attributes
+    )
+    return f"""\
+# Written by new_experiment; every line may be changed. All keys, with what they mean: config.yaml.
+extends: single-gpu
+
+# What a user weighs. An objective is a weighted sum of the reward model's outputs, each on 0-100.
+objectives:
+{objectives}
+
+# From which directions training draws.
+directions: {directions(len(attributes), about_length)}
+scalar_direction: {[1.0] + [0.0] * (len(attributes) - 1)}
+evaluation:
+  # The worst value of each objective.
+  hypervolume_reference: {[0.0] * (len(attributes) - 1) + [100.0 if about_length else 0.0]}
+
+data:
+  ratings:
+    - name: mine
+      format: table
+      train: {{path: {quoted(folder + "/train.jsonl")}}}
+      validation: {{path: {quoted(folder + "/validation.jsonl")}}}
+      # `from` is the scale: [worst, best], or `rank` for skewed columns (docs/your-own-data.md).
+      attributes:
+{columns}
+  train_prompts:
+    - {{path: {quoted(folder + "/train_prompts.jsonl")}}}
+  validation_prompts:
+    - {{path: {quoted(folder + "/validation_prompts.jsonl")}}}
+  original_responses: mine
+  prompts_per_half: {min(sizes.prompts_per_half, prompts // 2)}
+
+# The reward model starts from base_model, every policy from sft.
+base_model: {model}
+sft: {model}
+
+reward_model:
+  attributes: [{", ".join(quoted(a.name) for a in attributes)}]
+  schedule: {{max_length: {length}}}
+
+methods: [dpa, sft, steerlm]
+steerlm: {{schedule: {{max_length: {length}}}}}
+dpa: {{iterations: {sizes.iterations}, schedule: {{max_length: {length}}}}}
+
+sampling:
+  engine: {engine}
+  max_prompt_tokens: {length - tokens}
+  max_new_tokens: {tokens} # holds 95 % of the file's responses, if the machine can
+  # Small models often do not end; lower it when yours does.
+  max_truncated_fraction: 0.95
+{machine_text(on_gpu)}"""
+
+
+def context_of(model: str) -> int:
+    """How many tokens a folder's model holds; as many as wanted where nothing says so."""
+    try:
+        config = json.loads((Path(model) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        config = {}
+    return config.get("max_position_embeddings") or config.get("n_positions") or ON_GPU.max_length
+
+
+def machine_text(on_gpu: bool) -> str:
+    """What differs from single-gpu on a CPU."""
+    if on_gpu:
+        return "\n# Of a 24 GB card; dpa plan --experiment says whether it fits.\nplan: {gpus: 1}\n"
+    return """
+# No GPU was found: sizes are small. On a GPU leave these out and raise prompts_per_half.
+compute: {gpu: false}
+trainer: {per_device_batch_size: 1, bf16: false, gradient_checkpointing: false}
+"""
+
+
+def directions(k: int, about_length: bool) -> str:
+    """A distribution: of two objectives an arc, of more any weights that add up."""
+    if k > 2:
+        return f"{{distribution: dirichlet, signs: {[1] * k}, concentration: 1.0}}"
+    low, high = (-45, 0) if about_length else (0, 90)
+    return f"{{distribution: arc, from_degrees: {low}, to_degrees: {high}}}"
+
+
+def objective_name(column: str) -> str:
+    """A column's name as it stands in a prompt."""
+    letters = (c if "a" <= c <= "z" else " " for c in column.lower())
+    return "verbosity" if column == LENGTH else "_".join("".join(letters).split()) or "rating"
+
+
+def scale(column: Column) -> str:
+    if isinstance(column.scale, str):
+        return column.scale
+    return "[" + ", ".join(f"{end:g}" for end in column.scale) + "]"
+
+
+def quoted(text: str) -> str:
+    """A string as YAML reads it, which reads JSON's."""
+    plain = text.replace("-", "").replace("_", "").replace("/", "").replace(".", "")
+    return text if plain.isalnum() and not plain.isdigit() else json.dumps(text)
+
+
+def summary(found: Found, validation: set[str]) -> dict[str, Any]:
+    """What was found, for the terminal."""
+    c = found.columns
+    return {
+        "prompt": c.prompt or f"(in {c.chosen})",
+        "response": c.response or f"{c.chosen}, {c.rejected}",
+        "ratings": {a.name: a.scale for a in found.attributes},
+        "left out": list(c.others),
+        "responses": sum(map(len, found.responses.values())),
+        "prompts": len(found.responses),
+        "held out": len(validation),
+        "merged": found.merged,
+        "dropped": dict(found.dropped),
+    }
