@@ -322,11 +322,21 @@ rule make_report:
             figure=layout.figure_names(),
             kind=["png", "csv", "md"],
         ),
-        tables=expand("{results}/tables/{table}.md", results=RESULTS, table=layout.table_names()),
+        tables=expand(
+            "{results}/tables/{table}.{kind}",
+            results=RESULTS,
+            table=layout.table_names(),
+            kind=["md", "csv"],
+        ),
         samples=f"{RESULTS}/tables/samples.csv" if layout.shows_dpa() else [],
         rewards=f"{RESULTS}/evaluation/validation_rewards.csv" if layout.shows_dpa() else [],
         deviations=clone("docs/deviations.md"),
-        code=code("make_report", "dpa/report/templates/report.html.j2", "docs/deviations.md"),
+        code=code(
+            "make_report",
+            "dpa/report/templates/report.html.j2",
+            "dpa/report/templates/dial.js",
+            "docs/deviations.md",
+        ),
     output:
         page=f"{RESULTS}/report.html",
     log:

@@ -5,9 +5,12 @@ captions, tables and deviations is rendered without raw HTML.
 """
 
 import base64
+import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +30,7 @@ from dpa.report.figures.reward_model import constant_attributes, constant_warnin
 from dpa.report.figures.samples import rewards_text, scorers_of
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published
+from dpa.report.summary import summarise
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
 from dpa.runtime.sections import read_yaml
@@ -42,8 +46,11 @@ NO_JUDGE = (
     "No independent scorer (evaluation.judge is null): all rewards here are those of the model "
     "that responses were selected by, and what it gains need not be a gain."
 )
-#: Figures and tables of costs.
+#: Figures of costs.
 COSTS = ("costs",)
+
+#: A table of more columns is set smaller; one of fewer characters in a row fits a phone.
+WIDE, NARROW = 8, 45
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -73,7 +80,10 @@ def render(
     `config` is the whole configuration. Raises InputError when a file is missing.
     """
     found = {name: load_figure(folder / "figures", name) for name in figures}
-    tabled = {name: load_table(folder / "tables", name) for name in tables}
+    # The texts of figure 1's are side by side below; other tables of a figure's marks are under it.
+    tabled = {name: load_table(folder / "tables", name) for name in tables if name != "figure1"}
+    for name, figure in found.items():
+        figure["table"] = tabled.pop(name, None)
     samples = folder / "tables/samples.csv"
     prompts = list(prompt_cards(read_csv_table(samples), config)) if "figure1" in tables else []
     comparisons = list(compare_published(folder / "figures", figures))
@@ -81,32 +91,30 @@ def render(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    script = (TEMPLATES / "dial.js").read_text(encoding="utf-8")
     artefacts = list(read_artefacts(folder))
+    known = [*warnings(config), *dead_outputs(folder / "figures/reward_model.csv")]
     return environment.get_template("report.html.j2").render(
         title=f"Directional Preference Alignment: {experiment}",
-        lead=lead(config),
-        warnings=[*warnings(config), *dead_outputs(folder / "figures/reward_model.csv")],
+        summary=summarise(folder, config, known),
         sections=list(sections(found, tabled, len(prompts), bool(comparisons), config)),
         prompts=prompts,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        formats=config["figures"]["style"]["formats"],
         comparisons=comparisons,
         assumptions=list(assumptions(deviations, config)),
         changed=as_yaml(changes(read_yaml(CLONE / "config.yaml"), config)),
         configuration=as_yaml(config),
         provenance=provenance(artefacts, config, config_hash),
-        artefacts=artefacts,
+        artefacts=[
+            [artefact[key] for key in ("path", "sha", "code", "read", "kept", "dropped")]
+            for artefact in artefacts
+        ],
     )
 
 
 # --- Parts of the page -----------------------------------------------------------------------
-
-
-def lead(config: dict) -> str:
-    names = ", ".join(objective["name"] for objective in config["objectives"])
-    seeds = config["seed"] if isinstance(config["seed"], list) else [config["seed"]]
-    of = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    methods = ", ".join(METHODS[name].label for name in config["methods"])
-    compared = f" Methods compared: {methods}." if config["data"]["train_prompts"] else ""
-    return f"Experiment {config['experiment']}, {of}. Objectives: {names}.{compared}"
 
 
 def warnings(config: dict) -> list[str]:
@@ -149,9 +157,10 @@ def sections(
         yield PageSection("tables", "Tables", (), (), shown, items(shown, "table-"))
     if prompts:
         text = (
-            "The same validation prompts, answered by DPA's last iteration under several "
-            "directions and by the other methods. Each response is the first that was sampled, and "
-            "the prompts are those that figures.prompts names: none is picked for its looks.",
+            "The same validation prompts, answered by DPA's last iteration under all its "
+            "directions and by the other methods, with lengths and rewards. Each response is the "
+            "first that was sampled, and the prompts are those that figures.prompts names: none "
+            "is picked for its looks.",
         )
         numbered = [(f"prompt-{i + 1}", f"Prompt {i + 1}") for i in range(prompts)]
         yield PageSection("samples", "Side by side", text, items=numbered)
@@ -163,15 +172,14 @@ def sections(
         )
         yield PageSection("published", "Against the published numbers", text)
     rest = [n for n in figures if n not in (*FIRST_FIGURES, *COSTS)]
-    others = [n for n in tables if n not in (*FIRST_TABLES, *COSTS, "figure1")]
+    others = [n for n in tables if n not in FIRST_TABLES]
     drawn, tabled = those(figures, rest), those(tables, others)
     yield PageSection(
         "more", "Reward model, lengths and other checks", (), drawn, tabled,
         [*items(drawn), *items(tabled, "table-")],
     )  # fmt: skip
-    drawn, tabled = those(figures, COSTS), those(tables, COSTS)
-    if drawn:
-        yield PageSection("costs-section", "Costs", (), drawn, tabled)
+    if drawn := those(figures, COSTS):
+        yield PageSection("costs-section", "What it cost", (), drawn)
     text = (
         "Choices of ours, each with the configuration key that holds it, and its value here. The "
         "table is that of docs/deviations.md.",
@@ -208,11 +216,39 @@ def load_table(folder: Path, name: str) -> dict:
     except OSError as error:
         raise InputError(f"{error}; rerun the rule that makes {name}") from None
     heading, _, body = text.partition("\n")
-    html = MARKDOWN.render(body).replace("<h2>", "<h4>").replace("</h2>", "</h4>")
-    html = html.replace("<table>", '<div class="scroll"><table>')
-    html = html.replace("</table>", "</table></div>")
     title = re.sub(r", experiment \S+$", "", heading.removeprefix("# ").strip())
-    return {"name": name, "title": title, "body": Markup(html)}
+    return {"name": name, "title": title, "body": Markup(tables_html(body))}
+
+
+def tables_html(text: str) -> str:
+    """Markdown with tables, whose cells name their column: where it is too wide for a screen a row
+    is a list of them.
+    """
+    tokens = MARKDOWN.parse(text)
+    header: list[str] = []
+    widths: list[int] = []
+    table, column = None, 0
+    for token, after in pairwise([*tokens, None]):
+        assert token is not None
+        cell = "".join(part.content for part in after.children or ()) if after else ""
+        match token.type:
+            case "heading_open" | "heading_close":
+                token.tag = "h4"
+            case "table_open":
+                header, widths, table = [], [], token
+            case "tr_open":
+                column = 0
+            case "th_open":
+                header.append(cell)
+                widths.append(max(map(len, cell.split()), default=0))
+            case "td_open":
+                token.attrSet("data-label", header[column])
+                widths[column] = max(widths[column], len(cell))
+                column += 1
+            case "table_close" if table is not None:
+                table.attrSet("class", "wide" if len(header) > WIDE else "narrow"
+                              if sum(widths) + 3 * len(header) < NARROW else "")  # fmt: skip
+    return MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
 
 
 def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
@@ -222,33 +258,62 @@ def prompt_cards(samples: pd.DataFrame, config: dict) -> Iterator[dict]:
         steered = int((rows["method"] == "dpa").sum())
         own = iter(direction_colours(steered))
         cards = []
-        for row in rows.to_dict("records"):
-            rewards = rewards_text(row, names, scorers_of(samples))
-            asked = "" if pd.isna(row["asked"]) else plain_text(str(row["asked"]))
-            method, colour = METHODS[row["method"]].label, METHODS[row["method"]].colour
-            cards.append(
-                {
-                    "method": method if pd.isna(row["iteration"])
-                    else f"{method} t={row['iteration']:.0f}",
-                    "asked": asked,
-                    "numbers": f"{row['tokens']} tokens · {rewards}",
-                    "response": "" if pd.isna(row["response"])
-                    else visible(plain_text(str(row["response"]))),
-                    "colour": to_hex(next(own) if row["method"] == "dpa" else colour),
-                }
-            )  # fmt: skip
+        for method, answers in rows.groupby("method", sort=False):
+            for place, row in enumerate(answers.to_dict("records")):
+                rewards = rewards_text(row, names, scorers_of(samples))
+                asked = "" if pd.isna(row["asked"]) else plain_text(str(row["asked"]))
+                entry = METHODS[str(method)]
+                cards.append(
+                    {
+                        "method": entry.label if pd.isna(row["iteration"])
+                        else f"{entry.label} t={row['iteration']:.0f}",
+                        "asked": asked,
+                        "numbers": f"{row['tokens']} tokens · {rewards}",
+                        "response": "" if pd.isna(row["response"])
+                        else visible(plain_text(str(row["response"]))),
+                        "colour": to_hex(next(own) if method == "dpa" else entry.colour),
+                        "dial": f"{asked}{angle_of(row, names)}" if method == "dpa" else "",
+                        "positions": positions(
+                            # Conditions run from terse to long, directions the other way.
+                            len(answers) - 1 - place if entry.conditioned_on == "rewards"
+                            else place, len(answers), steered,
+                        ),
+                    }
+                )  # fmt: skip
         yield {"text": visible(plain_text(str(rows["prompt"].iloc[0]))), "cards": cards}
+
+
+def angle_of(row: dict, objectives: Sequence[str]) -> str:
+    """` (−37°)` of a direction in a plane."""
+    weights = [row[f"v_{name}"] for name in objectives]
+    if len(weights) != 2 or any(pd.isna(weight) for weight in weights):
+        return ""
+    return f" ({math.degrees(math.atan2(weights[1], weights[0])):.0f}°)".replace("-", "−")
+
+
+def positions(place: int, answers: int, steered: int) -> list[int]:
+    """The positions of the dial, one for each of DPA's `steered` answers, that show an answer.
+
+    A method with as many answers is turned with it, one with fewer in greater steps; a single
+    answer stays.
+    """
+    last = max(steered - 1, 1)
+    return [
+        position for position in range(steered) if round(position * (answers - 1) / last) == place
+    ]
 
 
 # --- Assumptions, configuration, provenance --------------------------------------------------
 
 
-def assumptions(deviations: Path, config: dict) -> Iterator[dict]:
-    """The table of assumptions, with this experiment's value of each key."""
+def assumptions(deviations: Path, config: dict) -> Iterator[list[str]]:
+    """Question, answer, key, and this experiment's value of the key, row by row."""
     try:
         text = deviations.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{error}; it has the table of assumptions") from None
+    # Pages of the documentation are not beside the report: of links there the text is left.
+    text = re.sub(r"\[([^\]]+)\]\([\w.-]+\.md[^)]*\)", r"\1", text)
     _, found, section = text.partition(f"\n{ASSUMPTIONS}\n")
     rows = re.findall(
         r"^\| (.+?) \| (.+) \| (.+?) \|$", section.partition("\n## ")[0], re.MULTILINE
@@ -257,12 +322,8 @@ def assumptions(deviations: Path, config: dict) -> Iterator[dict]:
         raise InputError(f"{deviations}: no table under {ASSUMPTIONS!r}")
     for question, answer, key in rows[1:]:
         values = [value_of(config, name) for name in re.findall(r"`([\w.*]+)`", key)]
-        yield {
-            "question": Markup(MARKDOWN.renderInline(question)),
-            "answer": Markup(MARKDOWN.renderInline(answer)),
-            "key": Markup(MARKDOWN.renderInline(key)),
-            "value": "; ".join(value for value in values if value is not None),
-        }
+        cells = [Markup(MARKDOWN.renderInline(cell)) for cell in (question, answer, key)]
+        yield [*cells, "; ".join(value for value in values if value is not None)]
 
 
 def value_of(config: dict, key: str) -> str | None:

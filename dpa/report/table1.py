@@ -472,6 +472,11 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
     ),
 ]
 
+#: Of which measures the best is bold, and which that is.
+BEST = {
+    "control": max, "hypervolume": max, "mean_vr": max, "worst_regret": min, "unseen_mean_vr": max,
+}  # fmt: skip
+
 
 def table1_tables(table: pd.DataFrame) -> list[Table]:
     """Table 1 in parts with what their columns mean."""
@@ -494,7 +499,12 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
             ]
             for row in table.to_dict("records")
         ]
-        found.append(Table(title, meaning, header, rows))
+        best = {
+            place: BEST[measure]
+            for place, (name, *_) in enumerate(present, start=1)
+            if (measure := name.removesuffix("_judge").removesuffix("_gold")) in BEST
+        }
+        found.append(Table(title, meaning, header, rows, best=best))
         if title == "Rewards":
             found += _regret_tables(table)
     return found

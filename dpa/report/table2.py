@@ -108,7 +108,8 @@ def _table(title: str, note: str, shown: pd.DataFrame, objectives: Sequence[str]
         rows.append((_place(policy, v), _cells(policy, own, v, columns)))
     rows.sort(key=lambda row: row[0])
     header = ["policy", f"direction ({', '.join(objectives)})", *(h for *_, h in columns)]
-    return Table(title, note, header, [cells for _, cells in rows])
+    best = dict.fromkeys(range(2, len(header)), max)
+    return Table(title, note, header, [cells for _, cells in rows], best=best)
 
 
 def _place(policy: tuple, v: pd.Series) -> tuple:

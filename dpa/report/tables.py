@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +33,38 @@ MARKDOWN_ESCAPES = {"<": "&lt;", "&": "&amp;"}
 
 
 class Table(NamedTuple):
-    """A titled table with what its columns mean; `text` are the columns that hold running text."""
+    """A titled table with what its columns mean.
+
+    `text` are the columns that hold running text; of those in `best` the best number is bold, which
+    is the highest or the lowest (max or min).
+    """
 
     title: str
     note: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text: Collection[int] = ()
+    best: Mapping[int, Callable] = {}
+
+    def best_cells(self) -> set[tuple[int, int]]:
+        """(row, column) of what is bold: as it is printed, so that equal numbers are all."""
+        found = set()
+        for column, choose in self.best.items():
+            numbers = {
+                i: n for i, row in enumerate(self.rows) if (n := leading_number(row[column]))
+            }
+            if len(set(numbers.values())) > 1:
+                best = choose(numbers.values(), key=float)
+                found |= {
+                    (i, column) for i, number in numbers.items() if float(number) == float(best)
+                }
+        return found
+
+
+def leading_number(cell: str) -> str:
+    """The number that a cell begins with, as Python reads it; empty without one."""
+    found = re.match(r"[-+−]?[\d,]*\.?\d+", cell)
+    return found[0].replace(",", "").replace("−", "-") if found else ""
 
 
 def csv_text(table: pd.DataFrame, float_format: str | None = "%.6g") -> str:
@@ -67,8 +92,12 @@ def markdown(heading: str, lead: str, tables: Iterable[Table]) -> str:
             parts.append(f"## {markdown_text(table.title)}")
         if table.note:
             parts.append(markdown_text(table.note))
-        lines = [table.header, ["---"] * len(table.header), *table.rows]
-        parts.append("\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines))
+        best = table.best_cells()
+        lines = [list(map(markdown_text, table.header)), ["---"] * len(table.header)]
+        for i, row in enumerate(table.rows):
+            cells = [markdown_text(cell) for cell in row]
+            lines.append([f"**{c}**" if (i, j) in best else c for j, c in enumerate(cells)])
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -92,7 +121,12 @@ def latex(heading: str, lead: str, tables: Iterable[Table]) -> str:
         )
         title = f"{heading}: {table.title}" if table.title else heading
         caption = f"{title}. {lead} {table.note}"
-        cells = [list(map(latex_text, row)) for row in table.rows]
+        best = table.best_cells()
+        cells = [
+            [f"\\textbf{{{latex_text(c)}}}" if (i, j) in best else latex_text(c)
+             for j, c in enumerate(row)]
+            for i, row in enumerate(table.rows)
+        ]  # fmt: skip
         # A table without rows has its columns all the same.
         style = pd.DataFrame(cells, columns=range(len(table.header))).style
         style.hide(axis="index").relabel_index(list(map(latex_text, table.header)), axis="columns")

@@ -31,6 +31,7 @@ addEventListener("load", () => {
     broken: [...document.querySelectorAll('a[href^="#"]')].map(a => a.getAttribute("href"))
       .filter(target => !document.getElementById(target.slice(1))),
     scripts: document.scripts.length - 1,
+    acted: ACT,
     wide: document.documentElement.scrollWidth > innerWidth,
   };
   const note = document.createElement("pre");
@@ -50,13 +51,16 @@ def chromium() -> str:
     return found
 
 
-def load(page: Path, folder: Path, width: int = 1300) -> dict:
-    """Load a copy of a page that has the probe in it; what the probe reports."""
+def load(page: Path, folder: Path, width: int = 1300, act: str = "null") -> dict:
+    """Load a copy of a page that has the probe in it; what the probe reports.
+
+    `act` is JavaScript, run when all is loaded; its value is reported as `acted`.
+    """
     command = chromium()
     html = page.read_text(encoding="utf-8")
     assert html.count("<head>") == 1
     copy = page.with_name("probed.html")
-    copy.write_text(html.replace("<head>", f"<head>{PROBE}"), encoding="utf-8")
+    copy.write_text(html.replace("<head>", f"<head>{PROBE.replace('ACT', act)}"), encoding="utf-8")
     try:
         result = subprocess.run(
             [command, *FLAGS, f"--user-data-dir={folder / 'chromium'}",

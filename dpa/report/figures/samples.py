@@ -37,7 +37,7 @@ from dpa.text.prompts import (
     normalise,
 )
 
-#: DPA's directions that are shown: the first, the last and those evenly between.
+#: DPA's directions in figure 1: the first, the last and those evenly between.
 DIRECTIONS = 4
 #: Lines of a response in figure 1; the table has all of it.
 LINES = 7
@@ -146,25 +146,15 @@ def choose_prompts(path: Path, positions: Sequence[int]) -> list[Prompt]:
 def sample_rows(
     prompts: Sequence[Prompt], policies: Sequence[Responses], objectives: Sequence[str]
 ) -> pd.DataFrame:
-    """A row per prompt, policy and shown direction: what was asked for, the response, its rewards.
-
-    DPA is shown under DIRECTIONS of its directions; another method, where it takes directions or
-    conditions, under its first and last.
-    """
+    """A row per prompt, policy and direction: what was asked for, the response, its rewards."""
     order = list(METHODS)
     rows = []
     for place, prompt in enumerate(prompts):
         for found in sorted(policies, key=lambda p: order.index(p.policy.method)):
-            indices = list(found.directions)
-            count = min(len(indices), DIRECTIONS if found.policy.method == "dpa" else 2)
-            kept = {indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)}
             answers = [(r, i) for i, r in enumerate(found.shown) if r.prompt_id == prompt.prompt_id]
             for record, i in sorted(answers, key=lambda answer: answer[0].direction_index):
-                if record.direction_index in kept:
-                    rewards = {by: shown[i] for by, shown in found.shown_rewards.items()}
-                    rows.append(
-                        _sample_row(place, prompt, found.policy, record, rewards, objectives)
-                    )
+                rewards = {by: shown[i] for by, shown in found.shown_rewards.items()}
+                rows.append(_sample_row(place, prompt, found.policy, record, rewards, objectives))
     return pd.DataFrame(rows).astype({"iteration": "Int64"})
 
 
@@ -232,10 +222,13 @@ def _asked(record: ScoredSample, objectives: Sequence[str]) -> str:
 
 
 def figure1_rows(samples: pd.DataFrame) -> pd.DataFrame:
-    """The first prompt under DPA's directions and by DPO (by SFT where there is no DPO)."""
+    """The first prompt under DIRECTIONS of DPA's and by DPO (by SFT where there is no DPO)."""
     first = samples[samples["prompt_number"] == 1]
+    own = first[first["method"] == "dpa"]
+    places = np.linspace(0, len(own) - 1, min(len(own), DIRECTIONS)).round().astype(int)
     other = "dpo" if (first["method"] == "dpo").any() else "sft"
-    return first[first["method"].isin(["dpa", other])].reset_index(drop=True)
+    shown = [own.iloc[places], first[first["method"] == other]]
+    return pd.concat(shown, ignore_index=True)
 
 
 def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:

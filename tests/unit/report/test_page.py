@@ -1,5 +1,7 @@
 """The report: what is on the page, what is escaped, and that a real browser shows it."""
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -23,10 +25,13 @@ from dpa.report.page import (
     assumptions,
     changes,
     dead_outputs,
+    positions,
     read_artefacts,
     render,
+    tables_html,
 )
 from dpa.report.paper import Fronts, compare_figure4
+from dpa.report.summary import agreement, came_out, doubted, summarise
 from dpa.report.tables import (
     Table,
     csv_text,
@@ -59,6 +64,31 @@ def make_sample_rows(text: str) -> pd.DataFrame:
     ).astype({"iteration": "Int64"})  # fmt: skip
 
 
+def make_comparison(**changes) -> pd.DataFrame:
+    """comparison.csv: DPA against DPO, the best of the others, and SFT."""
+    rows = {
+        "method": ["DPO", "SFT", "DPO", "SFT"], "measure": "mean_vr",
+        "by": ["r", "r", "gold", "gold"],
+        "seed": 0, "dpa": [55.0, 55.0, 50.0, 50.0], "baseline": [35.0, 6.0, 49.0, 5.0],
+        "difference": [20.0, 49.0, 1.0, 45.0], "mean_difference": [20.0, 49.0, 1.0, 45.0],
+        "mean_difference_low": [18.0, 47.0, -1.0, 43.0],
+        "mean_difference_high": [22.0, 51.0, 3.0, 47.0],
+    }  # fmt: skip
+    return pd.DataFrame(rows | changes)
+
+
+def make_validation() -> pd.DataFrame:
+    """validation_rewards.csv: gold falls from t = 1 to t = 2, while the reward model's rises."""
+    rows = {
+        "method": ["dpa", "dpa", "dpa", "sft"], "iteration": [0, 1, 2, None],
+        "direction_index": [0, 0, 0, -1],
+        "v_helpfulness": [None, 1.0, 1.0, None], "v_verbosity": [None, 0.0, 0.0, None],
+        "r_helpfulness": [30.0, 50.0, 55.0, 6.0], "r_verbosity": 20.0,
+        "gold_helpfulness": [30.0, 52.0, 50.0, 5.0], "gold_verbosity": 20.0,
+    }  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """A small experiment's folder: two figures, two tables, samples, one artefact."""
@@ -75,6 +105,8 @@ def results(tmp_path_factory):
     page = markdown("Table 1", "A lead.", [Table("Part", "A note.", ["a", "b"], [["1", EVIL]])])
     write_text(folder / "tables/table1.md", page)
     write_text(folder / "tables/figure1.md", page)
+    write_text(folder / "tables/comparison.csv", csv_text(make_comparison()))
+    write_text(folder / "evaluation/validation_rewards.csv", csv_text(make_validation()))
     write_text(folder / "data/ratings.jsonl", "{}")
     write_sidecar(
         folder / "data/ratings.jsonl", counts={"read": 9, "kept": 7, "dropped": {"N/A": 2}}
@@ -100,7 +132,8 @@ def test_the_page_has_what_it_promises(page):
     assert "This is the quickstart" in page
     assert "Line one.\n\nLine two." in page
     # Rows read, kept and dropped of the one artefact.
-    assert "<td>9</td><td>7</td><td>2 N/A</td>" in page
+    cells = [*zip(("read", "kept", "dropped, by reason"), ("9", "7", "2 N/A"), strict=True)]
+    assert "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in cells) in page
     # What quickstart.yaml sets, and nothing that it leaves alone.
     changed = re.search(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)[1]
     assert "tokens_per_batch: 16384" in changed
@@ -108,7 +141,11 @@ def test_the_page_has_what_it_promises(page):
 
 
 def test_what_models_wrote_is_shown_and_never_run(page):
-    assert "<script" not in page
+    # The dial's is the only script, and the only one that the page's policy lets run.
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert page.count("<script") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<strong>bold</strong>" not in page
     assert page.count("<table") == page.count("</table>")
@@ -128,12 +165,87 @@ def test_a_browser_shows_every_figure(page, results, tmp_path):
         assert seen["errors"] == []
         assert seen["requests"] == []
         assert seen["broken"] == []
-        assert seen["scripts"] == 0
+        assert seen["scripts"] == 1
         assert [(alt, shown) for alt, shown, _ in seen["images"]] == [
             ("Figure 1", True), ("Figure 4", True)
         ]  # fmt: skip
         assert all(shown > 250 for *_, shown in seen["images"])
         assert not seen["wide"], f"the page scrolls sideways at {width} pixels"
+
+
+#: Turns the dial to its second direction; then the texts of the cards that are seen, and the label.
+TURN = """(() => {
+  const dial = document.getElementById("dial-direction");
+  const seen = () => [...document.querySelectorAll(".card")].filter(c => c.offsetParent !== null)
+    .map(c => c.querySelector(".text").textContent.slice(0, 9));
+  const before = seen();
+  dial.value = "1";
+  dial.dispatchEvent(new Event("input", {bubbles: true}));
+  const turned = seen();
+  document.getElementById("dial-all").click();
+  return [before, turned, seen(), dial.getAttribute("aria-valuetext"), dial.max];
+})()"""
+
+
+def test_the_dial_shows_the_answer_of_its_direction(page, results, tmp_path):
+    path = results / "report.html"
+    path.write_text(page, encoding="utf-8")
+    before, turned, everything, asked, last = load(path, tmp_path, act=TURN)["acted"]
+    # DPO's answer, which is empty, stays; it takes no direction.
+    assert before == [EVIL[:9], ""]
+    assert turned == ["Line one.", ""]
+    assert everything == [EVIL[:9], "Line one.", ""]
+    assert (asked, last) == ("helpfulness*80 (−37°)", "1")
+
+
+def test_answers_turn_with_the_dial():
+    assert [positions(place, 3, 3) for place in range(3)] == [[0], [1], [2]]
+    assert positions(0, 1, 3) == [0, 1, 2]
+    assert [positions(place, 2, 4) for place in range(2)] == [[0, 1], [2, 3]]
+
+
+def test_no_table_scrolls(page):
+    """On a phone a row is a list of cells, each with its column's name."""
+    assert '<td data-label="b">' in page
+    assert "overflow-x" not in page
+    wide = f"| {' | '.join('abcdefghij')} |\n|{'---|' * 10}\n| {' | '.join('0123456789')} |\n"
+    assert 'class="wide"' in tables_html(wide)
+    assert '<td data-label="j">9</td>' in tables_html(wide)
+    assert 'class="narrow"' in tables_html("| `a` | b |\n|---|---|\n| 1 | 2 |\n")
+
+
+# --- Three sentences -------------------------------------------------------------------------
+
+
+def test_the_summary_is_what_came_out(results):
+    config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
+    (_, run), (_, result), (_, doubt) = summarise(results, config, ["A warning."])
+    assert run.startswith("Experiment quickstart, seed 0: 2 iterations of DPA for helpfulness and")
+    assert "under 1 directions" in run
+    assert "By the reward model DPA's mean v·r is 55.0, and that of DPO, the best" in result
+    assert "35.0 (difference +20.0, 95 % interval +18.0 to +22.0); by the gold scorer" in result
+    assert doubt.startswith("It is one seed, and")
+    assert "by the gold scorer mean v·r is highest at t = 1 (52.0) and ends at 50.0, while" in doubt
+    assert "the difference from DPO may be nothing" in doubt
+    assert doubt.endswith("A warning.")
+
+
+def test_the_summary_does_not_assume_that_dpa_wins():
+    lost = make_comparison(
+        mean_difference=-5.0, mean_difference_low=-7.0, mean_difference_high=-3.0
+    )
+    assert "difference −5.0, 95 % interval −7.0 to −3.0" in next(came_out(lost))
+    flat = {"r": pd.Series([1.0, 2.0], [1, 2]), "gold": pd.Series([1.0, 2.0], [1, 2])}
+    assert list(doubted(lost, flat, {"seed": [0, 1]})) == [
+        "by one scorer at least DPA is behind DPO and SFT, beyond the interval"
+    ]
+    seeds = pd.concat([make_comparison(), make_comparison(seed=1, difference=-1.0)])
+    assert "95 % interval +18.0 to +22.0, ahead on 1 of 2 seeds)" in next(came_out(seeds))
+
+
+def test_the_summary_of_a_reward_model_alone():
+    table = pd.DataFrame({"attribute": ["a", "b", "c"], "pearson": [0.9, 0.5, None]})
+    assert "by 0.70 in the median (Pearson), least of all b, 0.50" in agreement(table)
 
 
 def test_a_missing_figure_is_named(results):
@@ -147,7 +259,7 @@ def test_assumptions_are_those_of_the_deviations(tmp_path):
     rows = list(assumptions(DEVIATIONS, config))
     section = DEVIATIONS.read_text().partition(ASSUMPTIONS)[2].partition("\n## ")[0]
     assert len(rows) == section.count("\n| ") - 1  # without the header
-    values = {str(row["key"]): row["value"] for row in rows}
+    values = {str(key): value for *_, key, value in rows}
     assert values["<code>steerlm.curve_points</code>"] == "5"
     assert values["–"] == ""
     (tmp_path / "deviations.md").write_text("# No assumptions\n")
@@ -193,6 +305,18 @@ def test_the_papers_claims_from_its_numbers():
 
 
 # --- Tables ----------------------------------------------------------------------------------
+
+
+def test_the_best_of_a_column_is_bold():
+    rows = [
+        ["A", "−1.5 [−2, 0]", "1,200 ± 3", "–"],
+        ["B", "2.0", "900", "1"],
+        ["C", "2.00", "", "1"],
+    ]
+    table = Table("", "", ["m", "x", "y", "z"], rows, best={1: max, 2: min, 3: max})
+    assert table.best_cells() == {(1, 1), (2, 1), (1, 2)}  # z: there is nothing to choose among
+    assert "| B | **2.0** | **900** | 1 |" in markdown("H", "", [table])
+    assert r"B & \textbf{2.0} & \textbf{900} & 1 \\" in latex("H", "", [table])
 
 
 def test_cells_cannot_break_a_table():
