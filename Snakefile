@@ -14,7 +14,7 @@ wildcard_constraints:
     direction=DIRECTION_PATTERN,
     policy=r"[a-z_]+(-\d+)?",
     benchmark=r"evaluation|alpacaeval|rewardbench",
-    scorer="|".join(layout.scorers()),
+    scorer="|".join([*layout.scorers(), *layout.selectors()]),
 
 
 # Used with --sdm apptainer only; built by: apptainer build envs/dpa.sif envs/dpa.def

@@ -173,6 +173,10 @@ rule collect_validation_rewards:
             "results/{{experiment}}/evaluation/scored_by/judge/{policy}.jsonl",
             policy=layout.policies() if layout.has_judge else [],
         ),
+        selector=expand(
+            "results/{{experiment}}/{file}",
+            file=layout.selector_scores(),
+        ),
         prompts="results/{experiment}/data/prompts/validation.jsonl",
         code=code("collect_validation_rewards"),
     output:
@@ -197,13 +201,15 @@ rule collect_validation_rewards:
             if cfg.evaluation.outside_degrees
             else []
         ),
+        selector=input_flags("selector"),
+        pessimism=(["--pessimism", section(cfg.dpa.pessimism)] if layout.selector_scores() else []),
         objectives=section(cfg.objectives),
         seed=of.base_seed,
     message:
         "Collecting the validation rewards of all policies"
     shell:
         "python -m scripts.collect_validation_rewards {params.scored:q} {params.judged:q}"
-        " {params.gold:q} {params.trained:q}"
+        " {params.selector:q} {params.pessimism:q} {params.gold:q} {params.trained:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q} --seed {params.seed}"
         " --output-by-prompt {output.by_prompt:q} --output {output.rewards:q} > {log} 2>&1"
 

@@ -23,6 +23,7 @@ from dpa.runtime.options import (
     JudgedOption,
     ObjectivesOption,
     OutputOption,
+    PessimismOption,
     PromptsOption,
     ScoredOption,
     SeedOption,
@@ -43,6 +44,11 @@ def main(
     output: OutputOption,
     objectives: ObjectivesOption = None,
     judged: JudgedOption = [],  # noqa: B006
+    selector: Annotated[
+        list[Path],
+        typer.Option(help="A policy's samples scored by a reward model that selected for it."),
+    ] = [],  # noqa: B006
+    pessimism: PessimismOption = None,
     gold: GoldOption = None,
     trained_directions: Annotated[
         int | None,
@@ -54,19 +60,27 @@ def main(
     from dpa.artefacts.outputs import atomic
     from dpa.artefacts.row_counts import RowCounts
     from dpa.artefacts.sidecars import write_sidecar
-    from dpa.config.steering import ObjectivesConfig
+    from dpa.config.steering import ObjectivesConfig, PessimismConfig
     from dpa.evaluation.validation import gold_scorer, prompt_rewards, validation_rewards
 
     asked = read_section(ObjectivesConfig, objectives, "objectives", "objectives")
     rewards = prompt_rewards(
-        scored, prompts, asked, seed, gold_scorer(gold, asked), judged, trained_directions
+        scored,
+        prompts,
+        asked,
+        seed,
+        gold_scorer(gold, asked),
+        judged=judged,
+        trained_directions=trained_directions,
+        selectors=selector,
+        pessimism=read_section(PessimismConfig, pessimism, "pessimism", "dpa.pessimism"),
     )
     table = validation_rewards(rewards, [objective.name for objective in asked])
     with atomic(output_by_prompt) as partial:
         rewards.to_parquet(partial, index=False)
     with atomic(output) as partial:
         table.to_csv(partial, index=False)
-    inputs = [*scored, *judged, prompts]
+    inputs = [*scored, *judged, *selector, prompts]
     read = RowCounts.all_kept(int(rewards["n"].sum()))  # responses
     write_sidecar(output_by_prompt, inputs, read)
     write_sidecar(output, inputs, read, counted_in=output_by_prompt.name)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,10 @@ import pandas as pd
 
 from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.jsonl import decode_lines
-from dpa.config.steering import ObjectiveConfig
+from dpa.config.steering import ObjectiveConfig, Pessimism
 from dpa.errors import InputError
 from dpa.evaluation.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
+from dpa.members import scalar_score
 from dpa.objectives import objective_rewards
 from dpa.records import Prompt, Sample, ScoredSample
 from dpa.registry import parse_policy
@@ -33,6 +35,10 @@ class Policy(NamedTuple):
 
 #: Column prefix of a reward -> who gives it. All but the first never select responses.
 SCORER_NAMES = {"r": "reward model", "judge": "judge", "gold": "gold scorer"}
+
+#: The column of what selection maximised for an iteration, where that is not v.r of `r_*`: another
+#: measure in each iteration, so no prefix of rewards that are compared.
+SELECTOR = "selector_scalar_reward"
 
 #: Rewards of a response by a scorer that knows the truth: (prompt, response) -> one per objective.
 Gold = Callable[[str, str], Sequence[float]]
@@ -57,6 +63,8 @@ def prompt_rewards(
     gold: Gold | None,
     judged: Sequence[Path] = (),
     trained_directions: int | None = None,
+    selectors: Sequence[Path] = (),
+    pessimism: Pessimism = "none",
 ) -> pd.DataFrame:
     """Rewards of all policies by prompt; a file's stem names its policy (`dpa-3.jsonl`).
 
@@ -65,6 +73,9 @@ def prompt_rewards(
     length `tokens`, number of responses `n`, the prompt's `cluster` (itself, where the data has
     none) and whether it is `unseen`; where the first `trained_directions` are not all, whether the
     direction is `outside` of them. What every table, figure and interval is made from.
+
+    `selectors` are files of a policy's scores, by each reward model that selected for it; the
+    column SELECTOR is then the mean of what it maximised with that `pessimism`.
     """
     asked = {p.prompt_id: p for p in decode_lines(prompts, Prompt)}
     names = [objective.name for objective in objectives]
@@ -72,7 +83,8 @@ def prompt_rewards(
     rows = []
     for path in responses:
         policy = Policy.parse(path.stem)
-        judge = judge_rewards(path, judges[path]) if judges else None
+        judge = rewards_by(judges[path], path) if judges else None
+        members = [rewards_by(other, path) for other in selectors if other.stem == path.stem]
         ordered = sorted(
             decode_lines(path, ScoredSample), key=lambda r: (r.direction_index, r.prompt_id)
         )
@@ -96,6 +108,12 @@ def prompt_rewards(
             if gold is not None:
                 text = normalise(prompt.prompt)
                 columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)
+            maximised = None
+            if members and group[0].direction is not None:
+                maximised = fmean(
+                    scalar_score(r.direction or (), [m[sample_key(r)] for m in members], pessimism)
+                    for r in group
+                )
             rows.append(
                 {
                     "method": policy.method,
@@ -110,12 +128,15 @@ def prompt_rewards(
                         for prefix, values in columns.items()
                         for i, name in enumerate(names)
                     },
+                    **({SELECTOR: maximised} if selectors else {}),
                     "tokens": float(np.mean([r.response_tokens for r in group])),
                     "n": len(group),
                 }
             )
     table = pd.DataFrame(rows).astype(
-        {"iteration": "Int64"} | dict.fromkeys(_prefixed("vc", names), float)
+        {"iteration": "Int64"}
+        | dict.fromkeys(_prefixed("vc", names), float)
+        | ({SELECTOR: float} if selectors else {})
     )
     if trained_directions is not None:
         table["outside"] = table["direction_index"] >= trained_directions
@@ -146,12 +167,13 @@ def pair_judged(scored: Sequence[Path], judged: Sequence[Path]) -> dict[Path, Pa
     return dict(zip(scored, judged, strict=False))
 
 
-def judge_rewards(scored: Path, judged: Path) -> dict[SampleKey, list[float]]:
-    """The judge's rewards of a policy's samples. Raises InputError if they are of other samples."""
-    found = {sample_key(r): (r.response, r.rewards) for r in decode_lines(judged, ScoredSample)}
+def rewards_by(other: Path, scored: Path) -> dict[SampleKey, list[float]]:
+    """Another scorer's rewards of a policy's scored samples. Raises InputError if they are of other
+    samples."""
+    found = {sample_key(r): (r.response, r.rewards) for r in decode_lines(other, ScoredSample)}
     ours = {sample_key(r): r.response for r in decode_lines(scored, ScoredSample)}
     if {key: response for key, (response, _) in found.items()} != ours:
-        raise InputError(f"{judged}: of other samples than {scored}; rerun score_evaluation")
+        raise InputError(f"{other}: of other samples than {scored}; rerun score_evaluation")
     return {key: rewards for key, (_, rewards) in found.items()}
 
 
@@ -163,8 +185,9 @@ def validation_rewards(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
     """validation_rewards.csv: means over responses, one row per policy, seed and direction.
 
     `table` is prompt_rewards'; gold columns are empty where there is no gold scorer, and those of
-    a judge are there only with one. Unseen prompts have columns of their own, `unseen_*`, which are
-    there if such prompts are; so is `outside`, which tells other directions than the trained ones.
+    a judge and of selectors are there only with one. Unseen prompts have columns of their own,
+    `unseen_*`, which are there if such prompts are; so is `outside`, which tells other directions
+    than the trained ones.
     """
     rows = []
     for key, group in table.groupby(
@@ -191,6 +214,8 @@ def _means(group: pd.DataFrame, names: Sequence[str]) -> dict[str, float | int |
 
     judge = ["judge"] if f"judge_{names[0]}" in group else []
     rewards = {column: mean(column) for column in _prefixed(["r", *judge, "gold"], names)}
+    if SELECTOR in group:
+        rewards |= {SELECTOR: mean(SELECTOR)}
     return rewards | {"mean_tokens": mean("tokens"), "n": int(weights.sum())}
 
 

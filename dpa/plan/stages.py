@@ -54,6 +54,8 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
         jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
         for scorer in layout.scorers():
             jobs += _jobs("score_evaluation", 1, {"policy": policy, "scorer": scorer})
+        for scorer in set(layout.selected_by(policy)) & set(layout.selectors()):
+            jobs += _jobs("score_evaluation", 1, {"policy": policy, "scorer": scorer})
     for policy in layout.measured_policies():
         jobs += _jobs("measure_divergence", 1, {"policy": policy})
     benchmarks = {

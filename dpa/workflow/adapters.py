@@ -11,6 +11,7 @@ from typing import Any
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import GivenJudgeConfig
+from dpa.registry import parse_policy
 from dpa.workflow import flags
 from dpa.workflow.flags import Flags, section
 from dpa.workflow.layout import Layout, shard_files
@@ -137,6 +138,8 @@ class Adapters:
 
     def evaluation_scorer(self, wildcards: Wildcards) -> Input:
         """The model that scores an evaluation's samples."""
+        if is_selector(wildcards):
+            return selector_model(wildcards)
         made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
         return self.made_or_given(self.layout.scorers()[wildcards.scorer], made)
 
@@ -270,20 +273,25 @@ class Adapters:
 
     def evaluation_scorer_flags(self, wildcards: Wildcards) -> Flags:
         """The model that scores an evaluation's samples, and what runs it."""
-        given = self.layout.scorers()[wildcards.scorer]
-        made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
         names: list[str] | None = self.config.reward_model.attributes
-        if isinstance(given, GivenJudgeConfig):
-            names = given.attributes
+        if is_selector(wildcards):
+            model = ["--reward-model", selector_model(wildcards)]
+        else:
+            given = self.layout.scorers()[wildcards.scorer]
+            made = f"{run_of(wildcards)}/{wildcards.scorer}/model"
+            model = flags.model("--reward-model", given, made)
+            if isinstance(given, GivenJudgeConfig):
+                names = given.attributes
         return [
-            *flags.model("--reward-model", given, made),
+            *model,
             *(["--attributes", ",".join(names)] if names else []),
             "--engine", self.config.reward_model.engine,
         ]  # fmt: skip
 
     def scorer_objectives(self, wildcards: Wildcards) -> str:
         """How a scorer's outputs make the objectives, as a section."""
-        given, objectives = self.layout.scorers()[wildcards.scorer], self.config.objectives
+        given = self.layout.scorers().get(wildcards.scorer)
+        objectives = self.config.objectives
         if isinstance(given, GivenJudgeConfig):
             objectives = [
                 o.model_copy(update={"outputs": given.outputs[o.name]}) for o in objectives
@@ -305,3 +313,15 @@ def feedback_model(wildcards: Wildcards, iteration: int) -> str:
     """The reward model of an iteration, trained on feedback."""
     folder = f"{run_of(wildcards)}/feedback/iter{iteration}"
     return f"{folder}/reward_model{wildcards.member}/model"
+
+
+def is_selector(wildcards: Wildcards) -> bool:
+    """Whether a policy's samples are scored by what selected for its iteration alone."""
+    return wildcards.scorer.startswith("selector")
+
+
+def selector_model(wildcards: Wildcards) -> str:
+    """The reward model that selected for a policy."""
+    _, iteration = parse_policy(wildcards.policy)
+    member = wildcards.scorer.removeprefix("selector")
+    return f"{run_of(wildcards)}/feedback/iter{iteration}/reward_model{member}/model"

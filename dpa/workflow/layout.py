@@ -296,6 +296,31 @@ class Layout:
         """Whose rewards tables and figures show: the reward model's, or the means of several."""
         return "members" if len(self.members) > 1 else "reward_model"
 
+    def selectors(self) -> list[str]:
+        """Who selected in some iterations only, by names as those of `scorers`: the reward models
+        that were trained on feedback."""
+        iterations = self.config.dpa.iterations if self.shows_dpa() else 0
+        feedback = any(self.has_own_reward_model("dpa", t + 1) for t in range(iterations))
+        return [f"selector{member}" for member in self.members] if feedback else []
+
+    def selected_by(self, policy: str) -> list[str]:
+        """Who selected for an iteration of DPA, reward model by reward model, where what it
+        maximised is not v.r by `shown_scorer`; none for other policies."""
+        method, iteration = parse_policy(policy)
+        pessimistic = len(self.members) > 1 and self.config.dpa.pessimism != "none"
+        if method != "dpa" or not iteration or not (self.selectors() or pessimistic):
+            return []
+        own = self.has_own_reward_model("dpa", iteration)
+        return [f"{'selector' if own else 'reward_model'}{member}" for member in self.members]
+
+    def selector_scores(self) -> list[str]:
+        """The files of `selected_by`, of all policies."""
+        return [
+            f"evaluation/scored_by/{scorer}/{policy}.jsonl"
+            for policy in self.policies()
+            for scorer in self.selected_by(policy)
+        ]
+
     def measured_policies(self) -> list[str]:
         """Whose divergence from SFT is measured: DPA's iterations, unless evaluation is greedy."""
         if not self.shows_dpa() or self.config.evaluation.temperature == 0:

@@ -34,7 +34,8 @@ def test_dpa_selects_by_its_own_models_and_all_else_by_the_first(planned):
         for command in planned
         if "--reward-model" in command.arguments
     }
-    others = {log for log in model if not log.startswith(("score_responses/dpa/", "annotate_rep"))}
+    by_own = ("score_responses/dpa/", "annotate_rep", "score_evaluation/selector/")
+    others = {log for log in model if not log.startswith(by_own)}
     assert {model[log] for log in others} == {FIRST}
     assert {"annotate_responses/0.log", "score_evaluation/reward_model/dpa-3.log"} <= others
     assert {"score_responses/rsf/100_0/iter2-0.log"} <= others
@@ -42,6 +43,15 @@ def test_dpa_selects_by_its_own_models_and_all_else_by_the_first(planned):
     scored = [model[f"score_responses/dpa/iter{t}-0.log"] for t in (1, 2, 3)]
     assert scored == [FIRST, own(2), own(3)]
     assert [model[f"annotate_replay/iter{t}-0.log"] for t in (2, 3)] == [own(2), own(3)]
+    evaluated = {log: found for log, found in model.items() if "score_evaluation/selector/" in log}
+    assert evaluated == {f"score_evaluation/selector/dpa-{t}.log": own(t) for t in (2, 3)}
+    collected = of(planned, "collect_validation_rewards", "").arguments
+    selectors = [collected[i + 1] for i, flag in enumerate(collected) if flag == "--selector"]
+    folders = ("reward_model", "selector", "selector")
+    assert selectors == [
+        f"results/tiny/evaluation/scored_by/{folder}/dpa-{t}.jsonl"
+        for t, folder in enumerate(folders, 1)
+    ]
 
 
 def test_replay_is_chosen_by_the_same_model(planned):

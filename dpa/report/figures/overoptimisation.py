@@ -28,11 +28,14 @@ from dpa.evaluation.bootstrap import (
     policy_points,
     read_prompt_rewards,
 )
+from dpa.evaluation.validation import SELECTOR
 from dpa.registry import policy_name
 from dpa.report.figures.style import SCORERS, page_width
 
 #: The colour of each scorer's curve; of variants matplotlib's own.
-SCORER_COLOURS = {"r": "#D55E00", "judge": "#0072B2", "gold": "#009E73"}
+SCORER_COLOURS = {"selector": "#CC79A7", "r": "#D55E00", "judge": "#0072B2", "gold": "#009E73"}
+#: What a curve shows: a scorer, or what each iteration's selection maximised.
+NAMED = {"selector": "as selection maximised it", **SCORERS}
 
 
 class MeasuredRun(NamedTuple):
@@ -51,8 +54,11 @@ def read_measured_run(folder: Path, objectives: Sequence[str]) -> MeasuredRun:
     divergences = {}
     for t in sorted(int(t) for t in iterations if t > 0):
         path = folder / f"evaluation/divergence/{policy_name('dpa', t)}.parquet"
-        needed = {"prompt_id", "policy_logprob", "reference_logprob"}
-        divergences[t] = read_parquet_table(path, "rerun measure_divergence", needed)
+        needed = {"prompt_id", "direction_index", "policy_logprob", "reference_logprob"}
+        measured = read_parquet_table(path, "rerun measure_divergence", needed)
+        # Not of directions outside of the trained ones.
+        shown = rewards.loc[rewards["iteration"] == t, "direction_index"].unique()
+        divergences[t] = measured[measured["direction_index"].isin(shown)]
         files.append(path)
     if not divergences:
         raise InputError(f"{files[0]}: has no iteration of DPA; give a run that has")
@@ -103,20 +109,29 @@ def _points(
 ) -> Iterator[tuple[tuple[str, int], _Point]]:
     """The points of a seed by scorer and iteration, the SFT policy (if it was evaluated) as 0."""
     table, prompts, _, weights = drawn
-    moved = {
-        t: (measured["policy_logprob"] - measured["reference_logprob"])
-        .groupby(measured["prompt_id"])
-        .mean()
-        for t, measured in run.divergences.items()
-    }
 
     def of_prompts(values: np.ndarray) -> np.ndarray:
         return weights @ values / weights.sum(axis=1)
 
+    kl = {
+        t: of_prompts(
+            (measured["policy_logprob"] - measured["reference_logprob"])
+            .groupby(measured["prompt_id"])
+            .mean()
+            .loc[prompts]
+            .to_numpy()
+        )
+        for t, measured in run.divergences.items()
+    }
+    if SELECTOR in table:
+        for t in kl:
+            found = table[(table["method"] == "dpa") & (table["iteration"] == t)]
+            maximised = found.groupby("prompt_id")[SELECTOR].mean().loc[prompts]
+            yield ("selector", t), _Point(kl[t], of_prompts(maximised.to_numpy()))
     for by in SCORERS:
         if not table.get(f"{by}_{objectives[0]}", pd.Series(dtype=float)).notna().any():
             continue
-        steered = {t: policy_points(table, "dpa", t, objectives, by, prompts) for t in moved}
+        steered = {t: policy_points(table, "dpa", t, objectives, by, prompts) for t in kl}
         directions = next(iter(steered.values())).directions
         assert directions is not None  # iterations from 1 on take directions
         if (table["method"] == "sft").any():
@@ -124,9 +139,8 @@ def _points(
             reward = of_prompts((own @ directions.T).mean((1, 2)))
             yield (by, 0), _Point(np.zeros(len(reward)), reward)
         for t, points in steered.items():
-            kl = of_prompts(moved[t].loc[prompts].to_numpy())
             gained = (points.rewards * points.directions).sum(2).mean(1)
-            yield (by, t), _Point(kl, of_prompts(gained))
+            yield (by, t), _Point(kl[t], of_prompts(gained))
 
 
 # --- The drawing -----------------------------------------------------------------------------
@@ -151,16 +165,18 @@ def draw_overoptimisation(marks: pd.DataFrame, title: str) -> Figure:
     )
     for (by, variant), curve in marks.groupby(["by", "variant"], sort=False):
         if panels == 1:
-            _draw_curve(axes[0, 0], curve, SCORERS[str(by)], SCORER_COLOURS[str(by)])
+            _draw_curve(axes[0, 0], curve, NAMED[str(by)], SCORER_COLOURS[str(by)])
             continue
         panel = axes[0, scorers.index(by)]
-        panel.set_title(SCORERS[str(by)])
+        panel.set_title(NAMED[str(by)])
         _draw_curve(panel, curve, str(variant), f"C{variants.index(variant)}")
     for panel in axes[0]:
         panel.set_xlabel("KL from the SFT policy (nats per response)")
     axes[0, 0].set_ylabel("mean v·r (points)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    # A variant need not have every scorer, so no panel has all of them.
+    drawn = [panel.get_legend_handles_labels() for panel in axes[0]]
+    named = {name: line for lines, names in drawn for line, name in zip(lines, names, strict=True)}
+    figure.legend([*named.values()], [*named], loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -189,6 +205,12 @@ def overoptimisation_caption(marks: pd.DataFrame, experiment: str) -> str:
     seeds = int(marks["seeds"].max())
     over = "clusters of prompts" if seeds == 1 else f"{seeds} seeds and clusters of prompts"
     missing = f" {ONE_SEED}" if seeds == 1 else ""
+    own = (
+        " What selection maximised is v·r by an iteration's own reward model, or the pessimistic "
+        "value of several: it may be another measure in each iteration."
+        if (marks["by"] == "selector").any()
+        else ""
+    )
     curves = "scorer" if marks["variant"].nunique() == 1 else "variant, by each scorer"
     return f"""\
 **Over-optimisation (experiment {experiment}).** Mean v·r on validation prompts under the evaluated
@@ -197,5 +219,5 @@ same responses of the difference of their log-probabilities under DPA's iteratio
 direction, and under the SFT policy, asked without, both at the temperature that they were sampled
 at. A curve for each {curves}; a point for each iteration t (the SFT
 policy, at 0, is in the CSV). Where a curve by the reward model rises
-and one by a scorer that never selects falls, the policy exploits the reward model. Bars are
+and one by a scorer that never selects falls, the policy exploits the reward model.{own} Bars are
 {LEVEL:g} % intervals of a bootstrap over {over}.{missing}"""

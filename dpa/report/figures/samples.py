@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from dpa.artefacts.jsonl import decode_lines, read_jsonl
 from dpa.directions import scalar_reward
 from dpa.errors import InputError
-from dpa.evaluation.validation import SCORER_NAMES, Gold, Policy, judge_rewards, sample_key
+from dpa.evaluation.validation import SCORER_NAMES, Gold, Policy, rewards_by, sample_key
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
 from dpa.report.figures.style import (
@@ -76,7 +76,7 @@ def read_responses(
     wanted = set(shown)
     scorers: dict[str, Callable[[ScoredSample], Sequence[float]]] = {"r": lambda s: s.rewards}
     if judged is not None:
-        judges = judge_rewards(path, judged)
+        judges = rewards_by(judged, path)
         scorers["judge"] = lambda sample: judges[sample_key(sample)]
     if gold is not None:
         scorers["gold"] = gold

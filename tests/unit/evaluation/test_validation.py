@@ -7,7 +7,7 @@ import pytest
 
 from dpa.artefacts.jsonl import write_jsonl
 from dpa.config.load import load_config
-from dpa.config.steering import ObjectiveConfig
+from dpa.config.steering import ObjectiveConfig, PenaltyConfig
 from dpa.directions import evaluation_directions
 from dpa.errors import InputError
 from dpa.evaluation.bootstrap import read_prompt_rewards
@@ -19,6 +19,7 @@ from dpa.evaluation.metrics import (
 )
 from dpa.evaluation.quickstart_claims import front_claims, reward_model_claims
 from dpa.evaluation.validation import (
+    SELECTOR,
     Policy,
     front,
     front_hypervolume,
@@ -213,6 +214,43 @@ def test_the_judge_stands_beside(tmp_path):
         collect([judged])
     with pytest.raises(InputError, match="--judged: give the judge's file of each policy"):
         collect([ours, judged])
+
+
+@pytest.mark.parametrize(
+    ("pessimism", "expected"),
+    # v.r by the two is 56 - 24 = 32 and 64 - 6 = 58.
+    [("none", 45.0), ("min", 32.0), (PenaltyConfig(penalty=0.5), 45 - 13 / 2)],
+)
+def test_what_selection_maximised_stands_beside(tmp_path, pessimism, expected):
+    write_jsonl(tmp_path / "prompts.jsonl", [Prompt(prompt_id="a", prompt="text", source="t")])
+    objectives = [ObjectiveConfig(name=name, outputs={name: 1.0}) for name in OBJECTIVES]
+    given = {
+        "ours/dpa-2": (0, [0.8, -0.6], [50.0, 50.0]),
+        "ours/sft": (-1, None, [50.0, 50.0]),
+        "selector/dpa-2": (0, [0.8, -0.6], [70.0, 40.0]),
+        "selector/member1/dpa-2": (0, [0.8, -0.6], [80.0, 10.0]),
+    }
+    files = {name: tmp_path / f"{name}.jsonl" for name in given}
+    for name, (index, direction, rewards) in given.items():
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(files[name], [scored("a", index, direction, rewards)])
+    ours = [path for name, path in files.items() if name.startswith("ours")]
+    selectors = [path for name, path in files.items() if name.startswith("selector")]
+
+    def collect(selectors):
+        prompts = tmp_path / "prompts.jsonl"
+        return prompt_rewards(
+            ours, prompts, objectives, 7, None, selectors=selectors, pessimism=pessimism
+        )
+
+    rewards = collect(selectors)
+    assert rewards[SELECTOR].tolist() == pytest.approx([expected, np.nan], nan_ok=True)
+    table = validation_rewards(rewards, OBJECTIVES)
+    assert table[SELECTOR].tolist() == pytest.approx([expected, np.nan], nan_ok=True)
+    assert SELECTOR not in validation_rewards(collect([]), OBJECTIVES)
+    write_jsonl(selectors[0], [scored("b", 0, [0.8, -0.6], [70.0, 40.0])])
+    with pytest.raises(InputError, match=r"of other samples than .*; rerun score_evaluation"):
+        collect(selectors)
 
 
 def test_gold_rewards_are_the_objectives_of_the_gold_scores():

@@ -177,9 +177,15 @@ def measured_run(folder, seed=0, shift=0.0, moved=(2.0, 2.0, 4.0, 4.0)):
     """A run whose first iteration has moved by so much on each prompt."""
     make_rewards(seed, shift=shift).to_parquet(folder / "prompt_rewards.parquet")
     rows = [
-        {"prompt_id": prompt, "policy_logprob": -5.0, "reference_logprob": -5.0 - kl + noise}
+        {
+            "prompt_id": prompt,
+            "direction_index": index,
+            "policy_logprob": -5.0,
+            "reference_logprob": -5.0 - kl + noise,
+        }
         for prompt, kl in zip("abcd", moved, strict=True)
-        for noise in (1.0, -1.0)
+        # The last is a direction that is not among the rewards: outside of the trained ones.
+        for index, noise in ((0, 1.0), (1, -1.0), (2, -99.0))
     ]
     (folder / "divergence").mkdir()
     pd.DataFrame(rows).to_parquet(folder / "divergence/dpa-1.parquet")
@@ -233,6 +239,20 @@ def test_overoptimisation_of_several_seeds_and_variants(runs):
         "by the gold scorer",
     ]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "feedback"]
+
+
+def test_overoptimisation_by_what_selection_maximised(runs):
+    rewards, *rest = runs("a")
+    own = rewards.assign(selector_scalar_reward=np.where(rewards["method"] == "dpa", 70.0, np.nan))
+    marks = overoptimisation.overoptimisation_marks(
+        {"plain": [runs("b")], "own": [overoptimisation.MeasuredRun(own, *rest)]}, OBJECTIVES
+    )
+    maximised = pick(marks, by="selector")
+    columns = ["variant", "iteration", "kl", "reward"]
+    assert maximised[columns].to_numpy().tolist() == [["own", 1, 3, 70]]
+    figure = overoptimisation.draw_overoptimisation(marks, "")
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"plain", "own"}
+    assert "What selection maximised" in overoptimisation.overoptimisation_caption(marks, "x")
 
 
 def test_overoptimisation_needs_what_was_measured(runs, tmp_path):

@@ -233,6 +233,23 @@ def test_members_are_first_none_then_numbered():
     ]
 
 
+def test_who_selected_where_it_is_not_the_shown_scorer():
+    def scores(**settings):
+        layout = Layout(load_config({"dpa": {"iterations": 2}} | settings))
+        return [name.removeprefix("evaluation/scored_by/") for name in layout.selector_scores()]
+
+    members, feedback = {"members": 2}, {"annotator": {"kind": "gold"}}
+    assert scores() == scores(reward_model=members) == []
+    assert scores(feedback=feedback) == ["reward_model/dpa-1.jsonl", "selector/dpa-2.jsonl"]
+    minimum = {"iterations": 1, "pessimism": "min"}
+    assert scores(reward_model=members, dpa=minimum) == [
+        "reward_model/dpa-1.jsonl", "reward_model/member1/dpa-1.jsonl"
+    ]  # fmt: skip
+    assert scores(reward_model=members, feedback=feedback)[2:] == [
+        "selector/dpa-2.jsonl", "selector/member1/dpa-2.jsonl"
+    ]  # fmt: skip
+
+
 def test_feedbacks_cost_is_dpas_but_it_trains_no_policy():
     settings = {"feedback": {"annotator": {"kind": "gold"}}, "dpa": {"iterations": 2}}
     layout = Layout(load_config(settings))
