@@ -4,7 +4,8 @@ Rule: check_quickstart. Example:
 
     python -m scripts.check_quickstart --run results/quickstart --hypervolume-reference 0,100
 
-Fails when a fact fails.
+Fails when a fact fails. A line says whether gold fell from an iteration to the last: with one
+reward model for all iterations it may, which is no failure.
 """
 
 from dpa.runtime.cli import make_app, run_app
@@ -20,7 +21,8 @@ def main(
 ) -> None:
     """Check that quickstart runs show what the paper claims."""
     from dpa.errors import InputError
-    from dpa.evaluation.quickstart_claims import run_claims
+    from dpa.evaluation.quickstart_claims import describe_gold, run_claims
+    from dpa.evaluation.validation import read_validation_rewards
 
     reference = [float(value) for value in hypervolume_reference.split(",")]
     total, failed = 0, []
@@ -32,6 +34,7 @@ def main(
             print(f"{verdict} {fact.value:8.3f} {sign:>2} {fact.bound:6.2f}  {fact.name}")
             total += 1
             failed += [] if fact.holds else [f"{fact.name} ({folder})"]
+        print(describe_gold(read_validation_rewards(folder / "evaluation/validation_rewards.csv")))
     if failed:
         raise InputError(f"{len(failed)} of {total} facts do not hold: {'; '.join(failed)}")
     print(f"all {total} facts hold")

@@ -21,6 +21,13 @@ from dpa.records import Annotation
 
 OBJECTIVES = ("helpfulness", "verbosity")
 
+#: From t = 3 on gold may fall, where the policy exploits the reward model; no lower than this. Of
+#: mean v.r, 8 below seed 0's (docs/measurements.md); of the hypervolume, SteerLM's.
+LATER_GOLD = {
+    "mean v.r by gold": {3: 47.1, 4: 46.4},
+    "hypervolume by gold, minus steerlm": {3: 0.0, 4: 0.0},
+}
+
 
 class Claim(NamedTuple):
     """A statement about the run, its bound (`above` or below) and the value found."""
@@ -57,25 +64,35 @@ def reward_model_claims(rewards: np.ndarray, gold: np.ndarray) -> Iterator[Claim
         yield Claim(f"held-out correlation of reward model and gold, {name}", r, bound)
 
 
+class _Fronts:
+    """The fronts in validation_rewards.csv, and what facts are stated of."""
+
+    def __init__(self, table: pd.DataFrame, reference: Sequence[float]) -> None:
+        table = table[~are_outside(table)]
+        self.table, self.reference = table, reference
+        iterations = table.loc[table["method"] == "dpa", "iteration"].dropna()
+        self.last = int(iterations.max())
+        steered = table[(table["method"] == "dpa") & (table["iteration"] == self.last)]
+        self.directions = steered.sort_values("direction_index")[
+            [f"v_{name}" for name in OBJECTIVES]
+        ].to_numpy(dtype=float)
+
+    def points(self, method: str, iteration: int | None = None, by: str = "r") -> np.ndarray:
+        return front(self.table, method, iteration, OBJECTIVES, by)
+
+    def scalar(self, method: str, iteration: int | None = None, by: str = "r") -> float:
+        found = self.points(method, iteration, by)
+        return mean_scalar_reward(found, self.directions, bool(iteration))
+
+    def volume(self, method: str, iteration: int | None = None, by: str = "r") -> float:
+        return front_hypervolume(self.points(method, iteration, by), self.reference)
+
+
 def front_claims(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Claim]:
     """Facts about the fronts in validation_rewards.csv."""
-    table = table[~are_outside(table)]
-    iterations = sorted(table.loc[table["method"] == "dpa", "iteration"].dropna().unique())
-    last = int(iterations[-1])
-    steered = table[(table["method"] == "dpa") & (table["iteration"] == last)]
-    directions = steered.sort_values("direction_index")[
-        [f"v_{name}" for name in OBJECTIVES]
-    ].to_numpy(dtype=float)
-
-    def points(method: str, iteration: int | None = None, by: str = "r") -> np.ndarray:
-        return front(table, method, iteration, OBJECTIVES, by)
-
-    def scalar(method: str, iteration: int | None = None, by: str = "r") -> float:
-        return mean_scalar_reward(points(method, iteration, by), directions, bool(iteration))
-
-    def volume(method: str, iteration: int | None = None, by: str = "r") -> float:
-        return front_hypervolume(points(method, iteration, by), reference)
-
+    fronts = _Fronts(table, reference)
+    last, directions = fronts.last, fronts.directions
+    points, scalar, volume = fronts.points, fronts.scalar, fronts.volume
     for t in range(2, last + 1):
         index = np.arange(len(directions))
         help_, verb = points("dpa", t).T
@@ -105,3 +122,23 @@ def front_claims(table: pd.DataFrame, reference: Sequence[float]) -> Iterator[Cl
             yield Claim("hypervolume by gold, t=2 minus steerlm", grown, 5)
     if last >= 3:
         yield Claim("mean v.r, t=3 minus t=2", scalar("dpa", 3) - scalar("dpa", 2), 0)
+    for t in range(3, last + 1):
+        later = {"mean v.r by gold": scalar("dpa", t, "gold")}
+        if len(points("steerlm")):
+            volumes = volume("dpa", t, "gold"), volume("steerlm", by="gold")
+            later["hypervolume by gold, minus steerlm"] = volumes[0] - volumes[1]
+        for name, value in later.items():
+            if t in LATER_GOLD[name]:
+                yield Claim(f"{name}, t={t}", value, LATER_GOLD[name][t])
+
+
+def describe_gold(table: pd.DataFrame) -> str:
+    """Mean v.r by gold of DPA's iterations from 1 on, and after which it falls, if it does.
+
+    The quickstart is the paper's method with one reward model: it may fall, and is said to.
+    """
+    fronts = _Fronts(table, ())
+    found = [fronts.scalar("dpa", t, "gold") for t in range(1, fronts.last + 1)]
+    best = 1 + int(np.argmax(found)) if found else 0
+    course = f"falls after t={best}" if best < fronts.last else "does not fall"
+    return f"gold v.r: {', '.join(f'{value:.1f}' for value in found)}: {course}"

@@ -1,5 +1,6 @@
 """A reward model of others as an annotator."""
 
+import math
 from collections.abc import Sequence
 
 from dpa.config.chat import ModelsConfig
@@ -16,13 +17,17 @@ from dpa.runtime.watchdog import Watchdog
 #: The key of the configuration that names the model.
 ANNOTATOR_KEY = "feedback.annotator.model"
 
+#: A scale that fewer outputs are on is another than the model's.
+LEAST_INSIDE = 0.5
+
 
 def checkpoint_annotator(
     config: RewardModelAnnotatorConfig, models: ModelsConfig | None = None
 ) -> Annotator:
     """An annotator that reads conversations by the model's own template.
 
-    Raises InputError when the model has not the outputs that `config` maps.
+    Raises InputError when the model has not the outputs that `config` maps, or most of what it says
+    is outside of the scale. A response with an output that is not a number has no rating.
     """
     ref = ModelRef(config.model.path, config.model.revision)
     names = label_names(load_checkpoint_config(ref), ref.path)
@@ -40,15 +45,22 @@ def checkpoint_annotator(
             scorer.on_batch = watchdog.beat
             outputs = scorer.outputs([(item.prompt, item.response) for item in items])
         tally.notes["truncated"] += scorer.truncated
-        rated = []
-        for row in outputs:
-            found = {}
-            for name, scale in scales.items():
-                value = row[places[name]]
-                ends = min(scale.low, scale.high), max(scale.low, scale.high)
-                tally.notes[f"outside the scale of {name}"] += not ends[0] <= value <= ends[1]
-                found[name] = scale(min(max(value, ends[0]), ends[1]))
-            rated.append(found)
+        rated: list[dict[str, float]] = [{} for _ in items]
+        finite = [i for i, row in enumerate(outputs) if all(map(math.isfinite, row))]
+        tally.row_counts.drop("an output that is not a number", rows=len(items) - len(finite))
+        for name, scale in scales.items():
+            low, high = min(scale.low, scale.high), max(scale.low, scale.high)
+            values = {i: outputs[i][places[name]] for i in finite}
+            outside = sum(not low <= value <= high for value in values.values())
+            if outside > (1 - LEAST_INSIDE) * len(values):
+                ends = f"{min(values.values()):g} to {max(values.values()):g}"
+                raise InputError(
+                    f"feedback.annotator.outputs.{name}.from: [{low:g}, {high:g}], and the outputs "
+                    f"of {ref.path} are {ends}, {outside} of {len(values)} outside; correct it"
+                )
+            tally.notes[f"outside the scale of {name}"] += outside
+            for i, value in values.items():
+                rated[i][name] = scale(min(max(value, low), high))
         return rated
 
     return rate

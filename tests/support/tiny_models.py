@@ -78,6 +78,17 @@ def make_reward_model(
     return _save(model, folder)
 
 
+def make_chat_reward_model(folder: Path) -> str:
+    """A reward model of others: with a chat template of its own."""
+    path = make_reward_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    )
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def _save(model, folder: Path) -> str:
     with torch.no_grad():  # larger than initialised, or all texts would score alike
         for parameter in model.parameters():

@@ -1,5 +1,7 @@
 """The validation table, the metrics on it, and the facts; numbers worked by hand."""
 
+import re
+
 import msgspec
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from dpa.evaluation.metrics import (
     spearman,
     steered_scalar_rewards,
 )
-from dpa.evaluation.quickstart_claims import front_claims, reward_model_claims
+from dpa.evaluation.quickstart_claims import describe_gold, front_claims, reward_model_claims
 from dpa.evaluation.validation import (
     SELECTOR,
     Policy,
@@ -303,11 +305,31 @@ def make_table(gain=5.0):
 def test_facts_hold_on_a_good_run_and_fail_on_a_flat_one():
     good = list(front_claims(make_table(), [0.0, 100.0]))
     assert [fact.name for fact in good if not fact.holds] == []
-    assert len(good) == 15
+    assert len(good) == 17
     flat = {fact.name: fact.holds for fact in front_claims(make_table(0.0), [0.0, 100.0])}
     assert not flat["hypervolume by gold, t=2 minus t=1"]
     assert not flat["mean v.r, t=3 minus t=2"]
     assert flat["Spearman(direction, verbosity), t=2"]
+
+
+def test_gold_may_fall_after_the_second_iteration_but_not_without_end():
+    def by_gold(*change):
+        table = make_table()
+        for t, points in enumerate(change, 1):
+            table.loc[table["iteration"] == t, "gold_helpfulness"] += points
+        facts = {fact.name: fact.holds for fact in front_claims(table, [0.0, 100.0])}
+        return facts, describe_gold(table)
+
+    facts, described = by_gold(0, 0, -5)
+    assert facts["mean v.r by gold, t=3"]
+    assert facts["hypervolume by gold, minus steerlm, t=3"]
+    assert re.fullmatch(r"gold v\.r: \d\d\.\d, \d\d\.\d, \d\d\.\d: falls after t=2", described)
+    facts, described = by_gold(0, 0, -85)
+    assert not facts["mean v.r by gold, t=3"]
+    assert not facts["hypervolume by gold, minus steerlm, t=3"]
+    # What falls and rises again above all before has not fallen in the end.
+    assert by_gold(0, -7, 9)[1].endswith(": does not fall")
+    assert by_gold(20, 0, 0)[1].endswith(": falls after t=1")
 
 
 def test_facts_of_a_reward_model():

@@ -4,6 +4,8 @@ import csv
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.artefacts.sidecars import read_sidecar
@@ -17,7 +19,7 @@ from dpa.feedback.rated_files import write_rating_sheet
 from dpa.quickstart.world import SCORES, gold_scores, perfect_response
 from dpa.records import Rating, ToRate
 from dpa.text.prompts import prompt_id
-from tests.support.tiny_models import make_reward_model
+from tests.support.tiny_models import make_chat_reward_model
 
 PROMPT = "Describe the otter."
 GOLD = GoldAnnotatorConfig(kind="gold")
@@ -173,12 +175,7 @@ def test_a_filled_in_sheet_is_read_back(tmp_path):
 
 
 def other_model(folder, **outputs):
-    path = make_reward_model(folder)
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(tokenizer | {"chat_template": template})
-    )
+    path = make_chat_reward_model(folder)
     return AnnotatorSectionConfig.validate_python(
         {"kind": "reward_model", "model": {"path": path}, "outputs": outputs}
     )
@@ -198,6 +195,31 @@ def test_another_model_rates_by_its_outputs(tmp_path):
     assert all(0 < value < 100 for found in rated for value in found.values())
     assert len({found["style"] for found in rated}) == 3
     assert tally.row_counts.read == 3
+
+
+def test_what_is_no_number_is_no_rating(tmp_path):
+    config = other_model(tmp_path, style={"output": "style", "from": [-1000, 1000]})
+    weights = load_file(tmp_path / "model.safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    fish, otter = (set(tokenizer(f"assistant: {what}")["input_ids"]) for what in ("fish", "otter"))
+    broken = fish - otter
+    weights["model.embed_tokens.weight"][list(broken)] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    tally = Tally()
+    items = [to_rate("otter"), to_rate("fish")]
+    [whole, nothing] = open_annotator(config, NAMES, 1, 0)(items, tally)
+    assert 0 < whole["style"] < 100
+    assert nothing == {}
+    assert tally.row_counts.dropped == {"an output that is not a number": 1}
+
+
+def test_a_scale_of_another_model_is_refused(tmp_path):
+    config = other_model(tmp_path, style={"output": "style", "from": [1e6, 2e6]})
+    with pytest.raises(InputError) as caught:
+        open_annotator(config, NAMES, 1, 0)([to_rate("the otter"), to_rate("fish")], Tally())
+    message = str(caught.value)
+    assert "feedback.annotator.outputs.style.from: [1e+06, 2e+06], and the outputs of" in message
+    assert "2 of 2 outside; correct it" in message
 
 
 def test_outputs_that_are_not_there_are_refused(tmp_path):
