@@ -171,16 +171,16 @@ def read_answers(row: Row, columns: Columns, place: str) -> Iterator[Answer | st
     responses = cell if isinstance(cell, list) else [cell]
     for i, response in enumerate(responses):
         ratings = {}
-        for column in columns.ratings:
-            value = row.get(column.name)
+        for rating in columns.ratings:
+            value = row.get(rating.name)
             if isinstance(cell, list):
                 if not isinstance(value, list) or len(value) != len(responses):
-                    yield f"{column.name} is not a list as long as {columns.response}"
+                    yield f"{rating.name} is not a list as long as {columns.response}"
                     return
                 value = value[i]
-            number = as_number(value) if str(value) not in column.missing else None
+            number = as_number(value) if str(value) not in rating.missing else None
             if number is not None and number == number:
-                ratings[column.name] = number
+                ratings[rating.name] = number
         yield _answer(
             row.get(columns.prompt), response, ratings, columns.prompt, columns.response, place
         )
