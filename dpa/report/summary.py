@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpa.artefacts.frames import read_csv_table
 from dpa.evaluation.bootstrap import LEVEL
-from dpa.evaluation.validation import SCORER_NAMES
+from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS
 
 #: Columns of DPA's gain over all seeds, and of its interval.
@@ -31,9 +31,10 @@ def summarise(folder: Path, config: dict, warnings: Sequence[str]) -> list[tuple
             ("Doubt", " ".join(warnings) or "Agreement with ratings is no policy's quality."),
         ]
     rewards = read_csv_table(folder / "evaluation/validation_rewards.csv")
+    rewards = rewards[~are_outside(rewards)]
     comparison = read_csv_table(compared)
     names = [objective["name"] for objective in config["objectives"]]
-    gains = {by: scalar_rewards(rewards, names, by) for by in SCORER_NAMES}
+    gains = {by: gains_by_iteration(rewards, names, by) for by in SCORER_NAMES}
     doubts = list(doubted(comparison, gains, config))
     return [
         ("Run", f"{_run(config, rewards)}."),
@@ -91,7 +92,7 @@ def came_out(comparison: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def scalar_rewards(rewards: pd.DataFrame, objectives: Sequence[str], by: str) -> pd.Series:
+def gains_by_iteration(rewards: pd.DataFrame, objectives: Sequence[str], by: str) -> pd.Series:
     """Mean v·r of DPA's iterations that take directions, by a scorer; empty without it."""
     columns = [f"{by}_{name}" for name in objectives]
     if not set(columns) <= set(rewards):

@@ -80,11 +80,12 @@ def make_comparison(**changes) -> pd.DataFrame:
 def make_validation() -> pd.DataFrame:
     """validation_rewards.csv: gold falls from t = 1 to t = 2, while the reward model's rises."""
     rows = {
-        "method": ["dpa", "dpa", "dpa", "sft"], "iteration": [0, 1, 2, None],
-        "direction_index": [0, 0, 0, -1],
-        "v_helpfulness": [None, 1.0, 1.0, None], "v_verbosity": [None, 0.0, 0.0, None],
-        "r_helpfulness": [30.0, 50.0, 55.0, 6.0], "r_verbosity": 20.0,
-        "gold_helpfulness": [30.0, 52.0, 50.0, 5.0], "gold_verbosity": 20.0,
+        "method": ["dpa", "dpa", "dpa", "dpa", "sft"], "iteration": [0, 1, 2, 2, None],
+        "direction_index": [0, 0, 0, 1, -1],
+        "v_helpfulness": [None, 1.0, 1.0, 0.0, None], "v_verbosity": [None, 0.0, 0.0, -1.0, None],
+        "r_helpfulness": [30.0, 50.0, 55.0, 9.0, 6.0], "r_verbosity": 20.0,
+        "gold_helpfulness": [30.0, 52.0, 50.0, 9.0, 5.0], "gold_verbosity": 20.0,
+        "outside": [False, False, False, True, False],
     }  # fmt: skip
     return pd.DataFrame(rows)
 
