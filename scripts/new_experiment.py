@@ -62,7 +62,7 @@ def main(
     )
 
     def save(folder: Path) -> None:
-        new.write_tables(folder, found, validation)
+        new.write_user_tables(folder, found, validation)
         (folder / f"{output.name}.yaml").write_text(text, encoding="utf-8")
         load_config({"experiment": str(folder / f"{output.name}.yaml")})
 

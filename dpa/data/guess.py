@@ -98,9 +98,9 @@ def guess_columns(
         )
     taken = {prompt, response, chosen, rejected}
     numbers = [
-        column
+        number
         for name in (ratings or [n for n in found if not NOT_RATINGS.search(n.lower())])
-        if name not in taken and (column := _rating(name, rows, bool(ratings), path))
+        if name not in taken and (number := _rating(name, rows, bool(ratings), path))
     ]
     if not numbers and not chosen:
         raise InputError(
@@ -170,17 +170,17 @@ def read_answers(row: Row, columns: Columns, place: str) -> Iterator[Answer | st
     cell = row.get(columns.response)
     responses = cell if isinstance(cell, list) else [cell]
     for i, response in enumerate(responses):
-        ratings = {}
+        ratings: dict[str, float] = {}
         for rating in columns.ratings:
-            value = row.get(rating.name)
+            given = row.get(rating.name)
             if isinstance(cell, list):
-                if not isinstance(value, list) or len(value) != len(responses):
+                if not isinstance(given, list) or len(given) != len(responses):
                     yield f"{rating.name} is not a list as long as {columns.response}"
                     return
-                value = value[i]
-            number = as_number(value) if str(value) not in rating.missing else None
-            if number is not None and number == number:
-                ratings[rating.name] = number
+                given = given[i]
+            rated = as_number(given) if str(given) not in rating.missing else None
+            if rated is not None and rated == rated:
+                ratings[rating.name] = rated
         yield _answer(
             row.get(columns.prompt), response, ratings, columns.prompt, columns.response, place
         )

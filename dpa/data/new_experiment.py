@@ -25,10 +25,10 @@ FEWEST_HELD_OUT, MOST_HELD_OUT = 4, 500
 #: The attribute that is made of the response itself where ratings have one only.
 LENGTH = "length"
 #: Rough length of a token, in characters of English.
-CHARACTERS_PER_TOKEN = 4
+ROUGH_TOKEN = 4
 
 
-class Sizes(NamedTuple):
+class MachineSizes(NamedTuple):
     """What a machine can do in a sitting: prompts of each half, and DPA's iterations."""
 
     prompts_per_half: int
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
     max_length: int
 
 
-ON_GPU, ON_CPU = Sizes(2000, 3, 512, 1536), Sizes(48, 1, 60, 512)
+GPU_SIZES, CPU_SIZES = MachineSizes(2000, 3, 512, 1536), MachineSizes(48, 1, 60, 512)
 
 
 class Response(NamedTuple):
@@ -46,7 +46,7 @@ class Response(NamedTuple):
     ratings: dict[str, list[float]]
 
 
-class Found(NamedTuple):
+class UserFile(NamedTuple):
     """What was read: columns, responses by prompt, and what was left out by reason."""
 
     columns: Columns
@@ -63,13 +63,13 @@ class Found(NamedTuple):
         return rated if len(rated) > 1 else [*rated, Column(LENGTH, "rank")]
 
 
-def read_file(path: str, given: dict[str, str | None], ratings: list[str]) -> Found:
+def read_file(path: str, given: dict[str, str | None], ratings: list[str]) -> UserFile:
     """Read the file whole. Raises InputError naming place, cause and remedy."""
     source = SourceConfig(path=path)
     columns = guess_columns(
         list(islice(read_placed_rows(source), GUESSED_FROM)), path, given, ratings
     )
-    found = Found(columns, {}, Counter(), 0)
+    found = UserFile(columns, {}, Counter(), 0)
     merged = 0
     for place, row in read_placed_rows(source):
         for answer in read_answers(row, columns, place):
@@ -84,7 +84,7 @@ def read_file(path: str, given: dict[str, str | None], ratings: list[str]) -> Fo
     return found._replace(merged=merged)
 
 
-def held_out(found: Found, path: str, share: float) -> set[str]:
+def held_out(found: UserFile, path: str, share: float) -> set[str]:
     """Ids of the prompts for validation: the same ones however often the file is read or grows."""
     wanted = round(share * len(found.responses))
     wanted = min(max(wanted, FEWEST_HELD_OUT), MOST_HELD_OUT)
@@ -97,7 +97,7 @@ def held_out(found: Found, path: str, share: float) -> set[str]:
     return set(ordered[:wanted])
 
 
-def write_tables(folder: Path, found: Found, validation: set[str]) -> None:
+def write_user_tables(folder: Path, found: UserFile, validation: set[str]) -> None:
     """The four files that the YAML names."""
     with_length = any(column.name == LENGTH for column in found.attributes)
     for name, is_validation in (("train", False), ("validation", True)):
@@ -118,7 +118,7 @@ def write_tables(folder: Path, found: Found, validation: set[str]) -> None:
 
 def experiment_text(
     folder: str,
-    found: Found,
+    found: UserFile,
     policy: tuple[str, str | None],
     on_gpu: bool,
     engine: str,
@@ -126,11 +126,11 @@ def experiment_text(
 ) -> str:
     """The YAML of an experiment; `policy` is a folder, or a hub id with its revision."""
     attributes = found.attributes
-    sizes = ON_GPU if on_gpu else ON_CPU
+    sizes = GPU_SIZES if on_gpu else CPU_SIZES
     lengths = sorted(
         len(r.response) for of_prompt in found.responses.values() for r in of_prompt.values()
     )
-    longest = lengths[int(0.95 * (len(lengths) - 1))] // CHARACTERS_PER_TOKEN
+    longest = lengths[int(0.95 * (len(lengths) - 1))] // ROUGH_TOKEN
     length = min(sizes.max_length, context_of(policy[0]))
     tokens = min(max(longest, 32), sizes.most_tokens, length // 2)
     about_length = attributes[-1].name == LENGTH
@@ -202,7 +202,9 @@ def context_of(model: str) -> int:
         config = json.loads((Path(model) / "config.json").read_bytes())
     except (OSError, ValueError):
         config = {}
-    return config.get("max_position_embeddings") or config.get("n_positions") or ON_GPU.max_length
+    return (
+        config.get("max_position_embeddings") or config.get("n_positions") or GPU_SIZES.max_length
+    )
 
 
 def machine_text(on_gpu: bool) -> str:
@@ -242,7 +244,7 @@ def quoted(text: str) -> str:
     return text if plain.isalnum() and not plain.isdigit() else json.dumps(text)
 
 
-def summary(found: Found, validation: set[str]) -> dict[str, Any]:
+def summary(found: UserFile, validation: set[str]) -> dict[str, Any]:
     """What was found, for the terminal."""
     c = found.columns
     return {

@@ -22,9 +22,9 @@ from dpa.records import Annotation
 OBJECTIVES = ("helpfulness", "verbosity")
 
 #: From t = 3 on gold may fall, where the policy exploits the reward model; no lower than this. Of
-#: mean v.r, 8 below seed 0's (docs/measurements.md); of the hypervolume, SteerLM's.
+#: mean v.r, the worst of eight seeds (docs/methods.md) minus 3.5; of the hypervolume, SteerLM's.
 LATER_GOLD = {
-    "mean v.r by gold": {3: 47.1, 4: 46.4},
+    "mean v.r by gold": {3: 48.4, 4: 45.0},
     "hypervolume by gold, minus steerlm": {3: 0.0, 4: 0.0},
 }
 
