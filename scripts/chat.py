@@ -12,13 +12,19 @@ published, has no reward model beside it; `--judge-by` names one. In an interact
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dpa.runtime.cli import make_app, run_app
-from dpa.runtime.options import DirectionOption, PolicyOption, SeedOption
+from dpa.runtime.options import (
+    DirectionOption,
+    JudgeByOption,
+    MaxNewTokensOption,
+    PolicyOption,
+    SeedOption,
+    TemperatureOption,
+)
 
 app = make_app()
 
@@ -31,12 +37,9 @@ def main(
         float | None, typer.Option(help="Instead: the direction (cos a, sin a), in degrees.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One-shot; interactive without.")] = None,
-    judge_by: Annotated[
-        Path | None,
-        typer.Option(help="Reward model's folder; default: that of the policy's experiment."),
-    ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 100,
+    judge_by: JudgeByOption = None,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: MaxNewTokensOption = 100,
     seed: SeedOption = 0,
 ) -> None:
     """Talk to a steerable policy."""

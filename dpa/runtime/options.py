@@ -22,6 +22,12 @@ RewardModelOption = Annotated[str, typer.Option("--reward-model", help=_REWARD_M
 OptionalRewardModelOption = Annotated[
     str | None, typer.Option("--reward-model", help=_REWARD_MODEL)
 ]
+JudgeByOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-by", help="Reward model's folder; default: that of the policy's experiment."
+    ),
+]
 EngineOption = Annotated[
     Literal["transformers", "vllm"],
     typer.Option("--engine", help="What runs the reward model."),
@@ -153,6 +159,8 @@ BetaOption = Annotated[
         "--beta", min=0, help="Strength of the pull to the policy that training starts from."
     ),
 ]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
+MaxNewTokensOption = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="Whose responses are meant: a name in data.ratings.")
 ]

@@ -1,7 +1,9 @@
 """A conversation partner: a policy under a direction, with the rewards of what it says."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import cast
 
 from dpa.directions import Direction
@@ -43,18 +45,62 @@ def find_reward_model(policy: AnyModel) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-class Chat:
-    """A loaded policy, its objectives, and a reward model to judge it where there is one."""
+class Partner(ABC):
+    """Whoever answers under a direction, and a reward model that judges it where there is one.
+
+    Answers and scores are made one at a time, whatever the number of threads that ask.
+    """
+
+    def __init__(self, policy: AnyModel, judge_by: Path | None) -> None:
+        self.steering = read_directed(policy)
+        path = judge_by or find_reward_model(policy)
+        self.judge: Scorer | None = None
+        self.lock = Lock()
+        if path is not None:
+            objectives = self.steering.objectives
+            self.judge = load_scorer(path, objectives=objectives, tokens_per_batch=4096)
+
+    @abstractmethod
+    def stream(self, prompt: str, direction: Direction) -> Generator[Completion, None, None]:
+        """Yield an answer as far as it goes, and whole in the end.
+
+        Raises InputError before the first piece when the prompt cannot be asked.
+        """
+
+    def rewards(self, prompt: str, response: str) -> list[float] | None:
+        """A response's rewards, one per objective, on 0-100. None without a judge."""
+        if self.judge is None:
+            return None
+        with self.lock:
+            [[scores]] = self.judge.score_groups([(prompt, [response])])
+        attributes = dict(zip(self.judge.names, scores.tolist(), strict=True))
+        return objective_rewards(attributes, self.steering.objectives)
+
+
+def pieces(completions: Iterable[Completion]) -> Iterator[tuple[str, Completion]]:
+    """What each of an answer's completions adds to what was shown, control characters visible."""
+    shown, completion = "", Completion("", "stop", 0)
+    for completion in completions:
+        text = completion.text.rstrip(INCOMPLETE)
+        if text.startswith(shown):
+            yield visible(text[len(shown) :]), completion
+            shown = text
+    if completion.text.startswith(shown):
+        yield visible(completion.text[len(shown) :]), completion
+
+
+class Chat(Partner):
+    """A policy in this process."""
 
     def __init__(
         self,
         policy: AnyModel,
-        reward_model: Path | None,
+        judge_by: Path | None,
         temperature: float,
         max_new_tokens: int,
         seed: int,
     ):
-        self.steering = read_directed(policy)
+        read_directed(policy)
         claim_gpus()
         holds = context_length(policy) or UNBOUNDED
         #: The longest prompt, in tokens, that leaves room for the longest response.
@@ -64,6 +110,7 @@ class Chat:
                 f"--max-new-tokens {max_new_tokens}: {ModelRef.of(policy).path} holds {holds} "
                 "tokens, prompt included; give less"
             )
+        super().__init__(policy, judge_by)
         engine = load_engine(
             "transformers",
             policy,
@@ -74,14 +121,9 @@ class Chat:
             models=self.steering.models,
         )
         self.engine = cast(StreamingEngine, engine)
-        self.judge = _load_judge(reward_model or find_reward_model(policy))
         self.seed = seed
 
-    def answer(self, prompt: str, direction: Direction) -> Iterator[str]:
-        """Yield the policy's answer piece by piece, then direction, length and rewards below it.
-
-        Raises InputError before the first piece when the prompt cannot be asked.
-        """
+    def stream(self, prompt: str, direction: Direction) -> Generator[Completion, None, None]:
         system = direction_system_prompt(self.steering.names, direction)
         try:
             ids = self.engine.chat.prompt_ids(messages(prompt, system))
@@ -92,15 +134,17 @@ class Chat:
                 f"the prompt has {len(ids)} tokens with its system prompt; the policy has room for "
                 f"{self.room}; shorten it, or give a smaller --max-new-tokens"
             )
-        shown, completion = "", Completion("", "stop", 0)
-        for completion in self.engine.stream(Request(ids, [self.seed])):
-            text = completion.text.rstrip(INCOMPLETE)
-            if text.startswith(shown):
-                yield visible(text[len(shown) :])
-                shown = text
-        self.seed += 1
-        if completion.text.startswith(shown):
-            yield visible(completion.text[len(shown) :])
+        with self.lock:
+            seed, self.seed = self.seed, self.seed + 1
+            yield from self.engine.stream(Request(ids, [seed]))
+
+    def answer(self, prompt: str, direction: Direction) -> Iterator[str]:
+        """Yield the policy's answer piece by piece, then direction, length and rewards below it.
+
+        Raises InputError before the first piece when the prompt cannot be asked.
+        """
+        for piece, completion in pieces(self.stream(prompt, direction)):  # noqa: B007
+            yield piece
         yield "\n" + "\n".join(self._facts(prompt, direction, completion))
 
     def _facts(self, prompt: str, direction: Direction, completion: Completion) -> Iterator[str]:
@@ -111,15 +155,9 @@ class Chat:
         yield f"  direction: {weights}"
         words = len(completion.text.split())
         yield f"  length: {completion.tokens} tokens, {words} words{truncated}"
-        if self.judge is None:
+        rewards = self.rewards(prompt, completion.text)
+        if rewards is None:
             yield "  rewards: no reward model found; give --judge-by"
             return
-        [[scores]] = self.judge.score_groups([(prompt, [completion.text])])
-        attributes = dict(zip(self.judge.names, scores.tolist(), strict=True))
-        rewards = objective_rewards(attributes, self.steering.objectives)
         listed = ", ".join(f"{n} {r:.1f}" for n, r in zip(names, rewards, strict=True))
         yield f"  rewards: {listed}"
-
-
-def _load_judge(path: Path | None) -> Scorer | None:
-    return None if path is None else load_scorer(path, tokens_per_batch=4096)

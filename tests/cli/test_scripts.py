@@ -90,7 +90,7 @@ def test_every_rule_has_its_script():
     # And what starts the launcher of trainings on several GPUs.
     people = {
         "hold_gpus", "chat", "download", "compare_runs", "plan_run", "write_config_schema",
-        "export_policy", "fit_direction", "new_experiment",
+        "export_policy", "fit_direction", "dial", "new_experiment",
     }  # fmt: skip
     assert set(SCRIPTS) - {SHARED.get(rule, rule) for rule in rules} == people
 
