@@ -4,6 +4,13 @@
 
 if layout.has_feedback:
 
+    ASKED_OVER_HTTP = cfg.feedback.annotator.kind == "endpoint"
+    ANNOTATOR_LIMITS = (
+        " --concurrency {resources.concurrency} --max-cost {resources.max_cost}"
+        if ASKED_OVER_HTTP
+        else ""
+    )
+
     rule choose_samples_to_rate:
         input:
             scored=shard_files(
@@ -44,6 +51,8 @@ if layout.has_feedback:
             " --random-per-prompt {params.random_per_prompt} {params.most_prompts:q}"
             " --output {output.to_rate:q} --output-sheet {output.sheet:q} > {log} 2>&1"
 
+    # An endpoint is asked from where Snakemake runs, which reaches it and has its key: nodes of a
+    # cluster may have neither. Answers are kept in results/judgements, across runs and experiments.
     rule annotate_feedback:
         input:
             to_rate="results/{experiment}/feedback/iter{iteration}/to_rate.jsonl",
@@ -58,18 +67,21 @@ if layout.has_feedback:
         priority: CRITICAL
         # People do not rate faster when they are asked again.
         retries: 0 if cfg.feedback.annotator.kind == "file" else None
-        threads: cfg.threads
+        localrule: ASKED_OVER_HTTP
+        threads: 1 if ASKED_OVER_HTTP else cfg.threads
         resources:
             **(
                 jobs.on_one_gpu(4000, 48000)
                 if cfg.feedback.annotator.kind == "reward_model"
                 else jobs.on_cpu(4000)
             ),
+            # Not among params: other limits are no other ratings.
+            **flags.annotator_limits(layout),
             runtime=720,
         params:
-            annotator=section(cfg.feedback.annotator),
+            annotator=flags.annotator_section(layout),
             models=section(cfg.models),
-            attributes=",".join(cfg.reward_model.attributes),
+            attributes=",".join(cfg.rated_attributes),
             minimum=cfg.feedback.minimum,
             seed=of.base_seed,
         message:
@@ -79,7 +91,8 @@ if layout.has_feedback:
             " --annotator {params.annotator:q} --models {params.models:q}"
             " --attributes {params.attributes:q}"
             " --iteration {wildcards.iteration} --seed {params.seed} --minimum {params.minimum}"
-            " --output {output.ratings:q} > {log} 2>&1"
+            + ANNOTATOR_LIMITS
+            + " --output {output.ratings:q} > {log} 2>&1"
 
     rule retrain_reward_model:
         input:

@@ -26,7 +26,8 @@ import typer
 
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
-from dpa.runtime.options import EITHER, OutputOption
+from dpa.runtime.options import EITHER, CacheOption, OutputOption
+from dpa.runtime.run_environment import ANSWERS
 from dpa.runtime.sections import read_section
 
 app = make_app()
@@ -46,9 +47,7 @@ def main(
     difficulty: Annotated[
         Path | None, typer.Option(help="AlpacaEval's df_gamed.csv; default: the hub's cache.")
     ] = None,
-    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(
-        "results/judgements"
-    ),
+    cache: CacheOption = ANSWERS,
     output_annotations: Annotated[
         Path | None, typer.Option(help="Annotations that are written."), EITHER
     ] = None,

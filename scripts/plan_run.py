@@ -50,7 +50,7 @@ def main(
     from dpa.config.load import load_config
     from dpa.errors import InputError
     from dpa.plan.assumptions import load_assumptions
-    from dpa.plan.table import as_csv, as_text, make_plan, paper_note
+    from dpa.plan.table import annotation_note, as_csv, as_text, make_plan, paper_note
     from dpa.plan.work import Experiment
 
     overrides = parse_overrides(config or [])
@@ -70,8 +70,9 @@ def main(
     )
     print(f"Plan of experiment {loaded.experiment} (estimated, not measured):\n")
     print(as_text(plan))
-    if note := paper_note(plan, planned):
-        print(note)
+    for note in (annotation_note(planned, jobs), paper_note(plan, planned)):
+        if note:
+            print(note)
     if output is not None:
         write_text(output, as_csv(plan))
         write_sidecar(output, [], RowCounts.all_kept(len(plan.rows)))

@@ -18,7 +18,7 @@ from dpa.config.base import (
 from dpa.config.benchmarks import AlpacaEvalConfig, RewardBenchConfig
 from dpa.config.chat import ModelsConfig
 from dpa.config.data import FORMAT_ATTRIBUTES, DataConfig, TableConfig, WorldConfig
-from dpa.config.feedback import FeedbackConfig
+from dpa.config.feedback import EndpointAnnotatorConfig, FeedbackConfig
 from dpa.config.figures import FiguresConfig
 from dpa.config.sampling import SamplingConfig
 from dpa.config.steering import (
@@ -283,6 +283,17 @@ class Config(Section):
         return judge.share if isinstance(judge, JudgeShareConfig) else 0
 
     @property
+    def steered_attributes(self) -> list[str]:
+        """The reward model's outputs that an objective weighs."""
+        return list(dict.fromkeys(name for o in self.objectives for name in o.outputs))
+
+    @property
+    def rated_attributes(self) -> list[str]:
+        """What an annotator of samples is asked for: of a language model, what is needed."""
+        needed = isinstance(self.feedback.annotator, EndpointAnnotatorConfig)
+        return self.steered_attributes if needed else self.reward_model.attributes
+
+    @property
     def reward_trainer(self) -> TrainerConfig:
         """`trainer`, with what differs in the reward model's training."""
         own = self.reward_model.trainer.model_dump(exclude_none=True)
@@ -497,15 +508,38 @@ class Config(Section):
     def _check_rated_attributes(self) -> None:
         """What an annotator rates are attributes of the reward model, on scales that are known."""
         annotator, named = self.feedback.annotator, "feedback.annotator"
-        given: dict[str, Any] = getattr(annotator, "outputs", getattr(annotator, "scales", {}))
-        if unknown := sorted(set(given) - set(self.reward_model.attributes)):
+        maps = ("outputs", "scales", "rubrics")
+        given = {name for key in maps for name in getattr(annotator, key, {})}
+        if unknown := sorted(given - set(self.reward_model.attributes)):
             raise ValueError(f"{named}: {unknown} are not in reward_model.attributes")
         public = {name for names in FORMAT_ATTRIBUTES.values() for name in names}
-        steered = {name for objective in self.objectives for name in objective.outputs}
-        if hasattr(annotator, "scales") and (without := sorted(steered - public - set(given))):
+        if isinstance(annotator, EndpointAnnotatorConfig):
+            self._check_rubrics(annotator, public)
+        steered = set(self.steered_attributes)
+        if hasattr(annotator, "scales") and (without := sorted(steered - public - given)):
             raise ValueError(
                 f"{named}.scales: {without[0]} is no attribute of a public data set, and has no "
                 "scale; give its lowest and highest rating, [low, high]"
+            )
+
+    def _check_rubrics(self, annotator: EndpointAnnotatorConfig, public: set[str]) -> None:
+        """Whoever is told in words what to rate is told so of each attribute, and its scale."""
+        named = "feedback.annotator.rubrics"
+        for name, rubric in annotator.rubrics.items():
+            if name in public and rubric.scale is not None:
+                raise ValueError(
+                    f"{named}.{name}.scale: it is rated on its data set's scale; leave this out"
+                )
+            if name not in public and rubric.scale is None:
+                raise ValueError(
+                    f"{named}.{name}: is no attribute of a public data set, and has no scale; give "
+                    "its lowest and highest rating, scale: [low, high]"
+                )
+        without = set(self.steered_attributes) - public - set(annotator.rubrics)
+        if without:
+            raise ValueError(
+                f"{named}: {min(without)} is no attribute of a public data set, and has no rubric; "
+                "say what its ratings mean, {text, scale: [low, high]}"
             )
 
     def _check_size(self) -> None:

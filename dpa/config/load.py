@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from dpa.config.base import ModelConfig, Section, is_commit
 from dpa.config.data import ColumnConfig, RatingsConfig, SourceConfig, TableConfig, WorldConfig
 from dpa.config.experiment import Config
+from dpa.config.feedback import ANNOTATORS
 from dpa.config.revisions import BRANCH, LOCK_FILE, LOCKED, Lock, read_lock
 from dpa.config.steering import ObjectiveConfig
 from dpa.errors import InputError
@@ -225,5 +226,7 @@ def _nearest(location: tuple) -> str:
         if isinstance(section, dict)
         else [field.alias or name for item in items for name, field in item.model_fields.items()]
     )
+    if location[:2] == ("feedback", "annotator") and len(location) == 4:
+        known = list(ANNOTATORS[location[2]].model_fields)
     match = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f", did you mean {match[0]!r}?" if match else ""

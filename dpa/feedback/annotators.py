@@ -9,6 +9,7 @@ from dpa.data.rated import Tally
 from dpa.data.scales import NATIVE_SCALES
 from dpa.data.user_table import Linear
 from dpa.records import ToRate
+from dpa.runtime.run_environment import ANSWERS
 
 #: Rates all samples of an iteration: for each its attributes on 0-100, those that were rated; none
 #: for a sample that has no rating, for which it says why in the tally.
@@ -21,9 +22,11 @@ def open_annotator(
     iteration: int,
     seed: int,
     models: ModelsConfig | None = None,
+    store: Path = ANSWERS,
 ) -> Annotator:
-    """The annotator of a kind, for the reward model's `attributes`.
+    """The annotator of a kind, for some of the reward model's `attributes`.
 
+    `store` keeps the answers of one that is asked over HTTP.
     Raises InputError when it cannot rate: a model is missing, or people have not rated yet.
     """
     match config.kind:
@@ -40,6 +43,10 @@ def open_annotator(
 
             folder = Path(config.path) / f"iter{iteration}"
             return file_annotator(folder, attributes, config.scales)
+        case "endpoint":
+            from dpa.feedback.endpoint import endpoint_annotator
+
+            return endpoint_annotator(config, attributes, seed, store)
 
 
 def scale_ends(name: str, scales: Mapping[str, tuple[float, float]]) -> tuple[float, float]:

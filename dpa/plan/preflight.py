@@ -19,10 +19,13 @@ from dpa import models
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config, check_shown
+from dpa.config.feedback import EndpointAnnotatorConfig
 from dpa.config.load import hub_repositories, read_locks
 from dpa.config.revisions import LOCK_FILE, LOCKED
 from dpa.directions import evaluation_directions, grid_size
+from dpa.endpoint.keys import lacks_key
 from dpa.errors import InputError
+from dpa.feedback.endpoint import missing_key, too_costly
 from dpa.models import ModelRef, download, fetching, load_checkpoint_config
 from dpa.plan.assumptions import load_assumptions
 from dpa.plan.gpu_node import compiler, gpus
@@ -32,6 +35,7 @@ from dpa.registry import METHODS
 from dpa.runtime.log import log
 from dpa.runtime.reading import read_json_object
 from dpa.text.prompts import direction_system_prompt, messages, reward_input
+from dpa.workflow.layout import Layout
 
 QUESTION, ANSWER = "What is a prime number?", "A number with two divisors."
 
@@ -114,6 +118,8 @@ def check_all(
     if config.compute.gpu and with_gpus:
         findings.run("GPUs", gpus, config, experiment, jobs)
         findings.run("compiler", compiler)
+    if waiting_for_ratings(config, results):
+        findings.run("annotator", annotator_readiness, config, experiment)
     findings.notes.extend(judge_notes(config))
     return findings
 
@@ -574,6 +580,29 @@ def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def waiting_for_ratings(config: Config, results: Path) -> bool:
+    """Whether an annotator is still to rate samples of an iteration."""
+    layout = Layout(config)
+    folders = [results / Path(run).relative_to(layout.results) for run in layout.runs]
+    return layout.has_feedback and any(
+        not (folder / f"feedback/iter{t}/ratings.jsonl").exists()
+        for folder in folders
+        for t in range(1, config.dpa.iterations)
+    )
+
+
+def annotator_readiness(config: Config, experiment: Experiment | None) -> Iterator[str]:
+    """A language model that is asked for ratings: its key is missing, or it would cost too much."""
+    asked = config.feedback.annotator
+    if not isinstance(asked, EndpointAnnotatorConfig):
+        return
+    if lacks_key(asked.key_variable):
+        yield missing_key(asked)
+    dollars = experiment.rating_use(asked).dollars(asked.price) if experiment else 0.0
+    if dollars > asked.max_cost:
+        yield too_costly(dollars, asked, "an iteration's ratings would cost about")
 
 
 def judge_notes(config: Config) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dpa.config.base import ModelConfig
 from dpa.config.experiment import GivenJudgeConfig
+from dpa.config.feedback import EndpointAnnotatorConfig
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, device, shape_of
 from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, simulate
@@ -265,6 +266,22 @@ def size(number: float) -> str:
     if number and number < 1e3:
         return f"{number:.0f} B"
     return f"{count(number)}B" if number else "-"
+
+
+def annotation_note(experiment: Experiment, jobs: Sequence[Job]) -> str | None:
+    """What a language model that rates samples between iterations is asked, and costs."""
+    annotator = experiment.config.feedback.annotator
+    iterations = sum(job.rule == "annotate_feedback" for job in jobs)
+    if not isinstance(annotator, EndpointAnnotatorConfig) or not iterations:
+        return None
+    use = experiment.rating_use(annotator)
+    dollars = use.dollars(annotator.price)
+    return (
+        f"Ratings by {annotator.model}: {iterations} jobs of about {count(use.calls)} calls, "
+        f"{count(use.asked)} tokens asked and {count(use.answered)} answered,\n"
+        f"${dollars:.2f} each (limit ${annotator.max_cost:.2f}), ${iterations * dollars:.2f} in "
+        "all; what was answered before costs nothing.\n"
+    )
 
 
 def paper_note(plan: Plan, experiment: Experiment) -> str | None:

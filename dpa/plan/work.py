@@ -13,9 +13,12 @@ from typing import NamedTuple
 
 from dpa.config.data import SourceConfig
 from dpa.config.experiment import Config, GivenJudgeConfig, JudgeShareConfig
+from dpa.config.feedback import EndpointAnnotatorConfig
 from dpa.config.trainer import ScheduleConfig
 from dpa.directions import grid_size
 from dpa.errors import InputError
+from dpa.feedback.endpoint import Use, expected_use
+from dpa.feedback.rubrics import rubrics_of
 from dpa.plan.assumptions import Assumptions, DataSet, Tokens, WorldTokens, shape_of
 from dpa.registry import METHODS, parse_policy
 from dpa.training.memory import Shape
@@ -150,6 +153,15 @@ class Experiment:
             dpa.directions_per_prompt * dpa.responses_per_direction,
         )
         return min(self.sizes.half, feedback.prompts_per_iteration or self.sizes.half) * each
+
+    def rating_use(self, annotator: EndpointAnnotatorConfig) -> Use:
+        """Calls and tokens of a language model that rates an iteration's samples."""
+        samples, sizes = self.rated_samples(), self.sizes
+        prompts = min(sizes.half, self.config.feedback.prompts_per_iteration or sizes.half)
+        calls = prompts * math.ceil(samples / max(prompts, 1) / annotator.responses_per_call)
+        rubrics = rubrics_of(self.config.rated_attributes, annotator.rubrics)
+        texts = calls * sizes.prompt + samples * sizes.sampled_response
+        return expected_use(rubrics, calls, samples, texts)
 
     def fine_tuning(self, rows: float, row_tokens: float, schedule: ScheduleConfig) -> Work:
         """SFT of the policy on rows of so many tokens."""

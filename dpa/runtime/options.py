@@ -189,6 +189,10 @@ DrawPublishedOption = Annotated[
     bool, typer.Option("--draw-published", help="Draw the paper's numbers beneath ours.")
 ]
 
+CacheOption = Annotated[
+    Path, typer.Option("--cache", help="Where answers of models asked over HTTP are kept.")
+]
+
 # --- What is written -------------------------------------------------------------------------
 
 #: Of an output that is no file, behind its option: a folder that is written as a whole, a folder in

@@ -15,6 +15,8 @@ from dpa.runtime.outer_environment import remove_outer_settings, removed_message
 
 #: The clone: where this code, config.yaml and the experiments lie.
 CLONE = Path(__file__).resolve().parents[2]
+#: Where the answers of models that are asked over HTTP are kept, across runs and experiments.
+ANSWERS = Path("results/judgements")
 
 PREFIX = "DPA_"
 

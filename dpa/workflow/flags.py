@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from dpa.artefacts.outputs import replace_text
 from dpa.config.base import ModelConfig
 from dpa.config.data import SourceConfig
+from dpa.config.feedback import EndpointAnnotatorConfig
 from dpa.directions import grid_size
 from dpa.models import ModelRef
 from dpa.workflow.layout import Layout
@@ -130,6 +131,23 @@ def rewardbench_tables(layout: Layout) -> Flags:
         flags += ["--output-win-rates", *win_rates]
         flags += ["--policies", ",".join(compared), "--reference", reference]
     return flags
+
+
+def annotator_section(layout: Layout) -> str:
+    """Who rates samples, as far as ratings depend on it."""
+    config = layout.config.feedback.annotator
+    limits = set(annotator_limits(layout))
+    return section(
+        config.model_dump(mode="json", by_alias=True, exclude=limits) if config else None
+    )
+
+
+def annotator_limits(layout: Layout) -> dict[str, int | str]:
+    """Of an annotator that is asked over HTTP: how many calls at a time, and what they may cost."""
+    config = layout.config.feedback.annotator
+    if not isinstance(config, EndpointAnnotatorConfig):
+        return {}
+    return {"concurrency": config.concurrency, "max_cost": str(config.max_cost)}
 
 
 def preference_judge(layout: Layout) -> Flags:

@@ -1,8 +1,14 @@
 """Which model scores what where samples are rated between iterations, without running it."""
 
+import json
+import shlex
+import subprocess
+import sys
+
 import pytest
 
-from tests.support.rule_commands import TINY, add_experiment, of, planned_commands
+from tests.support.rule_commands import TINY, Command, add_experiment, of, planned_commands
+from tests.support.snakemake_runs import snakemake
 
 #: Three iterations, so that there are two reward models more.
 FEEDBACK = """
@@ -26,6 +32,57 @@ def own(iteration):
 def planned(tmp_path_factory):
     folder = add_experiment(tmp_path_factory.mktemp("clone"), "tiny", TINY, FEEDBACK)
     return planned_commands(folder, "--config", "experiment=tiny")
+
+
+#: Where samples are rated over HTTP.
+ENDPOINT = """
+feedback:
+  annotator:
+    kind: endpoint
+    model: org/rater
+    base_url: http://localhost:1/v1
+    key_variable: RATER_KEY
+    price: {input: 1, output: 2}
+    max_cost: 2.5
+    concurrency: 7
+    rubrics: {helpsteer-verbosity: {text: "0: {terse}; 4: long."}}
+"""
+
+
+#: Says which rules run where Snakemake does; a dry run does not.
+LOCAL = """
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+
+with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    workflow = api.workflow(
+        resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile").resolve(),
+        config_settings=ConfigSettings(config={"experiment": "tiny"}),
+    )._workflow
+    for name in ("annotate_feedback", "choose_samples_to_rate"):
+        print(name, name in workflow._localrules)
+"""
+
+
+def test_an_endpoint_is_asked_from_where_the_run_is(tmp_path):
+    """Nodes of a cluster may have neither network nor key; and other limits are no new ratings."""
+    folder = add_experiment(tmp_path, "tiny", TINY, FEEDBACK, ENDPOINT)
+    target = "results/tiny/feedback/iter1/ratings.jsonl"
+    text = snakemake(folder, "-n", "-p", target, "--config", "experiment=tiny").stdout
+    [line] = [line for line in text.splitlines() if "-m scripts.annotate_feedback" in line]
+    asked = Command("annotate_feedback", shlex.split(line), "")
+    assert (asked.value("--concurrency"), asked.value("--max-cost")) == ("7", "2.5")
+    annotator = json.loads(asked.value("--annotator"))
+    assert annotator["rubrics"]["helpsteer-verbosity"]["text"] == "0: {terse}; 4: long."
+    assert not {"concurrency", "max_cost"} & set(annotator)
+    names = ("instruction_following", "truthfulness", "honesty", "helpfulness")
+    weighed = [*(f"ultrafeedback-{name}" for name in names), "helpsteer-verbosity"]
+    assert asked.value("--attributes").split(",") == weighed
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["annotate_feedback", "True", "choose_samples_to_rate", "False"]
 
 
 def test_dpa_selects_by_its_own_models_and_all_else_by_the_first(planned):

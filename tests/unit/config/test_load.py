@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -317,6 +318,67 @@ class TestErrors:
                 load()
             assert line in str(caught.value).splitlines()
         assert new in RENAMED.values()
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ({"base_url": None}, "annotator.endpoint.base_url: Input should be a valid string"),
+            ({"base_url": "localhost:8000"}, "base_url: String should match pattern '^https?://'"),
+            ({"modle": "m"}, "annotator.endpoint.modle: unknown key, did you mean 'model'?"),
+            # Of another kind of annotator.
+            ({"outputs": {}}, "annotator.endpoint.outputs: unknown key; see config.yaml"),
+            ({"path": "x"}, "annotator.endpoint.path: unknown key; see config.yaml"),
+            ({"key_variable": "K"}, "price: a server with a key (K) may charge for its answers"),
+            ({"request": {"n": 2}}, "request: n is set by the annotator; leave it out"),
+            ({"max_cost": -1}, "max_cost: Input should be greater than or equal to 0"),
+            ({"price": {"input": 1}}, "annotator.endpoint.price.output: missing"),
+            ({"rubrics": {"wit": {"text": "?", "scale": [0, 1]}}}, "['wit'] are not in reward_mod"),
+            (
+                {"rubrics": {"ultrafeedback-honesty": {"text": "?", "scale": [0, 9]}}},
+                "rubrics.ultrafeedback-honesty.scale: it is rated on its data set's scale",
+            ),
+            (
+                {"rubrics": {"helpsteer-verbosity": {"text": "?", "scale": [4, 0]}}},
+                "scale: give the lowest rating and then the highest",
+            ),
+        ],
+    )
+    def test_an_endpoint_that_cannot_rate(self, keys, message):
+        annotator = {"kind": "endpoint", "model": "m", "base_url": "http://localhost/v1", **keys}
+        with pytest.raises(InputError) as caught:
+            load_config({"feedback": {"annotator": annotator}})
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("rubrics", "message"),
+        [
+            ({}, "rubrics: beauty is no attribute of a public data set, and has no rubric; say"),
+            ({"beauty": {"text": "?"}}, "rubrics.beauty: is no attribute of a public data set, an"),
+            ({"beauty": {"text": "1: none.", "scale": [1, 9]}}, None),
+        ],
+    )
+    def test_an_attribute_of_ones_own_needs_a_rubric(self, rubrics, message):
+        overlay = {
+            "objectives": [
+                {"name": "beauty", "outputs": {"beauty": 1}},
+                {"name": "verbosity", "outputs": {"helpsteer-verbosity": 1}},
+            ],
+            "reward_model": {"attributes": [*load_config().reward_model.attributes, "beauty"]},
+            "feedback": {"annotator": {"kind": "endpoint", "model": "m", "rubrics": rubrics,
+                                       "base_url": "http://localhost/v1"}},
+        }  # fmt: skip
+        if message is None:
+            assert load_config(overlay).rated_attributes == ["beauty", "helpsteer-verbosity"]
+            return
+        with pytest.raises(InputError) as caught:
+            load_config(overlay)
+        assert message in str(caught.value)
+
+    def test_the_documented_annotator_is_one(self):
+        text = (CLONE / "docs/feedback.md").read_text(encoding="utf-8")
+        [snippet] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        config = load_config(yaml.safe_load(snippet))
+        assert config.feedback.annotator.kind == "endpoint"
 
     def test_all_wrong_keys_are_listed_at_once(self):
         with pytest.raises(InputError) as caught:

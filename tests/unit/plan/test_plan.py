@@ -9,11 +9,13 @@ import yaml
 from dpa.config.base import ModelConfig
 from dpa.config.load import load_config
 from dpa.errors import InputError
+from dpa.feedback.questions import describe_task
+from dpa.feedback.rubrics import rubrics_of
 from dpa.plan.assumptions import device, load_assumptions, shape_from_config, shape_of
 from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, decoding_rate, simulate
 from dpa.plan.fit import needs, recomputed
 from dpa.plan.memory import sampling_memory, scoring_memory
-from dpa.plan.table import as_csv, as_text, make_plan
+from dpa.plan.table import annotation_note, as_csv, as_text, make_plan
 from dpa.plan.work import Experiment, Job, Work, work_of_job
 from dpa.runtime.sections import merge
 from dpa.training.memory import GIB, Shape, training_memory
@@ -342,6 +344,30 @@ def test_a_plan_states_both_ends(tmp_path):
     header, first, *_ = as_csv(plan).splitlines()
     assert header.split(",")[3:5] == ["device_hours_least", "device_hours_most"]
     assert len(first.split(",")) == len(header.split(","))
+
+
+def test_ratings_of_a_language_model_are_money(tmp_path):
+    """80 tokens of rationale and 15 a rating; the texts, and a task of so many characters."""
+    annotator = {"kind": "endpoint", "model": "org/rater", "base_url": "http://localhost/v1",
+                 "price": {"input": 1000, "output": 5000}, "max_cost": 7,
+                 "responses_per_call": 3}  # fmt: skip
+    feedback = {"annotator": annotator, "prompts_per_iteration": 10,
+                "best_per_prompt": 2, "random_per_prompt": 2}  # fmt: skip
+    experiment = make_experiment(tmp_path, feedback=feedback)
+    jobs = [job("annotate_feedback", 0, iteration=str(t)) for t in (1, 2)]
+    assert all(work_of_job(one, experiment).light for one in jobs)
+    use = experiment.rating_use(experiment.config.feedback.annotator)
+    rated, sizes = experiment.config.rated_attributes, experiment.sizes
+    task = describe_task(rubrics_of(rated, {}))
+    texts = 20 * sizes.prompt + 40 * sizes.sampled_response
+    assert use.calls == 20
+    assert use.answered == 40 * (80 + 15 * len(rated))
+    assert use.asked == pytest.approx(20 * (len(task) / 4 + 60) + texts)
+    each = (use.asked * 1000 + use.answered * 5000) / 1e6
+    note = annotation_note(experiment, jobs)
+    assert "Ratings by org/rater: 2 jobs of about 20 calls" in note
+    assert f"${each:.2f} each (limit $7.00), ${2 * each:.2f} in all" in note
+    assert annotation_note(experiment, jobs[:0]) is None
 
 
 def toy(costs):

@@ -397,6 +397,29 @@ def test_a_judge_without_a_key_is_a_note(tmp_path, folder, monkeypatch):
     assert notes[0].startswith("judge_alpacaeval will fail")
 
 
+def test_an_annotator_needs_a_key_and_money_until_it_has_rated(tmp_path, folder, monkeypatch):
+    monkeypatch.delenv("RATER_KEY", raising=False)
+    annotator = {"kind": "endpoint", "model": "m", "base_url": "http://localhost/v1",
+                 "key_variable": "RATER_KEY", "price": {"input": 10, "output": 30}}  # fmt: skip
+
+    def failures(max_cost):
+        settings = {"annotator": annotator | {"max_cost": max_cost}}
+        config = config_of(tmp_path, feedback=settings, dpa={"iterations": 2})
+        found = check_all(config, tmp_path / "results", [], []).failures
+        return [line for line in found if line.startswith("feedback.annotator: ")]
+
+    key, cost = failures(1)
+    assert "RATER_KEY is not in the environment; set it" in key
+    assert re.search(r"would cost about \$\d+\.\d\d, more than .*max_cost allows \(\$1.00\)", cost)
+    monkeypatch.setenv("RATER_KEY", "sk")
+    assert failures(10_000) == []
+    monkeypatch.delenv("RATER_KEY")
+    ratings = tmp_path / "results/feedback/iter1/ratings.jsonl"
+    ratings.parent.mkdir(parents=True)
+    ratings.touch()
+    assert failures(0) == []
+
+
 def test_only_what_is_used_is_looked_at(tmp_path, folder):
     names = ("base_model", "reward_model", "dpo")
     given = {name: {"path": f"a/{name}", "revision": "0" * 40} for name in names}
