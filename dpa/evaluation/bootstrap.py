@@ -119,25 +119,36 @@ def policy_points(
     Prompts are in the given order and points in that of direction_index, whatever the order of the
     rows. Raises InputError when the table lacks the policy or one of its rewards.
     """
-    rows = table[table["method"] == method]
-    rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
-    indices = sorted(rows["direction_index"].unique())
-    grid = pd.MultiIndex.from_product([prompts, indices])
-    rows = rows.set_index(["prompt_id", "direction_index"]).reindex(grid)
-    shape = (len(prompts), len(indices), len(objectives))
 
     def values(prefix: str) -> np.ndarray:
         columns = [f"{prefix}_{name}" for name in objectives]
-        return rows[columns].to_numpy(dtype=float, na_value=NAN).reshape(shape)
+        return policy_columns(table, method, iteration, columns, prompts)
 
     rewards = values(by)
-    if not indices or np.isnan(rewards).any():
+    if not rewards.shape[1] or np.isnan(rewards).any():
         name = method if iteration is None else f"{method}, iteration {iteration}"
         raise InputError(f"{name}: rewards are missing; rerun collect_validation_rewards")
     # What is asked for is the same for all prompts.
     asked = {prefix: values(prefix)[0] for prefix in "vc"}
     directions, conditions = (None if np.isnan(a).any() else a for a in asked.values())
     return PolicyPoints(rewards, directions, conditions)
+
+
+def policy_columns(
+    table: pd.DataFrame,
+    method: str,
+    iteration: int | None,
+    columns: Sequence[str],
+    prompts: Sequence[str],
+) -> np.ndarray:
+    """(prompts, points, columns) of a policy, in the order of policy_points."""
+    rows = table[table["method"] == method]
+    rows = rows[rows["iteration"].isna() if iteration is None else rows["iteration"] == iteration]
+    indices = sorted(rows["direction_index"].unique())
+    grid = pd.MultiIndex.from_product([prompts, indices])
+    rows = rows.set_index(["prompt_id", "direction_index"]).reindex(grid)
+    values = rows[list(columns)].to_numpy(dtype=float, na_value=NAN)
+    return values.reshape(len(prompts), len(indices), len(columns))
 
 
 # --- Bootstrap -------------------------------------------------------------------------------

@@ -3,7 +3,13 @@
 Points are mean rewards, (n, k). Directions with a negative weight ask for less of an objective.
 """
 
+from collections import Counter
+
 import numpy as np
+
+#: A response is very short below this number of words, and repetitive where more than this share of
+#: its runs of four words have stood in it before.
+SHORT_WORDS, REPEATED_SHARE, RUN = 3, 0.5, 4
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
@@ -40,3 +46,13 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(x, y).statistic)
+
+
+def is_degenerate(response: str) -> bool:
+    """Whether a response is very short or repetitive."""
+    words = response.split()
+    if len(words) < SHORT_WORDS:
+        return True
+    runs = Counter(zip(*(words[i:] for i in range(RUN)), strict=False))
+    total = runs.total()
+    return total > 0 and 1 - len(runs) / total > REPEATED_SHARE

@@ -1,5 +1,6 @@
 """The validation curve: mean rewards of every method under every direction (paper, section 3.2)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +14,12 @@ from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.jsonl import decode_lines
 from dpa.config.steering import ObjectiveConfig, Pessimism
 from dpa.errors import InputError
-from dpa.evaluation.metrics import best_scalar_rewards, hypervolume, steered_scalar_rewards
+from dpa.evaluation.metrics import (
+    best_scalar_rewards,
+    hypervolume,
+    is_degenerate,
+    steered_scalar_rewards,
+)
 from dpa.members import scalar_score
 from dpa.objectives import objective_rewards
 from dpa.records import Prompt, Sample, ScoredSample
@@ -33,6 +39,8 @@ class Policy(NamedTuple):
         return cls(*parse_policy(name))
 
 
+#: Prefixes of columns: the reward model's outputs, and a unit step along a direction in them.
+OUTPUT, STEP = "output_", "step_"
 #: Column prefix of a reward -> who gives it. All but the first never select responses.
 SCORER_NAMES = {"r": "reward model", "judge": "judge", "gold": "gold scorer"}
 
@@ -73,6 +81,10 @@ def prompt_rewards(
     length `tokens`, number of responses `n`, the prompt's `cluster` (itself, where the data has
     none) and whether it is `unseen`; where the first `trained_directions` are not all, whether the
     direction is `outside` of them. What every table, figure and interval is made from.
+    For dpa.evaluation.steerability: means of products of two rewards (`r2_*`, `judge2_*`,
+    `gold2_*`) and of the reward model's outputs (`output_*`), the unit step that a direction asks
+    for in them (`step_*`); the shares of `degenerate` responses and of pairs with one under another
+    direction that are `equal`.
 
     `selectors` are files of a policy's scores, by each reward model that selected for it; the
     column SELECTOR is then the mean of what it maximised with that `pessimism`.
@@ -88,17 +100,16 @@ def prompt_rewards(
         ordered = sorted(
             decode_lines(path, ScoredSample), key=lambda r: (r.direction_index, r.prompt_id)
         )
+        answers: dict[str, list[ScoredSample]] = {}
+        for sample in ordered:
+            answers.setdefault(sample.prompt_id, []).append(sample)
         for (index, prompt_id), found in groupby(
             ordered, lambda r: (r.direction_index, r.prompt_id)
         ):
             group = list(found)
-            columns = {
-                "v": group[0].direction,
-                "c": group[0].condition,
-                "r": np.mean([r.rewards for r in group], axis=0),
-            }
+            rewards = {"r": [r.rewards for r in group]}
             if judge is not None:
-                columns["judge"] = np.mean([judge[sample_key(r)] for r in group], axis=0)
+                rewards["judge"] = [judge[sample_key(r)] for r in group]
             prompt = asked.get(prompt_id)
             if prompt is None:
                 raise InputError(
@@ -107,7 +118,9 @@ def prompt_rewards(
                 )
             if gold is not None:
                 text = normalise(prompt.prompt)
-                columns["gold"] = np.mean([gold(text, r.response) for r in group], axis=0)
+                rewards["gold"] = [list(gold(text, r.response)) for r in group]
+            columns = {"v": group[0].direction, "c": group[0].condition}
+            columns |= {by: np.mean(given, axis=0) for by, given in rewards.items()}
             maximised = None
             if members and group[0].direction is not None:
                 maximised = fmean(
@@ -131,10 +144,14 @@ def prompt_rewards(
                     **({SELECTOR: maximised} if selectors else {}),
                     "tokens": float(np.mean([r.response_tokens for r in group])),
                     "n": len(group),
+                    **_products(rewards, names),
+                    **_outputs(group, objectives),
+                    "degenerate": float(np.mean([is_degenerate(r.response) for r in group])),
+                    "equal": _equal_share(group, answers[prompt_id]),
                 }
             )
     table = pd.DataFrame(rows).astype(
-        {"iteration": "Int64"}
+        {"iteration": "Int64", "equal": float}
         | dict.fromkeys(_prefixed("vc", names), float)
         | ({SELECTOR: float} if selectors else {})
     )
@@ -147,6 +164,45 @@ def are_outside(table: pd.DataFrame) -> pd.Series:
     """Which rows are under directions that policies were not trained on; none without a column."""
     none = pd.Series(False, index=table.index)
     return table["outside"].astype(bool) if "outside" in table else none
+
+
+def _products(rewards: dict[str, list[list[float]]], names: Sequence[str]) -> dict[str, float]:
+    return {
+        f"{by}2_{a}_{b}": float(np.mean([r[i] * r[j] for r in given]))
+        for by, given in rewards.items()
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
+    }
+
+
+def _outputs(
+    group: Sequence[ScoredSample], objectives: Sequence[ObjectiveConfig]
+) -> dict[str, float | None]:
+    """The mean of each reward-model output, and its part of the unit step that is asked for."""
+    outputs = list(group[0].attributes)
+    found: dict[str, float | None] = {
+        f"{OUTPUT}{name}": float(np.mean([r.attributes[name] for r in group])) for name in outputs
+    }
+    weights = np.array([[o.outputs.get(name, 0.0) for name in outputs] for o in objectives])
+    step = None
+    if group[0].direction is not None and (towards := group[0].direction @ weights).any():
+        step = towards / np.linalg.norm(towards)
+    return found | {
+        f"{STEP}{name}": None if step is None else float(step[i]) for i, name in enumerate(outputs)
+    }
+
+
+def _equal_share(group: Sequence[ScoredSample], answers: Sequence[ScoredSample]) -> float | None:
+    """Share of pairs of a response and one to the same prompt under another direction."""
+    others = Counter(
+        " ".join(r.response.split())
+        for r in answers
+        if r.direction_index != group[0].direction_index
+    )
+    if not others:
+        return None
+    equal = sum(others[" ".join(r.response.split())] for r in group)
+    return equal / (others.total() * len(group))
 
 
 #: What tells a policy's samples apart.

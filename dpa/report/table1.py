@@ -36,6 +36,7 @@ from dpa.evaluation.bootstrap import (
     scalar_rewards,
 )
 from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, stored_models
+from dpa.evaluation.steerability import collapses, dispersions, movements, standard_of
 from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS, Method
 from dpa.report.tables import Table
@@ -48,12 +49,17 @@ TABLE1_HEADING, COMPARISON_HEADING = "Table 1", "DPA's last iteration against th
 COMPARED = {
     "hypervolume": "hypervolume",
     "mean_vr": "mean v·r",
+    "mean_inner_product": "standardised mean v·r",
     "worst_regret": "worst direction's regret",
 }
 #: Of these less is better.
 LESS_IS_BETTER = ("worst_regret",)
 #: Prefix of a direction's regret, before its weights.
 REGRET = "regret_"
+#: Prefix of what an output moves by when the dial turns, before its name.
+TURN = "turn_"
+#: Title of a part of the table.
+STEERABILITY = "Steerability"
 
 #: Columns of comparison.csv.
 COMPARISON_COLUMNS = [
@@ -223,6 +229,26 @@ def _measure(
                 if method == "dpa"
                 else dominances(fronts["dpa"], front, reference)
             )
+        if f"{by}2_{objectives[0]}_{objectives[0]}" not in table:
+            continue  # of a run before there were any
+        if standard := standard_of(rewards, objectives, by):
+            for method, front in fronts.items():
+                values, policy = measures[method], (method, _last_iteration(table, method))
+                values[f"mean_inner_product{suffix}"] = mean_scalar_rewards(
+                    (front - standard.mean) / standard.sd,
+                    directions,
+                    points[method].directions is not None,
+                )
+                values[f"dispersion{suffix}"] = dispersions(
+                    rewards, policy, objectives, by, standard
+                )
+                for name, mean, sd in zip(objectives, *standard, strict=True):
+                    values[f"standard_mean_{name}{suffix}"] = np.full(len(front), mean)
+                    values[f"standard_sd_{name}{suffix}"] = np.full(len(front), sd)
+    if "degenerate" in table:
+        for method in methods:
+            policy = (method, _last_iteration(table, method))
+            measures[method] |= collapses(rewards, policy) | movements(rewards, policy)
     return measures
 
 
@@ -447,6 +473,27 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         ],
     ),
     (
+        STEERABILITY,
+        "Standardised mean v·r (mean inner product) and dispersion, the mean determinant of the "
+        "rewards' covariance under one direction, are of rewards standardised by the SFT policy's "
+        "validation mean and standard deviation. Degenerate responses are very short or "
+        "repetitive; equal ones are pairs under two directions. Miscalibration is how unequally "
+        "far directions move the reward model's outputs along what they ask; side effects are the "
+        "share of the movement across it.",
+        [
+            ("mean_inner_product", "standardised v·r", ".3f", 1),
+            ("mean_inner_product_judge", "standardised v·r (judge)", ".3f", 1),
+            ("mean_inner_product_gold", "standardised v·r (gold)", ".3f", 1),
+            ("dispersion", "dispersion", ".3f", 1),
+            ("dispersion_judge", "dispersion (judge)", ".3f", 1),
+            ("dispersion_gold", "dispersion (gold)", ".3f", 1),
+            ("degenerate_share", "degenerate", ".3f", 1),
+            ("equal_share", "equal across directions", ".3f", 1),
+            ("miscalibration", "miscalibration", ".3f", 1),
+            ("side_effects", "side effects", ".3f", 1),
+        ],
+    ),
+    (
         BUDGET,
         "What methods learn from. Iterations are rounds of sampling and training, of one expert "
         "where there are several; labels are responses with rewards or ratings: samples that were "
@@ -507,7 +554,40 @@ def table1_tables(table: pd.DataFrame) -> list[Table]:
         found.append(Table(title, meaning, header, rows, best=best))
         if title == "Rewards":
             found += _regret_tables(table)
+        if title == STEERABILITY:
+            found[-1] = found[-1]._replace(note=f"{meaning}{_standards(table)}")
+            found += _turn_table(table)
     return found
+
+
+def _standards(table: pd.DataFrame) -> str:
+    """By what rewards are standardised, as a sentence."""
+    prefix = "standard_mean_"
+    first = table.iloc[0]
+    parts = [
+        f"{name.removeprefix(prefix).replace('_', ' ')} {first[name]:.2f} and "
+        f"{first[name.replace('_mean_', '_sd_', 1)]:.2f}"
+        for name in table
+        if name.startswith(prefix) and not name.endswith(("_low", "_high", "_se"))
+    ]
+    return f" Means and deviations are {', '.join(parts)}." if parts else ""
+
+
+def _turn_table(table: pd.DataFrame) -> Iterator[Table]:
+    """How every output of the reward model moves when the dial turns."""
+    names = [c for c in table if c.startswith(TURN) and not c.endswith(("_low", "_high", "_se"))]
+    steered = table[table[names].notna().any(axis=1)].to_dict("records") if names else []
+    if steered:
+        yield Table(
+            "Outputs when the dial turns",
+            "What each output of the reward model gains from the first evaluated direction to the "
+            "last, in points.",
+            ["output", *(row["method"] for row in steered)],
+            [
+                [name.removeprefix(TURN), *(_cell(row, name, "+.2f", 1) for row in steered)]
+                for name in names
+            ],
+        )
 
 
 def _against_dpa(table: pd.DataFrame) -> dict[str, str]:
