@@ -26,6 +26,8 @@ COMMANDS = {
     "verify": "verify",
     "compare": "compare_runs",
     "chat": "chat",
+    "dial": "dial",
+    "fit": "fit_direction",
     "score": "score_responses",
     "export": "export_policy",
 }
