@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from dpa.directions import sample_direction
+from dpa.directions import Direction, sample_direction, scalar_reward
 from dpa.errors import InputError
 from dpa.runtime.reading import read_json
 from dpa.seeds import derive_seed
@@ -115,6 +115,12 @@ def evaluated_conditions(conditions: Conditions, number: int, points: int) -> li
     """The `number` conditions of the curve that SteerLM is evaluated under (see curve_places)."""
     last = len(conditions.curve) - 1
     return [conditions.curve[round(place * last)] for place in curve_places(number, points)]
+
+
+def condition_for(conditions: Conditions, direction: Direction) -> list[int]:
+    """What to ask SteerLM for on behalf of a direction v: of all targets the best by v.target."""
+    scores = [scalar_reward(direction, target) for target in conditions.targets]
+    return as_condition(conditions.targets[scores.index(max(scores))])
 
 
 def draw_condition(

@@ -79,8 +79,9 @@ class Annotation(Record):
 class Sample(Record, kw_only=True):
     """A line of sampled/{shard}.jsonl: one response of a policy to a prompt.
 
-    Exactly one of `direction` (unit vector, one weight per objective) and `condition` (SteerLM's
-    integers, one per objective) is given; neither for a policy that takes no steering.
+    `direction` (unit vector, one weight per objective) or `condition` (SteerLM's integers, one per
+    objective) is what the policy was asked for; neither for a policy that takes no steering. With
+    both, the condition is in its prompt, and stands for the direction.
     """
 
     prompt_id: str
@@ -97,8 +98,6 @@ class Sample(Record, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.direction is not None:
-            if self.condition is not None:
-                raise ValueError("both a direction and a condition")
             check_direction(self.direction, len(self.direction))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 #: Where a method's policies lie below a run's folder:
 #: `single`: <name>; `iterated`: <name>/iter<t>; `per_direction`: <name>/<direction>;
-#: `iterated_per_direction`: <name>/<direction>/iter<t>; `none`: others' policies are averaged.
+#: `iterated_per_direction`: <name>/<direction>/iter<t>; `none`: others' policies are averaged, or
+#: sampled and chosen among.
 Folders = Literal["single", "iterated", "per_direction", "iterated_per_direction", "none"]
 
 
@@ -25,8 +26,9 @@ class Method:
     folders: Folders
     trained_by: str
     """The rule that trains its policies."""
-    conditioned_on: Literal["direction", "rewards", "nothing"]
-    """What the system prompt carries: of DPA's iteration 0, which is SteerLM, it is rewards."""
+    conditioned_on: Literal["direction", "rewards", "rewards_for_direction", "nothing"]
+    """What the system prompt carries: of DPA's iteration 0, which is SteerLM, it is rewards; those
+    that belong to a direction, where a method says which."""
     objectives: Literal["all", "one", "none"]
     """How many objectives are taken into account (table 1)."""
     models_stored: Literal["one", "per_objective", "per_direction"]
@@ -35,6 +37,13 @@ class Method:
     """Its row in the paper's table 1."""
     may_be_given: bool = False
     """Whether a published policy may take its place: its section has a `path`."""
+    chooses_from: str | None = None
+    """Of a method that trains nothing: whose responses it chooses among at inference, by v.r."""
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether it has an answer of its own for each direction."""
+        return self.folders == "none" or "direction" in self.conditioned_on
 
     @property
     def is_evaluated_by_iteration(self) -> bool:
@@ -73,6 +82,15 @@ METHODS = {
             "directional_dpo", "Directional DPO", "^", "#E69F00", folders="iterated",
             trained_by="train_directional_dpo", conditioned_on="direction", objectives="all",
             models_stored="one",
+        ),
+        Method(
+            "best_of_n_steerlm", "SteerLM, best of n", "h", "#A65628", folders="none",
+            trained_by="", conditioned_on="rewards_for_direction", objectives="all",
+            models_stored="one", chooses_from="steerlm",
+        ),
+        Method(
+            "best_of_n_sft", "SFT, best of n", "p", "#7F7F7F", folders="none", trained_by="",
+            conditioned_on="nothing", objectives="all", models_stored="one", chooses_from="sft",
         ),
         Method(
             "rsf", "RSF", "P", "#56B4E9", folders="iterated_per_direction",

@@ -16,7 +16,7 @@ rule sample_evaluation:
     benchmark:
         "results/{experiment}/benchmarks/sample_evaluation/{benchmark}/{policy}.tsv"
     wildcard_constraints:
-        policy=r"(?!reward_soup)[a-z_]+(-\d+)?",
+        policy=r"(?!reward_soup|best_of_n)[a-z_]+(-\d+)?",
     threads: cfg.threads
     resources:
         **jobs.on_one_gpu(4000, 48000),
@@ -100,6 +100,74 @@ rule score_evaluation:
         "python -m scripts.score_responses {params.model:q} --samples {input.sampled:q}"
         " --prompts {input.prompts:q} --objectives {params.objectives:q}"
         " --tokens-per-batch {params.tokens} --output {output.scored:q} > {log} 2>&1"
+
+
+# Best of n: what it chooses among, scored by the reward model, and its choice for each direction.
+use rule sample_evaluation as sample_candidates with:
+    output:
+        sampled="results/{experiment}/{benchmark}/candidates/sampled/{policy}.jsonl",
+    log:
+        "results/{experiment}/logs/sample_candidates/{benchmark}/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/sample_candidates/{benchmark}/{policy}.tsv"
+    wildcard_constraints:
+        benchmark="evaluation",
+        policy=r"best_of_n_[a-z]+",
+    message:
+        "Evaluation: sampling what {wildcards.policy} chooses among"
+
+
+use rule score_evaluation as score_candidates with:
+    input:
+        sampled="results/{experiment}/evaluation/candidates/sampled/{policy}.jsonl",
+        prompts="results/{experiment}/data/prompts/validation.jsonl",
+        model=of.evaluation_scorer,
+        code=code("score_responses"),
+        preflight=PREFLIGHT,
+    output:
+        scored="results/{experiment}/evaluation/candidates/scored_by/{scorer}/{policy}.jsonl",
+    log:
+        "results/{experiment}/logs/score_candidates/{scorer}/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/score_candidates/{scorer}/{policy}.tsv"
+    message:
+        "Evaluation: scoring what {wildcards.policy} chooses among by {wildcards.scorer}"
+
+
+rule choose_best:
+    input:
+        scored=shard_files(
+            "results/{experiment}/evaluation/candidates/scored_by/reward_model{member}/{policy}.jsonl",
+            1,
+            layout.members,
+        ),
+        prompts="results/{experiment}/data/prompts/validation.jsonl",
+        code=code("choose_best"),
+    output:
+        sampled="results/{experiment}/evaluation/sampled/{policy}.jsonl",
+    log:
+        "results/{experiment}/logs/choose_best/{policy}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/choose_best/{policy}.tsv"
+    wildcard_constraints:
+        policy=r"best_of_n_[a-z]+",
+    localrule: True
+    resources:
+        mem_mb=jobs.memory(2000),
+        runtime=30,
+    params:
+        scored=input_flags("scored"),
+        directions=section(cfg.directions),
+        grid=json.dumps(layout.asked_grid),
+        samples=cfg.best_of_n.samples,
+        pessimism=of.pessimism_flags,
+    message:
+        "Evaluation: choosing the best of each direction for {wildcards.policy}"
+    shell:
+        "python -m scripts.choose_best {params.scored:q} --prompts {input.prompts:q}"
+        " --directions {params.directions:q} --grid {params.grid:q}"
+        " --samples-per-answer {params.samples} {params.pessimism:q}"
+        " --output {output.sampled:q} > {log} 2>&1"
 
 
 rule average_scores:

@@ -1,14 +1,15 @@
 """Sample a policy on held-out prompts, or a benchmark's, under a fixed grid.
 
-Rule: sample_evaluation (validation, AlpacaEval, RewardBench). Example:
+Rules: sample_evaluation (validation, AlpacaEval, RewardBench) and sample_candidates (best of n).
+Example:
 
     python -m scripts.sample_evaluation --policy dpa/iter4/policy --directions '{}' --grid 10 \
         --prompts data/prompts/validation.jsonl --objective-names helpfulness,verbosity --seed 0 \
         --output evaluation/sampled/dpa-4.jsonl
 
 With --directions the grid is that many of the distribution, with --conditions that many of
-SteerLM's curve, with neither the policy is asked in its own template. Writes Sample records; a
-killed run resumes.
+SteerLM's curve, with both what SteerLM is best asked for in each direction, with neither the policy
+is asked in its own template. Writes Sample records; a killed run resumes.
 """
 
 from dpa.runtime.cli import make_app, run_app

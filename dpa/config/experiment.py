@@ -178,6 +178,10 @@ class DirectionalDpoConfig(Section):
     schedule: ScheduleConfig
 
 
+class BestOfNConfig(Section):
+    samples: Annotated[int, Field(ge=2)]
+
+
 class JudgeShareConfig(Section):
     """A second reward model, of ratings that the first never sees."""
 
@@ -241,6 +245,7 @@ class Config(Section):
     ppo: PpoConfig
     reward_soup: RewardSoupConfig
     directional_dpo: DirectionalDpoConfig
+    best_of_n: BestOfNConfig
     models: ModelsConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig

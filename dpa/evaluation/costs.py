@@ -208,6 +208,13 @@ def _seconds(benchmark: Path | None) -> float:
         ) from None
 
 
+def samples_per_answer(run: Path, method: str) -> float:
+    """Responses that are sampled and scored for each answer of a method that chooses at
+    inference."""
+    sidecar = read_sidecar(run / "evaluation" / "sampled" / f"{method}.jsonl")
+    return float(sidecar.get("samples_per_answer", _NAN))
+
+
 def stored_models(method: str, objectives: int, directions: int) -> int:
     """How many models must be stored to serve all evaluation directions.
 

@@ -20,6 +20,7 @@ from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.conditions import (
     Conditions,
+    condition_for,
     draw_condition,
     evaluated_conditions,
     read_conditions,
@@ -54,6 +55,8 @@ from dpa.text.tokenization import ChatTokenizer
 
 class Steering(NamedTuple):
     """What a prompt's samples are asked for: a direction, a condition, or (neither) nothing.
+
+    With both, the policy is told the condition, which stands for the direction.
 
     `direction_index` tells a prompt's steerings apart; the samples are number `first` and following
     of that index.
@@ -127,12 +130,19 @@ def grid_of(
     samples: int,
     curve_points: int,
 ) -> list[Steering]:
-    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing.
+    """What every validation prompt is asked for: directions, SteerLM's curve, for directions what
+    SteerLM is best asked for, or nothing.
 
     Of the curve as many conditions as the grid has directions, with the paper's `curve_points`.
     """
     if distribution is not None:
         directions = evaluation_directions(distribution, grid)
+        if conditions is not None:
+            known = read_conditions(conditions)
+            return [
+                Steering(i, direction=v, condition=condition_for(known, v), samples=samples)
+                for i, v in enumerate(directions)
+            ]
         return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
     if conditions is not None:
         curve = evaluated_conditions(read_conditions(conditions), grid_size(grid), curve_points)
@@ -154,10 +164,10 @@ def request_for(
     dpa.text.tokenization and nowhere else. Raises ConversationError as it does.
     """
     system = None
-    if steering.direction is not None:
-        system = direction_system_prompt(names, steering.direction)
-    elif steering.condition is not None:
+    if steering.condition is not None:
         system = condition_system_prompt(names, steering.condition)
+    elif steering.direction is not None:
+        system = direction_system_prompt(names, steering.direction)
     if system is not None:
         chat.check_system_prompt()
     first = sample_seed(seed, iteration, prompt.prompt_id, steering.direction_index, steering.first)

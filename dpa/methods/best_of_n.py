@@ -227,7 +227,7 @@ def _samples_by_prompt(
             yield place, path, sorted(group, key=_sample_order)
 
 
-def _joined(
+def joined_samples(
     members: Sequence[Sequence[Path]], position: dict[str, int]
 ) -> Iterator[tuple[int, Path, list[Candidate]]]:
     """As _samples_by_prompt, of all members: joined on prompt, direction and sample.
@@ -273,7 +273,7 @@ def candidates_by_direction(
     """
     position = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
     seen = 0
-    for place, path, found in _joined(by_member(shards, plan.members, "--scored"), position):
+    for place, path, found in joined_samples(by_member(shards, plan.members, "--scored"), position):
         seen += 1
         try:
             yield from candidates_of_prompt(prompts[place], found, plan, truncated)

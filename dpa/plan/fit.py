@@ -164,6 +164,8 @@ NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     "probe_reward_model": _scoring,
     "sample_evaluation": _sampling,
     "sample_soup": _sampling,
+    "sample_candidates": _sampling,
+    "score_candidates": _scoring,
     "score_evaluation": _any_scoring,
     "measure_divergence": _divergence,
     "judge_rewardbench": _scoring,

@@ -51,6 +51,9 @@ def stage_jobs(config: Config, stages: Iterable[str], policies: Sequence[str]) -
             jobs += _jobs(f"train_{rule}")
     for policy in policies:
         rule = "sample_soup" if policy == "reward_soup" else "sample_evaluation"
+        if layout.sampled_policy(policy) != policy:
+            rule = "sample_candidates"
+            jobs += _jobs("score_candidates", members, {"policy": policy})
         jobs += _jobs(rule, 1, {"policy": policy, "benchmark": "evaluation"})
         for scorer in layout.scorers():
             jobs += _jobs("score_evaluation", 1, {"policy": policy, "scorer": scorer})

@@ -387,9 +387,11 @@ def _evaluation_sampling(experiment: Experiment, wildcards: dict[str, str]) -> W
     """
     config = experiment.config
     benchmark = wildcards.get("benchmark", "evaluation")  # Reward Soup's has no other
+    policy = wildcards.get("policy", "reward_soup")
     asked = _evaluated_prompts(experiment, benchmark)
-    asked *= _steerings(experiment, wildcards.get("policy", "reward_soup"), benchmark)
+    asked *= _sampled_steerings(experiment, policy, benchmark)
     each = config.evaluation.responses_per_prompt if benchmark == "evaluation" else 1
+    each *= Layout(config).samples_per_answer(policy)
     response = experiment.sizes.sampled_response
     return Work(
         read=asked * experiment.conditioned_prompt(),
@@ -422,16 +424,37 @@ def _divergence(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     return Work(referred=responses * both)
 
 
+def _candidate_scoring(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """What best of n chooses among."""
+    sizes, evaluation = experiment.sizes, experiment.config.evaluation
+    policy, prompts = wildcards["policy"], _evaluated_prompts(experiment, "evaluation")
+    responses = prompts * _sampled_steerings(experiment, policy, "evaluation")
+    responses *= evaluation.responses_per_prompt
+    responses *= Layout(experiment.config).samples_per_answer(policy)
+    return Work(
+        scored=experiment.scoring_tokens(prompts, responses, sizes.sampled_response),
+        keeps=experiment.scored_bytes(responses),
+    )
+
+
 def _steerings(experiment: Experiment, policy: str, benchmark: str) -> int:
-    """How many directions or conditions a policy is asked for; one if it knows none."""
+    """How many directions or conditions a policy answers; one if it knows none."""
     layout = Layout(experiment.config)
     conditions = layout.takes_conditions(policy)
-    steered = layout.takes_directions(policy) or conditions
-    if METHODS[parse_policy(policy)[0]].has_one_policy and not steered:
+    if not (METHODS[parse_policy(policy)[0]].is_steered or conditions):
         return 1
     if benchmark == "evaluation" and not conditions:
         return grid_size(layout.asked_grid)
     return grid_size(getattr(experiment.config, benchmark).directions)
+
+
+def _sampled_steerings(experiment: Experiment, policy: str, benchmark: str) -> int:
+    """How many it is sampled under: best of n of a policy that knows none is sampled once."""
+    layout = Layout(experiment.config)
+    chooses = layout.sampled_policy(policy) != policy
+    if chooses and not layout.takes_directions(policy):
+        return 1
+    return _steerings(experiment, policy, benchmark)
 
 
 def _evaluated_prompts(experiment: Experiment, benchmark: str) -> int:
@@ -484,6 +507,8 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_ppo": _ppo,
     "sample_evaluation": _evaluation_sampling,
     "sample_soup": _evaluation_sampling,
+    "sample_candidates": _evaluation_sampling,
+    "score_candidates": _candidate_scoring,
     "score_evaluation": _evaluation_scoring,
     "measure_divergence": _divergence,
     "judge_rewardbench": _rewardbench_judging,

@@ -20,11 +20,7 @@ from dpa.report.tables import Table
 #: Directions of the paper's validation curve (section 3.2).
 PAPER_DISTRIBUTION = {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0}
 #: Methods that are evaluated in a direction at a time; DPA's iteration 0 takes conditions.
-STEERED = tuple(
-    name
-    for name, method in METHODS.items()
-    if method.conditioned_on == "direction" or method.models_stored == "per_objective"
-)
+STEERED = tuple(name for name, method in METHODS.items() if method.is_steered)
 #: Spearman's correlation below which a reward counts as falling along the directions.
 MONOTONE = -0.9
 

@@ -35,7 +35,13 @@ from dpa.evaluation.bootstrap import (
     replicate,
     scalar_rewards,
 )
-from dpa.evaluation.costs import method_budget, method_cost, policy_bytes, stored_models
+from dpa.evaluation.costs import (
+    method_budget,
+    method_cost,
+    policy_bytes,
+    samples_per_answer,
+    stored_models,
+)
 from dpa.evaluation.steerability import collapses, dispersions, movements, standard_of
 from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS, Method
@@ -293,7 +299,10 @@ def _cost(
 ) -> dict[str, float]:
     models = stored_models(method, objectives, directions)
     stored = {"models": models, "bytes": models * policy_bytes(run, stages)}
-    return stored | method_budget(run, stages)._asdict() | method_cost(run, stages)._asdict()
+    costs = stored | method_budget(run, stages)._asdict() | method_cost(run, stages)._asdict()
+    if METHODS[method].chooses_from is not None:
+        costs["samples_per_answer"] = samples_per_answer(run, method)
+    return costs
 
 
 # --- All seeds -------------------------------------------------------------------------------
@@ -509,12 +518,14 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "Cost",
         "Of making the method as it was evaluated, for PPO and RSF one trade-off only. Tokens "
         "trained are response tokens of the training rows, counted once for all epochs; seconds "
-        "are the wall time of its jobs one after the other.",
+        "are the wall time of its jobs one after the other. Best of n costs what its policy did, "
+        "and with every answer the responses that it is the best of (blank: one).",
         [
             ("tokens_sampled", "tokens sampled", ",.0f", 1),
             ("responses_scored", "responses scored", ",.0f", 1),
             ("tokens_trained", "tokens trained", ",.0f", 1),
             ("seconds", "seconds", ",.0f", 1),
+            ("samples_per_answer", "responses per answer", ",.0f", 1),
         ],
     ),
 ]

@@ -119,15 +119,15 @@ class Adapters:
         return self.stamps.content(folder) if Path(folder).exists() else []
 
     def evaluated_policy(self, wildcards: Wildcards) -> Input:
-        """An evaluated policy."""
-        policy = wildcards.policy
+        """An evaluated policy, or the one whose responses it chooses among."""
+        policy = self.layout.sampled_policy(wildcards.policy)
         if self.layout.is_given(policy):
             return self.made_or_given(getattr(self.config, policy), "")
         return f"{run_of(wildcards)}/{self.layout.stage_of_policy(policy)}/policy"
 
     def evaluated_conditions(self, wildcards: Wildcards) -> Input:
         """SteerLM's conditions, for a policy that is evaluated on them."""
-        takes = self.layout.takes_conditions(wildcards.policy)
+        takes = self.layout.reads_conditions(wildcards.policy)
         return f"{run_of(wildcards)}/steerlm/conditions.json" if takes else []
 
     def evaluated_prompts(self, wildcards: Wildcards) -> str:
@@ -173,7 +173,8 @@ class Adapters:
     def responses_per_prompt(self, wildcards: Wildcards) -> int:
         """Responses under each direction: to a benchmark's prompt one."""
         validation = wildcards.benchmark == "evaluation"
-        return self.config.evaluation.responses_per_prompt if validation else 1
+        answers = self.config.evaluation.responses_per_prompt if validation else 1
+        return answers * self.layout.samples_per_answer(wildcards.policy)
 
     def sampling(self, temperature: float) -> str:
         """Sampling at another temperature than training data's, as a section."""

@@ -90,13 +90,17 @@ def local_paths(sources: Iterable[SourceConfig]) -> list[str]:
 
 
 def steering(layout: Layout, run: str, policy: str, grid: int | list[list[float]]) -> Flags:
-    """The policy, and how it is steered: by the grid's directions, or by as many conditions."""
-    if layout.is_given(policy):
-        flags = model("--policy", getattr(layout.config, policy), "")
+    """The policy that is sampled, and how it is steered: by the grid's directions, by as many
+    conditions, or by conditions that stand for the directions."""
+    sampled = layout.sampled_policy(policy)
+    if layout.is_given(sampled):
+        flags = model("--policy", getattr(layout.config, sampled), "")
     else:
-        flags = ["--policy", f"{run}/{layout.stage_of_policy(policy)}/policy"]
+        flags = ["--policy", f"{run}/{layout.stage_of_policy(sampled)}/policy"]
+    if layout.reads_conditions(policy):
+        flags += ["--conditions", f"{run}/steerlm/conditions.json"]
     if layout.takes_conditions(policy):
-        flags += ["--conditions", f"{run}/steerlm/conditions.json", "--grid", str(grid_size(grid))]
+        flags += ["--grid", str(grid_size(grid))]
         flags += ["--curve-points", str(layout.config.steerlm.curve_points)]
     elif layout.takes_directions(policy):
         flags += ["--directions", section(layout.distribution), "--grid", json.dumps(grid)]

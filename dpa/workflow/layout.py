@@ -109,6 +109,8 @@ class Layout:
     def stages_of(self, method: str) -> list[str]:
         """All stages that are trained for a method; none for a published policy."""
         config = self.config
+        if (source := METHODS[method].chooses_from) is not None:
+            return self.stages_of(source)
         if self.is_given(method):
             return []
         match METHODS[method].folders:
@@ -246,15 +248,28 @@ class Layout:
         method, iteration = parse_policy(policy)
         return f"{method}/iter{iteration}" if iteration is not None else self.stages_of(method)[-1]
 
+    def sampled_policy(self, policy: str) -> str:
+        """Whose responses an evaluated policy's are: its own, or those that it chooses among."""
+        method, _ = parse_policy(policy)
+        return METHODS[method].chooses_from or policy
+
+    def samples_per_answer(self, policy: str) -> int:
+        """How many responses are sampled for each answer of an evaluated policy."""
+        return self.config.best_of_n.samples if self.sampled_policy(policy) != policy else 1
+
     def takes_conditions(self, policy: str) -> bool:
         """Whether a policy is evaluated on SteerLM's conditions instead of directions."""
         method, iteration = parse_policy(policy)
         return METHODS[method].conditioned_on == "rewards" or (method, iteration) == ("dpa", 0)
 
     def takes_directions(self, policy: str) -> bool:
-        """Whether a policy is evaluated under the grid's directions."""
+        """Whether a policy is asked for the grid's directions, or for the rewards of each."""
         method, _ = parse_policy(policy)
-        return METHODS[method].conditioned_on == "direction" and not self.takes_conditions(policy)
+        return "direction" in METHODS[method].conditioned_on and not self.takes_conditions(policy)
+
+    def reads_conditions(self, policy: str) -> bool:
+        """Whether SteerLM's conditions say what a policy is asked for."""
+        return self.takes_conditions(policy) or self.sampled_policy(policy) == "steerlm"
 
     @cached_property
     def asked_grid(self) -> Grid:

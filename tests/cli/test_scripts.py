@@ -16,6 +16,8 @@ SHARED = {
     "train_initial_policy": "train_steerlm",
     "train_directional_dpo": "train_dpo",
     "score_evaluation": "score_responses",
+    "score_candidates": "score_responses",
+    "sample_candidates": "sample_evaluation",
     "retrain_reward_model": "train_reward_model",
     "annotate_replay": "annotate_responses",
     "train_judge": "train_reward_model",

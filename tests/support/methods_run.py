@@ -24,7 +24,9 @@ from tests.support.snakemake_runs import (
 ALL = """
 extends: quickstart-3obj
 shards: 1
-methods: [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo]
+methods:
+  [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, best_of_n_sft, best_of_n_steerlm]
+best_of_n: {samples: 3}
 dpa: {iterations: 1}
 rsf: {iterations: 1, schedule: {epochs: 1}}
 ppo: {responses_per_prompt: 2, schedule: {epochs: 1, batch_size: 8}}

@@ -5,6 +5,7 @@ from dpa.conditions import (
     TARGETS,
     Conditions,
     as_condition,
+    condition_for,
     curve_places,
     draw_condition,
     evaluated_conditions,
@@ -72,6 +73,12 @@ class TestFeasibleCurve:
         conditions = Conditions(targets=[[1.0, 2.0]], curve=curve)
         found = evaluated_conditions(conditions, number, 5)
         assert (found[0], found[-1]) == ([80, 10], [40, 50])
+
+
+def test_what_steerlm_is_asked_for_in_a_direction_is_the_best_target():
+    known = Conditions(targets=[[80.2, 60.0], [50.0, 10.4]], curve=[])
+    assert condition_for(known, [1.0, 0.0]) == [80, 60]
+    assert condition_for(known, [0.6, -0.8]) == [50, 10]  # 0.1 against 21.7
 
 
 class TestDrawCondition:

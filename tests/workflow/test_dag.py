@@ -176,8 +176,20 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["finetune_policy"] == 4 + 4 + 4
     assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
-    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup.
-    assert jobs["score_evaluation"] == 5 + 2 + 6
+    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, best of n twice.
+    assert jobs["score_evaluation"] == 5 + 2 + 6 + 2
+    assert jobs["sample_candidates"] == jobs["score_candidates"] == jobs["choose_best"] == 2
+
+
+@pytest.mark.slow
+def test_best_of_n_trains_what_it_samples_and_no_more(clone):
+    jobs = planned_jobs(
+        clone, "baselines", "--config", "methods=[best_of_n_steerlm]", "reward_model={members: 2}"
+    )
+    assert jobs["train_steerlm"] == jobs["sample_candidates"] == jobs["choose_best"] == 1
+    assert jobs["score_candidates"] == jobs["score_evaluation"] == 2
+    assert "sample_evaluation" not in jobs
+    assert "train_initial_policy" not in jobs
 
 
 @pytest.mark.slow

@@ -14,7 +14,11 @@ from tests.support.snakemake_runs import CANARIES, carriers, everything_written,
 
 pytestmark = pytest.mark.slow
 
-LABELS = {"DPA", "SFT", "SteerLM", "DPO", "PPO (RLOO)", "RSF", "Reward Soup", "Directional DPO"}
+LABELS = {
+    "DPA", "SFT", "SteerLM", "DPO", "PPO (RLOO)", "RSF", "Reward Soup", "Directional DPO",
+    "SFT, best of n", "SteerLM, best of n",
+}  # fmt: skip
+STEERED = ("dpa", "reward_soup", "directional_dpo", "best_of_n_sft", "best_of_n_steerlm")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,8 @@ def test_every_method_has_its_rows(finished):
         ("rsf", ""): alone,
         ("reward_soup", ""): steered,
         ("directional_dpo", "1"): steered,
+        ("best_of_n_sft", ""): steered,
+        ("best_of_n_steerlm", ""): steered,
     }
     directions = {
         method: [
@@ -52,9 +58,9 @@ def test_every_method_has_its_rows(finished):
             for row in rows
             if row["method"] == method and row["iteration"] != "0"
         ]
-        for method in ("dpa", "reward_soup", "directional_dpo")
+        for method in STEERED
     }
-    assert directions["dpa"] == directions["reward_soup"] == directions["directional_dpo"]
+    assert all(directions[method] == directions["dpa"] for method in STEERED)
 
 
 def test_soups_are_deleted_and_pairs_kept(finished):
@@ -78,10 +84,34 @@ def test_scalar_methods_are_told_no_direction(finished):
     assert {tuple(json.loads(line)["direction"]) for line in selected} == {(1.0, 0.0, 0.0)}
 
 
+def test_best_of_n_chooses_for_each_direction(finished):
+    evaluation = finished / "evaluation"
+    for policy, count in (("best_of_n_sft", 1), ("best_of_n_steerlm", 3)):
+        scored = evaluation / f"candidates/scored_by/reward_model/{policy}.jsonl"
+        candidates = [json.loads(line) for line in scored.read_text().splitlines()]
+        chosen = evaluation / f"sampled/{policy}.jsonl"
+        answers = [json.loads(line) for line in chosen.read_text().splitlines()]
+        assert len(answers) == len(candidates) // count  # 3 directions, best of 3
+        rewards = {c["response"]: c["rewards"] for c in candidates}
+        for answer in answers:
+            v, index = answer["direction"], answer["direction_index"]
+            among = [
+                c for c in candidates
+                if c["prompt_id"] == answer["prompt_id"] and c["direction_index"] in (-1, index)
+            ]  # fmt: skip
+            among = [c for c in among if c["finish_reason"] == "stop"] or among
+            best = max(sum(a * b for a, b in zip(v, c["rewards"], strict=True)) for c in among)
+            own = sum(a * b for a, b in zip(v, rewards[answer["response"]], strict=True))
+            assert own == pytest.approx(best)
+    assert all("condition" in answer for answer in answers)  # SteerLM was asked for rewards
+
+
 def test_tables_and_curves(finished):
     table = {row["method"]: row for row in read_csv(finished / "tables/table1.csv")}
     assert set(table) == LABELS
     assert table["Reward Soup"]["models"] == "3"
+    assert table["SFT, best of n"]["samples_per_answer"] == "3.0"
+    assert table["DPA"]["samples_per_answer"] == ""
     assert float(table["DPA"]["tokens_sampled"]) > 0
     assert float(table["PPO (RLOO)"]["tokens_trained"]) > 0
     assert all(float(row["seconds"]) > 0 for row in table.values())

@@ -138,11 +138,21 @@ def test_errors_name_the_place(run):
 def test_stored_models():
     counts = {
         m: stored_models(m, 3, 10)
-        for m in ("dpa", "directional_dpo", "steerlm", "sft", "dpo", "reward_soup", "ppo", "rsf")
+        for m in (
+            "dpa",
+            "directional_dpo",
+            "steerlm",
+            "sft",
+            "dpo",
+            "reward_soup",
+            "ppo",
+            "rsf",
+            "best_of_n_sft",
+        )
     }
     assert counts == {
         "dpa": 1, "directional_dpo": 1, "steerlm": 1, "sft": 1, "dpo": 1, "reward_soup": 3,
-        "ppo": 10, "rsf": 10,
+        "ppo": 10, "rsf": 10, "best_of_n_sft": 1,
     }  # fmt: skip
 
 

@@ -86,6 +86,9 @@ def test_grids(tmp_path):
     (tmp_path / "c.json").write_text('{"targets": [[1, 2]], "curve": [[60, 20], [80, 50]]}')
     grid = grid_of(None, 2, tmp_path / "c.json", 3, 5)
     assert [(s.direction_index, s.condition) for s in grid] == [(0, [60, 20]), (1, [80, 50])]
+    grid = grid_of(LAW, 2, tmp_path / "c.json", 3, 5)
+    assert [s.direction for s in grid] == evaluation_directions(LAW, 2)
+    assert [s.condition for s in grid] == [[1, 2], [1, 2]]  # the only target
     [nothing] = grid_of(None, 10, None, 1, 5)
     assert (nothing.direction_index, nothing.direction, nothing.condition) == (-1, None, None)
 

@@ -208,6 +208,15 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
         (("sample_evaluation", {"benchmark": "evaluation", "policy": "sft"}),
          {"sampled": 40 * 200}),
         (("sample_soup", {}), {"sampled": 400 * 200}),
+        # Best of 16: of SFT all directions choose among the same, of SteerLM among their own.
+        (("sample_candidates", {"benchmark": "evaluation", "policy": "best_of_n_sft"}),
+         {"read": 20 * 180, "sampled": 640 * 200}),
+        (("sample_candidates", {"benchmark": "evaluation", "policy": "best_of_n_steerlm"}),
+         {"read": 200 * 180, "sampled": 6400 * 200}),
+        (("score_candidates", {"scorer": "reward_model", "policy": "best_of_n_sft"}),
+         {"scored": 20 * 150 + 640 * 200}),
+        (("score_evaluation", {"scorer": "reward_model", "policy": "best_of_n_sft"}),
+         {"scored": 20 * 150 + 400 * 200}),
         (("score_evaluation", {"scorer": "reward_model", "policy": "dpa-3"}),
          {"sampled": 0, "scored": 20 * 150 + 400 * 200}),
         # 400 responses, after 180 tokens of a prompt with a direction and 100 of one without

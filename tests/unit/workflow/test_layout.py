@@ -44,6 +44,9 @@ def test_stages_of_the_comparison(comparison):
             f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)
         ],
         "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
+        # Best of n costs what the policy did that it samples.
+        "best_of_n_sft": ["sft"],
+        "best_of_n_steerlm": ["steerlm"],
     }
     # Reward Soup's first expert is RSF's, and Directional DPO starts from DPA's.
     assert comparison.trained_stages() == [
@@ -58,14 +61,18 @@ def test_policies(quickstart, comparison):
     assert quickstart.policies() == [*dpa, "sft", "steerlm", "dpo"]
     assert comparison.policies() == [
         *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-        "directional_dpo-2",
+        "directional_dpo-2", "best_of_n_sft", "best_of_n_steerlm",
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_conditions(p)] == [
         "dpa-0", "steerlm"
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_directions(p)] == [
-        "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2"
+        "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2",
+        "best_of_n_steerlm",
     ]  # fmt: skip
+    chosen = {p: comparison.sampled_policy(p) for p in ("dpa-2", "best_of_n_sft")}
+    assert chosen == {"dpa-2": "dpa-2", "best_of_n_sft": "sft"}
+    assert comparison.samples_per_answer("best_of_n_steerlm") == 16
     assert comparison.last_policies(["directional_dpo", "dpa", "ppo"]) == [
         "directional_dpo-2", "dpa-4", "ppo"
     ]  # fmt: skip
@@ -106,7 +113,7 @@ def test_targets_of_the_quickstart(quickstart):
 
 def test_targets_of_the_comparison(comparison):
     others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-              "directional_dpo-2")  # fmt: skip
+              "directional_dpo-2", "best_of_n_sft", "best_of_n_steerlm")  # fmt: skip
     assert comparison.targets("baselines") == [
         f"results/quickstart-comparison/{SCORED}/{name}.jsonl" for name in others
     ]
