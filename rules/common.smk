@@ -65,7 +65,8 @@ RUNS, RESULTS = layout.runs, layout.results
 ONE_SEED = "|".join(layout.seed_of)
 ANY_RUN = "|".join(dict.fromkeys([*layout.seed_of, cfg.experiment]))
 OBJECTIVE_NAMES = ",".join(objective.name for objective in cfg.objectives)
-FIGURE_FILES = [*cfg.figures.style.formats, "csv", "md"]
+#: Of what `snakemake --report` shows.
+REPORT_CAPTION = str(CLONE / "rules/caption.rst")
 REFERENCE = ",".join(map(str, cfg.evaluation.hypervolume_reference))
 
 #: Proof of a passed preflight, for all seeds.
@@ -76,6 +77,16 @@ def code(script, *others):
     """The stamp of what a script's result is computed by; `others` are further files of the clone."""
     stamp = stamps.code(script, others)
     return stamp if cfg.rerun_on_code_change else ancient(stamp)
+
+
+def figure_files(name):
+    """A figure's files; `snakemake --report` shows one."""
+    kinds = cfg.figures.style.formats
+    shown = "svg" if "svg" in kinds else kinds[0]
+    labels = {"figure": name.replace("_", " ")}
+    files = {kind: f"{RESULTS}/figures/{name}.{kind}" for kind in [*kinds, "csv", "md"]}
+    files[shown] = report(files[shown], caption=REPORT_CAPTION, category="Figures", labels=labels)
+    return list(files.values())
 
 
 def clone(path):

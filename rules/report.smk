@@ -7,7 +7,7 @@ rule plot_pareto_front:
         published=clone("results/published/figure4_validation_rewards.csv"),
         code=code("plot_pareto_front", "results/published/figure4_validation_rewards.csv"),
     output:
-        multiext(f"{RESULTS}/figures/figure4.", *FIGURE_FILES),
+        figure_files("figure4"),
     log:
         f"{RESULTS}/logs/plot_pareto_front.log",
     benchmark:
@@ -44,7 +44,7 @@ rule plot_overoptimisation:
         ),
         code=code("plot_overoptimisation"),
     output:
-        multiext(f"{RESULTS}/figures/overoptimisation.", *FIGURE_FILES),
+        figure_files("overoptimisation"),
     log:
         f"{RESULTS}/logs/plot_overoptimisation.log",
     benchmark:
@@ -73,7 +73,7 @@ rule plot_win_rates:
         published=clone("results/published/figure5_alpacaeval2.csv"),
         code=code("plot_win_rates", "results/published/figure5_alpacaeval2.csv"),
     output:
-        multiext(f"{RESULTS}/figures/figure5.", *FIGURE_FILES),
+        figure_files("figure5"),
     log:
         f"{RESULTS}/logs/plot_win_rates.log",
     benchmark:
@@ -118,9 +118,9 @@ rule plot_samples:
         prompts=f"{RUNS[0]}/data/prompts/validation.jsonl",
         code=code("plot_samples"),
     output:
-        multiext(f"{RESULTS}/figures/figure1.", *FIGURE_FILES),
-        multiext(f"{RESULTS}/figures/response_length.", *FIGURE_FILES),
-        multiext(f"{RESULTS}/figures/reward_against_length.", *FIGURE_FILES),
+        figure_files("figure1"),
+        figure_files("response_length"),
+        figure_files("reward_against_length"),
         multiext(f"{RESULTS}/tables/figure1.", "csv", "md", "tex"),
         samples=f"{RESULTS}/tables/samples.csv",
     log:
@@ -160,7 +160,7 @@ rule plot_reward_model:
         judge_ranking=f"{RUNS[0]}/judge/ranking.csv" if layout.has_judge else [],
         code=code("plot_reward_model"),
     output:
-        multiext(f"{RESULTS}/figures/reward_model.", *FIGURE_FILES),
+        figure_files("reward_model"),
         multiext(f"{RESULTS}/tables/reward_model.", "md", "tex"),
         table=f"{RESULTS}/tables/reward_model.csv",
     log:
@@ -201,7 +201,7 @@ rule plot_policy_gradient:
         histories=layout.policy_gradient_histories(),
         code=code("plot_policy_gradient"),
     output:
-        multiext(f"{RESULTS}/figures/policy_gradient.", *FIGURE_FILES),
+        figure_files("policy_gradient"),
     log:
         f"{RESULTS}/logs/plot_policy_gradient.log",
     benchmark:
@@ -230,7 +230,7 @@ rule plot_costs:
         benchmarks=layout.targets("alpacaeval") + layout.targets("rewardbench"),
         code=code("plot_costs"),
     output:
-        multiext(f"{RESULTS}/figures/costs.", *FIGURE_FILES),
+        figure_files("costs"),
         multiext(f"{RESULTS}/tables/costs.", "md", "tex"),
         table=f"{RESULTS}/tables/costs.csv",
     log:
@@ -338,7 +338,7 @@ rule make_report:
             "docs/deviations.md",
         ),
     output:
-        page=f"{RESULTS}/report.html",
+        page=report(f"{RESULTS}/report.html", caption=REPORT_CAPTION, category="Report"),
     log:
         f"{RESULTS}/logs/make_report.log",
     localrule: True
