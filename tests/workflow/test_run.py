@@ -70,7 +70,7 @@ def test_artefacts_have_their_contracted_names_and_columns(finished):
     counts = {(row["method"], row["iteration"]): 0 for row in rows}
     for row in rows:
         counts[row["method"], row["iteration"]] += 1
-    assert counts == {("dpa", "0"): 5, ("dpa", "1"): 4, ("dpa", "2"): 4, ("sft", ""): 1}
+    assert counts == {("dpa", "0"): 4, ("dpa", "1"): 4, ("dpa", "2"): 4, ("sft", ""): 1}
     assert [row["direction_index"] for row in rows if row["method"] == "sft"] == ["-1"]
     with open(finished / RESULTS / "reward_model/metrics.csv") as file:
         metrics = list(csv.DictReader(file))
