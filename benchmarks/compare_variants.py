@@ -150,8 +150,8 @@ def make(runs: Path, name: str, seed: int, common: dict[str, Any]) -> None:
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(CLONE)}
     start = time.monotonic()
     with (folder / "snakemake.log").open("a") as log:
-        for options in (["--unlock"], ["--cores", "1", "--rerun-incomplete"]):
-            command = [*snakemake, *options, result, "--config", *flags]
+        for options in (["--unlock"], ["--cores", "1", "--rerun-incomplete", *lost(folder)]):
+            command = [*snakemake, *options, "--config", *flags, "--", result]
             code = subprocess.call(
                 command, cwd=CLONE, env=environment, stdout=log, stderr=subprocess.STDOUT
             )
@@ -163,6 +163,18 @@ def make(runs: Path, name: str, seed: int, common: dict[str, Any]) -> None:
         f"{time.strftime('%H:%M')} {name}, seed {seed}: {time.monotonic() - start:.0f} s",
         flush=True,
     )
+
+
+def lost(folder: Path) -> list[str]:
+    """Flags that have what a stopped job had removed made again.
+
+    Snakemake removes a job's old outputs before it starts. Where the job is then stopped, and what
+    depends on them is there from the run that was copied, it takes that for up to date.
+    """
+    sidecars = (folder / "results").rglob("*.meta.json")
+    artefacts = (path.with_name(path.name.removesuffix(".meta.json")) for path in sidecars)
+    missing = [str(path.relative_to(folder)) for path in artefacts if not path.exists()]
+    return ["--forcerun", *missing] if missing else []
 
 
 def measured(folder: Path, seed: int, overlay: dict[str, Any]) -> dict[str, float]:

@@ -35,6 +35,14 @@ def test_variants_start_from_the_plain_run(tmp_path):
         return json.loads((runs / f"3/{variant}/done.json").read_bytes())
 
     assert "replay-plain, seed 3" in run()
+    first = numbers("replay-plain")
+    # Stopped when the policy was being made anew: what came of the old one is still there.
+    folder = runs / "3/replay-plain"
+    (folder / "done.json").unlink()
+    shutil.rmtree(folder / "results/quickstart/seed3/dpa/iter1/policy")
+    assert "replay-plain, seed 3" in run()
+    assert (folder / "results/quickstart/seed3/dpa/iter1/policy").exists()
+    assert numbers("replay-plain")["gold t=1"] == first["gold t=1"]
     for stage, same in (("reward_model/model", True), ("dpa/iter1/policy", False)):
         plain, variant = model("plain", stage), model("replay-plain", stage)
         assert (plain.stat().st_mtime == variant.stat().st_mtime) is same
