@@ -5,9 +5,9 @@
     python -m benchmarks.compare_variants table --runs results/variants
 
 A run is a folder `<runs>/<seed>/<variant>`, a working directory of Snakemake's. A variant starts
-as a copy of another one's folder (of `plain`, or of the variant that it goes on from), in which
+as a copy of another one's folder (of `plain`, or of the variant that it extends), in which
 Snakemake remakes what the variant changes, and nothing else. Seeds run beside each other, each on
-one core. What is complete is not done again, and a run that was killed goes on where it was.
+one core. What is complete is not done again, and a run that was killed resumes.
 
 `table` prints means over seeds with standard errors, and gains over `plain` on the same seeds: mean
 v·r over the evaluated directions on the validation prompts by iteration, by the first reward model

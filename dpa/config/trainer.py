@@ -49,7 +49,7 @@ class TrainerConfig(Section):
     adam_betas: tuple[Fraction, Fraction]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
-    # No part of what a result is known by: whoever watches a training changes nothing in it.
+    # Not part of what identifies a result: tracking a training changes nothing in it.
     # Jobs read it from their environment, and not from their flags.
     report_to: Annotated[list[str], Field(default_factory=list, exclude=True)]
 

@@ -1,7 +1,7 @@
 """A language model behind an HTTP endpoint as an annotator.
 
 Several responses to a prompt are shown at a time, in an order that is drawn from the seed. Each
-answer is kept when it arrives, also one that is no valid rating: a run that goes on takes the same
+answer is kept when it arrives, also one that is no valid rating: a run that resumes takes the same
 way through the same answers, pays for none again and writes the same bytes.
 """
 

@@ -192,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
             with closing(answer(asked)) as lines:
                 self._send_lines(lines)
         except (ConnectionError, TimeoutError):
-            pass  # nobody reads on: the page was closed, or asks for something else
+            pass  # no reader is left: the page was closed, or asks for something else
 
     def _send_lines(self, lines: Lines) -> None:
         try:

@@ -279,7 +279,7 @@ def _draw_points(
     axes.plot(
         points["x"], points["y"], style, color=colour, label=label, markersize=size, zorder=zorder
     )
-    # Hollow, and not joined to the curve: how the curve goes on between them is not known.
+    # Hollow, and not joined to the curve: the curve between them is not known.
     outside = points[are_outside(points)]
     points = points[~are_outside(points)]
     axes.plot(
