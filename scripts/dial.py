@@ -51,7 +51,7 @@ def main(
     from dpa.serving.dial import DialServer, read_range
     from dpa.serving.served import ServedPolicy
 
-    read_range(policy)
+    trained = read_range(policy)  # before a model is loaded
     partner: Partner
     if base_url is None:
         partner = Chat(policy, judge_by, temperature, max_new_tokens, seed)
@@ -59,7 +59,7 @@ def main(
         partner = ServedPolicy(
             policy, judge_by, base_url, key_variable, temperature, max_new_tokens
         )
-    with DialServer(partner, read_range(policy), port) as server:
+    with DialServer(partner, trained, port) as server:
         print(f"{server.address}  (Ctrl-C ends it)", flush=True)
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
             webbrowser.open(server.address)
