@@ -4,6 +4,7 @@ No rule: for people, before they start a run. Example:
 
     python -m scripts.plan_run --experiment mistral-7b
     python -m scripts.plan_run --experiment mistral-7b --gpu a6000 --devices 8 --output plan.csv
+    python -m scripts.plan_run --experiment mistral-7b --price 2.5
     python -m scripts.plan_run --experiment mistral-7b --remaining --config dpa.iterations=5
 
 The jobs are those of Snakemake's own DAG: of an empty results folder, or with --remaining of what
@@ -38,6 +39,9 @@ def main(
     assumptions: Annotated[
         Path | None, typer.Option(help="YAML laid over dpa/plan/assumptions.yaml.")
     ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="US dollars for an hour of a GPU; prints the cost.")
+    ] = None,
     remaining: Annotated[bool, typer.Option(help="Only what is not there yet.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
 ) -> None:
@@ -50,7 +54,14 @@ def main(
     from dpa.config.load import load_config
     from dpa.errors import InputError
     from dpa.plan.assumptions import load_assumptions
-    from dpa.plan.table import annotation_note, as_csv, as_text, make_plan, paper_note
+    from dpa.plan.table import (
+        annotation_note,
+        as_csv,
+        as_text,
+        make_plan,
+        paper_note,
+        price_note,
+    )
     from dpa.plan.work import Experiment
 
     overrides = parse_overrides(config or [])
@@ -70,7 +81,8 @@ def main(
     )
     print(f"Plan of experiment {loaded.experiment} (estimated, not measured):\n")
     print(as_text(plan))
-    for note in (annotation_note(planned, jobs), paper_note(plan, planned)):
+    cost = None if price is None else price_note(plan, price, planned, jobs)
+    for note in (annotation_note(planned, jobs), cost, paper_note(plan, planned)):
         if note:
             print(note)
     if output is not None:

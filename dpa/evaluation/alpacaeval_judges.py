@@ -320,16 +320,19 @@ def _messages(instruction: str, output_1: str, output_2: str) -> list[dict[str, 
     return utils.prompt_to_chatml(filled.strip())
 
 
-def judge_problems(judge: JudgeConfig, comparisons: int) -> list[str]:
-    """Why a judge could not judge that many comparisons: known before anything else is run.
+def expected_dollars(judge: JudgeConfig, comparisons: int) -> float:
+    """What so many comparisons will cost, from the size of published ones; 0 unless official."""
+    official = judge.kind == "gpt4_turbo"
+    return comparisons * TOKENS_PER_COMPARISON * OFFICIAL_PRICE if official else 0.0
 
-    The cost is estimated from the size of published comparisons.
-    """
+
+def judge_problems(judge: JudgeConfig, comparisons: int) -> list[str]:
+    """Why a judge could not judge that many comparisons: known before anything else is run."""
     found = []
     if judge.kind == "gpt4_turbo":
         if lacks_key(OFFICIAL_KEY):
             found.append(f"alpacaeval.judge: {OFFICIAL_KEY} is not in the environment")
-        dollars = comparisons * TOKENS_PER_COMPARISON * OFFICIAL_PRICE
+        dollars = expected_dollars(judge, comparisons)
         if dollars > judge.max_cost:
             found.append(_too_expensive(dollars, judge.max_cost))
     if judge.kind == "endpoint" and lacks_key(judge.key_variable):

@@ -9,6 +9,7 @@ from pathlib import Path
 from dpa.config.base import ModelConfig
 from dpa.config.experiment import GivenJudgeConfig
 from dpa.config.feedback import EndpointAnnotatorConfig
+from dpa.directions import grid_size
 from dpa.errors import InputError
 from dpa.plan.assumptions import Assumptions, device, shape_of
 from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, simulate
@@ -282,6 +283,47 @@ def annotation_note(experiment: Experiment, jobs: Sequence[Job]) -> str | None:
         f"${dollars:.2f} each (limit ${annotator.max_cost:.2f}), ${iterations * dollars:.2f} in "
         "all; what was answered before costs nothing.\n"
     )
+
+
+def price_note(plan: Plan, price: float, experiment: Experiment, jobs: Sequence[Job]) -> str:
+    """What a run costs in US dollars, at `price` for an hour of a GPU (of a core without GPUs).
+
+    Whoever pays for jobs pays the hours in use; whoever rents the machine, all hours of the run.
+    """
+    unit = "GPU" if plan.gpu else "core"
+
+    def money(hours: Sequence[float]) -> str:
+        return span([price * each for each in hours], "${:,.2f}".format)
+
+    rented = [plan.devices * seconds / 3600 for seconds in plan.wall_seconds]
+    besides = "".join(
+        f";\nbesides, ${dollars:,.2f} for {whom}"
+        for whom, dollars in asked_dollars(experiment, jobs).items()
+    )
+    return (
+        f"Cost at ${price:.2f} per {unit}-hour: {money(plan.device_hours)} for the {unit}-hours in "
+        f"use; {money(rented)}\nwhere {plan.devices} {unit}s are paid for until the run "
+        f"ends{besides}.\n"
+    )
+
+
+def asked_dollars(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, float]:
+    """US dollars for what language models of others are asked, by whom it is asked for."""
+    from dpa.evaluation.alpacaeval_judges import expected_dollars
+
+    config = experiment.config
+    annotator, alpacaeval = config.feedback.annotator, config.alpacaeval
+    rules = [job.rule for job in jobs]
+    found = {}
+    if isinstance(annotator, EndpointAnnotatorConfig):
+        each = experiment.rating_use(annotator).dollars(annotator.price)
+        found["ratings between iterations"] = rules.count("annotate_feedback") * each
+    if alpacaeval is not None:
+        each = expected_dollars(
+            alpacaeval.judge, alpacaeval.prompts * grid_size(alpacaeval.directions)
+        )
+        found["AlpacaEval's judge"] = rules.count("judge_alpacaeval") * each
+    return {whom: dollars for whom, dollars in found.items() if dollars}
 
 
 def paper_note(plan: Plan, experiment: Experiment) -> str | None:

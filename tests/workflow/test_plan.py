@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -57,7 +58,12 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
         f"methods={METHODS}",
     ]
     result = plan_run(
-        clone, "--output", "plan.csv", *(part for s in settings for part in ("--config", s))
+        clone,
+        "--price",
+        "2.5",
+        "--output",
+        "plan.csv",
+        *(part for s in settings for part in ("--config", s)),
     )
     assert result.returncode == 0, result.stderr
     with open(clone / "plan.csv") as file:
@@ -90,6 +96,10 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     assert stored == pytest.approx(kept * 1e9, rel=1e-4)
     assert "Critical path" in result.stdout
     assert "the paper reports 60" in result.stdout
+    cost = re.search(r"at \$2.50 per GPU-hour: \$([\d,.]+) - \$([\d,.]+) for", result.stdout)
+    assert [float(end.replace(",", "")) / 2.5 for end in cost.groups()] == pytest.approx(
+        [float(total[f"device_hours_{end}"]) for end in ("least", "most")], rel=1e-3
+    )
 
 
 def test_what_does_not_fit_ends_with_its_remedy(clone):

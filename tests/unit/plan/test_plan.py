@@ -15,7 +15,7 @@ from dpa.plan.assumptions import device, load_assumptions, shape_from_config, sh
 from dpa.plan.costs import FAST, SLOW, CostModel, JobCost, critical_path, decoding_rate, simulate
 from dpa.plan.fit import needs, recomputed
 from dpa.plan.memory import sampling_memory, scoring_memory
-from dpa.plan.table import annotation_note, as_csv, as_text, make_plan
+from dpa.plan.table import annotation_note, as_csv, as_text, make_plan, price_note
 from dpa.plan.work import Experiment, Job, Work, work_of_job
 from dpa.runtime.sections import merge
 from dpa.training.memory import GIB, Shape, training_memory
@@ -377,6 +377,20 @@ def test_ratings_of_a_language_model_are_money(tmp_path):
     assert "Ratings by org/rater: 2 jobs of about 20 calls" in note
     assert f"${each:.2f} each (limit $7.00), ${2 * each:.2f} in all" in note
     assert annotation_note(experiment, jobs[:0]) is None
+    judged = {"judge": {"kind": "gpt4_turbo"}, "prompts": 100, "directions": 5}
+    dear = make_experiment(tmp_path, feedback=feedback, alpacaeval=judged)
+    jobs += [job("sample_responses", loop="dpa", iteration="2"), job("judge_alpacaeval", 0)]
+    plan = make_plan(dear, jobs, dear.assumptions, device_name="a6000", devices=8)
+    judge = 500 * 952e-5  # comparisons, tokens of one, the list price of a token
+    ends = [[hours * 2.5 for hours in some]
+            for some in (plan.device_hours, [8 * s / 3600 for s in plan.wall_seconds])]  # fmt: skip
+    used, rented = (" - ".join(f"${end:,.2f}" for end in both) for both in ends)
+    note = price_note(plan, 2.5, dear, jobs)
+    assert f"$2.50 per GPU-hour: {used} for the GPU-hours in use; {rented}\nwhere 8 GPUs" in note
+    assert f"${2 * each:,.2f} for ratings between iterations" in note
+    assert f"${judge:.2f} for AlpacaEval's judge." in note
+    free = price_note(plan, 2.5, make_experiment(tmp_path), jobs[2:3])
+    assert "besides" not in free
 
 
 def toy(costs):
