@@ -148,6 +148,9 @@ def experiment_text(
 # Written by new_experiment; every line may be changed. All keys, with what they mean: config.yaml.
 extends: single-gpu
 
+# A list has a folder for each seed: with [0, 1] what is made stays, and another run is added.
+seed: [0]
+
 # What a user weighs. An objective is a weighted sum of the reward model's outputs, each on 0-100.
 objectives:
 {objectives}

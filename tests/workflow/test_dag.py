@@ -106,14 +106,8 @@ def test_members_add_jobs_that_train_and_score(clone):
     assert jobs == one
 
 
-@pytest.mark.slow
-def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
-    """On a run whose files are empty, but made as far as Snakemake knows."""
-    folder = copy_repository(tmp_path)
-    shards, iterations = 1, 2
-    loops = (f"dpa={{iterations: {iterations}}}", "rsf={iterations: 1}")
-    config = ("--config", "methods=[dpa, sft, rsf]", "alpacaeval=null", "rewardbench=null",
-              f"shards={shards}", *loops)  # fmt: skip
+def pretend_run(folder, *config):
+    """A run whose files are empty, but made as far as Snakemake knows."""
     for line in snakemake(folder, "--summary", *config).stdout.splitlines():
         if line.startswith("results/") and "\t" in line:
             path = folder / line.split("\t")[0]
@@ -121,6 +115,28 @@ def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
             (path.mkdir if path.name in ("policy", "model", "base_model") else path.touch)()
     snakemake(folder, "--cores", "1", "--touch", "--forceall", *config)
     assert planned_jobs(folder, *config) == {}
+
+
+@pytest.mark.slow
+def test_another_seed_is_added_to_a_list_of_one(tmp_path):
+    folder = copy_repository(tmp_path)
+    benchmarks = ("alpacaeval=null", "rewardbench=null")
+    small = ("--config", "methods=[dpa]", "dpa={iterations: 1}", *benchmarks)
+    pretend_run(folder, *small, "seed=[0]")
+    jobs = planned_jobs(folder, *small, "seed=[0, 1]")
+    assert jobs["train_reward_model"] == jobs["finetune_policy"] == 1
+    assert jobs["collect_seeds"] == jobs["plot_pareto_front"] == 1
+    assert "preflight" not in jobs
+
+
+@pytest.mark.slow
+def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
+    folder = copy_repository(tmp_path)
+    shards, iterations = 1, 2
+    loops = (f"dpa={{iterations: {iterations}}}", "rsf={iterations: 1}")
+    config = ("--config", "methods=[dpa, sft, rsf]", "alpacaeval=null", "rewardbench=null",
+              f"shards={shards}", *loops)  # fmt: skip
+    pretend_run(folder, *config)
     jobs = planned_jobs(folder, *config, "reward_model={members: 3}")
     assert jobs["train_reward_model"] == 2
     assert jobs["annotate_responses"] == 2 * shards

@@ -44,6 +44,12 @@ class TestShippedFiles:
     def test_every_experiment_is_valid(self, path):
         assert load_config({"experiment": str(path)}).experiment == path.stem
 
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_what_costs_gpu_hours_takes_another_seed(self, path):
+        """A list, so that the first seed's work stays when there are more; so do a user's."""
+        config = load_config({"experiment": str(path)})
+        assert config.seed == ([0] if config.compute.gpu else 0)
+
     def test_config_yaml_has_every_key(self):
         values = yaml.safe_load((CLONE / "config.yaml").read_text())
         Config.model_validate(values)
