@@ -1,9 +1,10 @@
 """An experiment's whole configuration: sections of methods, and cross-checks by subject."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from dpa.config.base import (
     Fraction,
@@ -307,20 +308,38 @@ class Config(Section):
     # --- What must agree between sections, by subject ------------------------------------------
 
     @model_validator(mode="after")
-    def _check(self) -> "Config":
-        self._check_names()
-        self._check_attributes()
-        self._check_members()
-        self._check_directions()
-        self._check_data()
-        self._check_judge()
-        self._check_methods()
-        self._check_feedback()
-        self._check_size()
+    def _check(self, info: ValidationInfo) -> "Config":
+        """Raise ValueError with a line for each contradiction.
+
+        What reads one of the sections that the context names as `wrong` is left out.
+        """
+        wrong = (info.context or {}).get("wrong", ())
+        right = {name: value for name, value in self if name not in wrong}
+        known, found = Config.model_construct(**right), list[str]()
+        for check in (
+            Config._check_names,
+            Config._check_attributes,
+            Config._check_members,
+            Config._check_directions,
+            Config._check_data,
+            Config._check_judge,
+            Config._check_methods,
+            Config._check_feedback,
+            Config._check_size,
+        ):
+            try:
+                found.extend(check(known))
+            except AttributeError:  # of a wrong section nothing is known
+                if not wrong:
+                    raise
+        if found:
+            raise ValueError("\n".join(dict.fromkeys(found)))
         return self
 
-    def _check_names(self) -> None:
+    def _check_names(self) -> Iterator[str]:
         """No name twice in a list of names."""
+        if len(set(self.seeds)) < len(self.seeds):
+            yield "seed: the seeds of a list must differ"
         lists = {
             "reward_model.attributes: names": self.reward_model.attributes,
             "objectives: names": [objective.name for objective in self.objectives],
@@ -329,16 +348,14 @@ class Config(Section):
         }
         for what, names in lists.items():
             if len(set(names)) < len(names):
-                raise ValueError(f"{what} must be unique")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seed: the seeds of a list must differ")
+                yield f"{what} must be unique"
 
-    def _check_attributes(self) -> None:
+    def _check_attributes(self) -> Iterator[str]:
         """The reward model has the outputs that objectives use and that ratings teach."""
         known = set(self.reward_model.attributes)
         for objective in self.objectives if self.data.train_prompts else ():
             if unknown := sorted(set(objective.outputs) - known):
-                raise ValueError(
+                yield (
                     f"objectives: {objective.name} uses {unknown}, not in reward_model.attributes"
                 )
         for ratings in self.data.ratings:
@@ -348,114 +365,118 @@ class Config(Section):
                 else FORMAT_ATTRIBUTES[ratings.format]
             )
             if unknown := sorted(set(brought) - known):
-                raise ValueError(
+                yield (
                     f"data.ratings: {ratings.name} has attributes {unknown} that are not in "
                     "reward_model.attributes; add them there"
                 )
 
-    def _check_members(self) -> None:
+    def _check_members(self) -> Iterator[str]:
         """Several reward models are trained, not given; one differs from no other."""
         members, given = self.reward_model.members, self.reward_model.path
         if members > 1 and given is not None:
-            raise ValueError(
+            yield (
                 f"reward_model.members: {members}, but reward_model.path gives one model, {given}; "
                 "set members to 1, or path to null"
             )
         if self.reward_model.average and members == 1:
-            raise ValueError(
+            yield (
                 "reward_model.average: there is nothing to average, reward_model.members is 1; "
                 "raise it, or set average to false"
             )
         if self.reward_model.average and self.feedback.annotator is not None:
-            raise ValueError(
+            yield (
                 "reward_model.average: reward models of later iterations are not averaged; "
                 "set average to false, or feedback.annotator to null"
             )
         if self.reward_model.scoring == 1 and self.dpa.pessimism != "none":
             why = "their average is one" if self.reward_model.average else "members is 1"
-            raise ValueError(
+            yield (
                 f"dpa.pessimism: needs several reward models that score, and reward_model: {why}; "
                 "set pessimism to none, or raise members without average"
             )
 
-    def _check_directions(self) -> None:
+    def _check_directions(self) -> Iterator[str]:
         """Directions, grids and reference corners have a weight for each objective."""
-        objectives, distribution = len(self.objectives), self.directions.model_dump()
+        objectives = len(self.objectives)
         if len(self.evaluation.hypervolume_reference) != objectives:
-            raise ValueError("evaluation.hypervolume_reference: give one value per objective")
-        if objectives != (weighed := objectives_of(distribution)):
-            raise ValueError(
-                f"directions.distribution: {self.directions.distribution} is for exactly {weighed} "
-                f"objectives, there are {objectives}; choose another (arc, wedge, dirichlet)"
-            )
+            yield "evaluation.hypervolume_reference: give one value per objective"
         try:
             check_direction(self.scalar_direction, objectives)
         except InputError as error:
-            raise ValueError(f"scalar_direction: {error}") from None
+            yield f"scalar_direction: {error}"
+        distribution = self.directions.model_dump()
+        if objectives != (weighed := objectives_of(distribution)):
+            yield (
+                f"directions.distribution: {self.directions.distribution} is for exactly {weighed} "
+                f"objectives, there are {objectives}; choose another (arc, wedge, dirichlet)"
+            )
         for section in ("evaluation", "alpacaeval", "rewardbench"):
             if (found := getattr(self, section)) is None:
                 continue
             try:
                 evaluation_directions(distribution, found.directions)
             except InputError as error:
-                raise ValueError(f"{section}.directions: {error}") from None
-        self._check_outside()
+                yield f"{section}.directions: {error}"
+        yield from self._check_outside()
 
-    def _check_outside(self) -> None:
+    def _check_outside(self) -> Iterator[str]:
         """Directions outside of an arc are outside of it, and not too many."""
         named, arc = "evaluation.outside_degrees", self.directions
         angles = self.evaluation.outside_degrees
         if angles and not isinstance(arc, ArcConfig):
-            raise ValueError(
+            yield (
                 f"{named}: only an arc has angles, and directions.distribution is "
                 f"{arc.distribution}; leave it empty"
             )
         for angle in angles:
             if isinstance(arc, ArcConfig) and arc.from_degrees <= angle <= arc.to_degrees:
-                raise ValueError(
+                yield (
                     f"{named}: {angle:g} is within the arc, from {arc.from_degrees:g} to "
                     f"{arc.to_degrees:g}; evaluation.directions has those"
                 )
         if grid_size(self.evaluation.directions) + len(angles) > MOST_DIRECTIONS:
-            raise ValueError(f"{named}: with evaluation.directions more than {MOST_DIRECTIONS}")
+            yield f"{named}: with evaluation.directions more than {MOST_DIRECTIONS}"
 
-    def _check_data(self) -> None:
+    def _check_data(self) -> Iterator[str]:
         """Prompts come with held-out ones, and with responses that were rated."""
         made = "results/{experiment}/data/raw/"
         world, sources = self.world, self.data.validation_prompts
         if world is not None and all(source.path.startswith(made) for source in sources):
-            check_shown(self.figures.prompts, world.validation_prompts)
+            try:
+                check_shown(self.figures.prompts, world.validation_prompts)
+            except ValueError as error:
+                yield str(error)
         if bool(self.data.train_prompts) != bool(self.data.validation_prompts):
-            raise ValueError("data: give both train_prompts and validation_prompts, or neither")
+            yield "data: give both train_prompts and validation_prompts, or neither"
         if self.data.unseen_prompts and not self.data.validation_prompts:
-            raise ValueError("data: unseen_prompts come beside validation_prompts; give both")
+            yield "data: unseen_prompts come beside validation_prompts; give both"
         rated = [ratings.name for ratings in self.data.ratings]
         if self.data.train_prompts and self.data.original_responses not in rated:
-            raise ValueError(
+            yield (
                 f"data.original_responses: {self.data.original_responses!r} is not among the names "
                 f"in data.ratings, {rated}"
             )
 
-    def _check_judge(self) -> None:
+    def _check_judge(self) -> Iterator[str]:
         """A judge has ratings to learn from, or an output for each objective."""
         judge = self.evaluation.judge
         if isinstance(judge, JudgeShareConfig) and not self.data.ratings:
-            raise ValueError("evaluation.judge.share: a share of no data.ratings; give ratings")
+            yield "evaluation.judge.share: a share of no data.ratings; give ratings"
         if judge is None and self.dpa.choose_iteration == "judge":
-            raise ValueError("dpa.choose_iteration: judge, and evaluation.judge is null; set one")
+            yield "dpa.choose_iteration: judge, and evaluation.judge is null; set one"
         names = [objective.name for objective in self.objectives]
         if isinstance(judge, GivenJudgeConfig) and set(judge.outputs) != set(names):
-            raise ValueError(
+            yield (
                 f"evaluation.judge.outputs: maps {sorted(judge.outputs)}, and the objectives are "
                 f"{names}; give outputs for each"
             )
 
-    def _check_methods(self) -> None:
+    def _check_methods(self) -> Iterator[str]:
         """Methods that use others' policies and samples find them."""
         if self.rsf.first_candidates == "dpa" and not (
             "dpa" in self.methods and self.dpa.iterations
         ):
-            raise ValueError(
+            yield (
                 "rsf.first_candidates: dpa, and there is no iteration of dpa to take them from; "
                 "set it to own, or add dpa to methods"
             )
@@ -463,91 +484,88 @@ class Config(Section):
         if "reward_soup" not in self.methods:
             return
         if soup.experts_at == "ends" and self.directions.distribution != "arc":
-            raise ValueError(
+            yield (
                 "reward_soup.experts_at: only an arc has two ends, and directions.distribution is "
                 f"{self.directions.distribution}; set it to objectives"
             )
+            return
         if not METHODS[soup.experts].is_loop:
             return
         experts = expert_directions(self.directions.model_dump(), soup.experts_at)
         names = [direction_name(v) for v in experts]
         shared = direction_name(self.scalar_direction) in names and "rsf" in self.methods
         if shared and soup.iterations > self.rsf.iterations:
-            raise ValueError(
-                "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
-            )
+            yield "reward_soup.iterations: may not exceed rsf.iterations, whose policies it uses"
 
-    def _check_feedback(self) -> None:
+    def _check_feedback(self) -> Iterator[str]:
         """Samples are rated for a DPA whose reward model can be trained again."""
         feedback, named = self.feedback, "feedback.annotator"
         if feedback.annotator is None:
             return
         if not self.data.ratings:
-            raise ValueError(f"{named}: there are no data.ratings to train reward models on")
+            yield f"{named}: there are no data.ratings to train reward models on"
         if not feedback.best_per_prompt + feedback.random_per_prompt:
-            raise ValueError(
+            yield (
                 f"{named}: feedback.best_per_prompt and random_per_prompt are both 0, so nothing "
                 "would be rated; raise one of them"
             )
         if feedback.annotator.kind == "gold" and self.world is None:
-            raise ValueError(f"{named}: `gold` knows the quickstart's world only; choose another")
+            yield f"{named}: `gold` knows the quickstart's world only; choose another"
         shared = feedback.annotator.kind == "file" and "{experiment}" not in feedback.annotator.path
         if shared and len(self.seeds) > 1:
-            raise ValueError(
+            yield (
                 f"{named}.path: each seed has samples of its own; put {{experiment}}, which "
                 "stands for the experiment and the seed, into the path"
             )
         given = self.reward_model.path
         if feedback.start == "previous" and given is not None and self.base_model.path is None:
-            raise ValueError(
+            yield (
                 f"feedback.start: previous, and {given} (reward_model.path) was not made from a "
                 "base model from scratch; give base_model.path, or set start to base"
             )
-        self._check_rated_attributes()
+        yield from self._check_rated_attributes()
         if taken := [r.name for r in self.data.ratings if re.fullmatch(r"feedback-\d+", r.name)]:
-            raise ValueError(
+            yield (
                 f"data.ratings: {taken[0]} is the name of an iteration's own ratings "
                 "(feedback.annotator); choose another"
             )
 
-    def _check_rated_attributes(self) -> None:
+    def _check_rated_attributes(self) -> Iterator[str]:
         """What an annotator rates are attributes of the reward model, on scales that are known."""
         annotator, named = self.feedback.annotator, "feedback.annotator"
         maps = ("outputs", "scales", "rubrics")
         given = {name for key in maps for name in getattr(annotator, key, {})}
         if unknown := sorted(given - set(self.reward_model.attributes)):
-            raise ValueError(f"{named}: {unknown} are not in reward_model.attributes")
+            yield f"{named}: {unknown} are not in reward_model.attributes"
         public = {name for names in FORMAT_ATTRIBUTES.values() for name in names}
         if isinstance(annotator, EndpointAnnotatorConfig):
-            self._check_rubrics(annotator, public)
+            yield from self._check_rubrics(annotator, public)
         steered = set(self.steered_attributes)
         if hasattr(annotator, "scales") and (without := sorted(steered - public - given)):
-            raise ValueError(
+            yield (
                 f"{named}.scales: {without[0]} is no attribute of a public data set, and has no "
                 "scale; give its lowest and highest rating, [low, high]"
             )
 
-    def _check_rubrics(self, annotator: EndpointAnnotatorConfig, public: set[str]) -> None:
+    def _check_rubrics(self, annotator: EndpointAnnotatorConfig, public: set[str]) -> Iterator[str]:
         """Whoever is told in words what to rate is told so of each attribute, and its scale."""
         named = "feedback.annotator.rubrics"
         for name, rubric in annotator.rubrics.items():
             if name in public and rubric.scale is not None:
-                raise ValueError(
-                    f"{named}.{name}.scale: it is rated on its data set's scale; leave this out"
-                )
+                yield f"{named}.{name}.scale: it is rated on its data set's scale; leave this out"
             if name not in public and rubric.scale is None:
-                raise ValueError(
+                yield (
                     f"{named}.{name}: is no attribute of a public data set, and has no scale; give "
                     "its lowest and highest rating, scale: [low, high]"
                 )
         without = set(self.steered_attributes) - public - set(annotator.rubrics)
         if without:
-            raise ValueError(
+            yield (
                 f"{named}: {min(without)} is no attribute of a public data set, and has no rubric; "
                 "say what its ratings mean, {text, scale: [low, high]}"
             )
 
-    def _check_size(self) -> None:
+    def _check_size(self) -> Iterator[str]:
         """No more jobs than a dry run can list: an iteration has one that samples and one of
         each reward model that scores for each shard, and some more."""
         loops = [name for name in self.methods if METHODS[name].is_loop]
@@ -557,7 +575,7 @@ class Config(Section):
         scattered = (1 + self.reward_model.scoring) * self.shards
         jobs = len(self.seeds) * (iterations + 1) * (scattered + 6)
         if jobs > MOST_JOBS:
-            raise ValueError(
+            yield (
                 f"some {jobs:,} jobs ({len(self.seeds)} seeds, {iterations} iterations of all "
                 f"methods, {self.shards} shards), more than the {MOST_JOBS:,} that can be planned: "
                 "lower shards, iterations, or the number of seeds"

@@ -64,24 +64,60 @@ def load_config(overrides: dict[str, Any] | None = None) -> Config:
     else:
         path = CLONE / "experiments" / f"{experiment}.yaml"
     overlay = read_experiment(path)
-    if old := [line for given in (overlay, overrides) for line in old_keys(given)]:
-        raise InputError(_bad_configuration(path, old))
+    old = dict(pair for given in (overlay, overrides) for pair in old_keys(given))
     values = merge(merge(base, overlay), overrides)
     values["experiment"] = experiment
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError(explain(error, path)) from None
+    config, lines = _validated(values, base, old)
+    if config is None:
+        overlaid = f"config.yaml < {os.path.relpath(path)} < --config"
+        raise InputError(f"bad configuration ({overlaid}):\n" + "\n".join(lines))
     return with_revisions(config, read_locks())
 
 
-def old_keys(values: dict, prefix: str = "") -> Iterator[str]:
-    """A line for each key that has another name now."""
+def _validated(
+    values: dict[str, Any], base: dict[str, Any], old: dict[str, str]
+) -> tuple[Config | None, list[str]]:
+    """The configuration; or None, and a line for everything that is wrong in it.
+
+    `old` are keys with other names now, `base` config.yaml's values. Beside wrong keys, sections
+    that have none are still checked against each other.
+    """
+    lines = [f"  {key}: renamed; the key is {new} now" for key, new in old.items()]
+    wrong = {name.partition(".")[0] for pair in old.items() for name in pair}
+    for key in old:
+        values = _without(values, key.split("."))
+    try:
+        config = Config.model_validate(values, context={"wrong": wrong})
+        return (None if lines else config), lines
+    except ValidationError as error:
+        lines += explain(error)
+        found = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    if found:
+        wrong |= found
+        rest = {name: base[name] if name in wrong else values[name] for name in base}
+        try:
+            Config.model_validate(rest, context={"wrong": wrong})
+        except ValidationError as error:
+            lines += explain(error)
+    return None, lines
+
+
+def _without(values: dict[str, Any], key: list[str]) -> dict[str, Any]:
+    """The values without a key, given by its parts."""
+    first, *below = key
+    rest = {name: value for name, value in values.items() if name != first}
+    if below and isinstance(inner := values.get(first), dict):
+        rest[first] = _without(inner, below)
+    return rest
+
+
+def old_keys(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, its new name) for each key that has another name now."""
     for key, value in values.items():
         path = f"{prefix}{key}"
         patterns = (path, *(f"*.{path.split('.', n)[-1]}" for n in range(1, path.count(".") + 1)))
         if new := next((RENAMED[p] for p in patterns if p in RENAMED), None):
-            yield f"  {path}: renamed; the key is {new} now"
+            yield path, new
         if isinstance(value, dict):
             yield from old_keys(value, f"{path}.")
 
@@ -177,8 +213,8 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def explain(error: ValidationError, path: Path) -> str:
-    """One line per wrong key: its path, what is wrong, what to do."""
+def explain(error: ValidationError) -> list[str]:
+    """A line for each wrong key and contradiction: the key, what is wrong, what to do."""
     lines = []
     for item in error.errors():
         # Of a key that takes one value or a list of them, say what is wrong with what was given.
@@ -196,14 +232,9 @@ def explain(error: ValidationError, path: Path) -> str:
             advice = item["msg"].removeprefix("Value error, ")
             if not isinstance(item["input"], dict | BaseModel):
                 advice += f" (got {item['input']!r:.80})"
-        # What contradicts across sections has no key of its own: its message names the keys.
-        lines.append(f"  {key}: {advice}" if key else f"  {advice}")
-    return _bad_configuration(path, lines)
-
-
-def _bad_configuration(path: Path, lines: list[str]) -> str:
-    overlaid = f"config.yaml < {os.path.relpath(path)} < --config"
-    return f"bad configuration ({overlaid}):\n" + "\n".join(lines)
+        # What contradicts across sections has no key of its own: its lines name the keys.
+        lines += [f"  {key}: {advice}"] if key else [f"  {one}" for one in advice.splitlines()]
+    return lines
 
 
 def _nearest(location: tuple) -> str:

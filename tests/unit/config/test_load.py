@@ -278,6 +278,32 @@ class TestErrors:
         assert message in str(caught.value)
         assert str(caught.value).startswith("bad configuration (config.yaml < ")
 
+    def test_says_everything_at_once(self, experiment):
+        """Old keys, wrong keys, and what contradicts in the sections that have neither."""
+        wrong = {
+            "dpa": {"iteration": 3},
+            "trainer": {"bf16": "maybe"},
+            "sft": {"training": {"epochs": 1}},
+            "methods": ["dpa", "dpa"],
+            "scalar_direction": [4, -3],
+            "evaluation": {"hypervolume_reference": [0]},
+        }
+        with pytest.raises(InputError) as caught:
+            experiment(wrong, seed=[1, 1], sede=2)
+        keys = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
+        assert sorted(keys) == [
+            "dpa.iteration", "evaluation.hypervolume_reference", "methods", "scalar_direction",
+            "sede", "seed", "sft.training", "trainer.bf16",
+        ]  # fmt: skip
+
+    def test_says_nothing_that_follows_from_a_wrong_key(self, experiment):
+        """The default of a misspelt key would contradict what else is given."""
+        overlay = {"data": {"ratings": [TABLE]}, "reward_model": {"atributes": ["quality"]}}
+        with pytest.raises(InputError) as caught:
+            experiment(overlay, attributes=())
+        [line] = str(caught.value).splitlines()[1:]
+        assert line.startswith("  reward_model.atributes: unknown key, did you mean 'attributes'?")
+
     @pytest.mark.parametrize(
         ("overlay", "old", "new"),
         [
