@@ -5,6 +5,7 @@ rule plot_pareto_front:
     input:
         rewards=files_of(RUNS, "evaluation/prompt_rewards.parquet"),
         published=clone("results/published/figure4_validation_rewards.csv"),
+        extra=[stamps.content(given.file) for given in cfg.figures.extra],
         code=code("plot_pareto_front", "results/published/figure4_validation_rewards.csv"),
     output:
         figure_files("figure4"),
@@ -23,6 +24,7 @@ rule plot_pareto_front:
         curve_points=cfg.steerlm.curve_points,
         uncertainty=cfg.figures.uncertainty,
         published="--draw-published" if cfg.figures.published else "",
+        extra=["--extra", section(cfg.figures.extra)] if cfg.figures.extra else [],
         style=section(cfg.figures.style),
         experiment=cfg.experiment,
         folder=folder_of,
@@ -32,7 +34,7 @@ rule plot_pareto_front:
         "python -m scripts.plot_pareto_front {params.rewards:q} --objective-names {params.objective_names:q}"
         " --hypervolume-reference {params.reference} --published {input.published:q}"
         " --curve-points {params.curve_points}"
-        " {params.published} --uncertainty {params.uncertainty} --figure-style {params.style:q}"
+        " {params.published} {params.extra:q} --uncertainty {params.uncertainty} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 
 

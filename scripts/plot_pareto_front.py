@@ -8,7 +8,8 @@ Rule: plot_pareto_front. Example (one seed; repeat --prompt-rewards for more):
         --output-figures figures
 
 writes figure4.pdf, .svg, .png, its marks (figure4.csv) and its caption (figure4.md). The paper's
-marks are always in the table; --draw-published draws them too.
+marks are always in the table; --draw-published draws them too. --extra draws other methods' numbers
+beside ours, by a label and a file each (docs/outputs.md).
 """
 
 from typing import Annotated
@@ -44,26 +45,36 @@ def main(
     curve_points: CurvePointsOption = 5,
     draw_published: DrawPublishedOption = False,
     uncertainty: Annotated[str, typer.Option(help="ellipses, bars or none.")] = "ellipses",
+    extra: Annotated[
+        str | None, typer.Option(help="figures.extra: [{label, file}, ...] (JSON, or @file).")
+    ] = None,
     figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw figure 4."""
+    from pathlib import Path
+
+    from pydantic import TypeAdapter
+
     from dpa.artefacts.frames import RESTORE, read_csv_table
-    from dpa.config.figures import FigureStyleConfig
+    from dpa.config.figures import FigureStyleConfig, GivenPointsConfig
     from dpa.evaluation.bootstrap import common_prompts, read_prompt_rewards
+    from dpa.evaluation.given_points import read_given_points
     from dpa.report.figures.fronts import draw_figure4, figure4_caption, figure4_marks
     from dpa.report.figures.style import drawn_in, write_figure
 
     style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
+    given = read_section(TypeAdapter(list[GivenPointsConfig]), extra, "extra", "figures.extra")
     names = objective_names.split(",")
     reference = [float(value) for value in hypervolume_reference.split(",")]
     tables = [read_prompt_rewards(path, names, outside=True) for path in prompt_rewards]
+    others = {points.label: read_given_points(Path(points.file), names) for points in given}
     marks = figure4_marks(
-        tables, names, reference, read_csv_table(published, RESTORE), curve_points
+        tables, names, reference, read_csv_table(published, RESTORE), curve_points, others
     )
     title = style.title_of(f"Figure 4, experiment {experiment}")
     prompts = min(len(common_prompts(table)) for table in tables)
     caption = figure4_caption(marks, experiment, names, prompts, uncertainty)
-    inputs = [*prompt_rewards, published]
+    inputs = [*prompt_rewards, published, *(Path(points.file) for points in given)]
     with drawn_in(style):
         figure = draw_figure4(marks, names, title, draw_published, uncertainty)
         write_figure(output_figures, "figure4", figure, marks, caption, inputs, style)

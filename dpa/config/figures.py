@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from dpa.config.base import Section
+from dpa.registry import METHODS
 
 #: The report shows figures in this format.
 SHOWN = "png"
@@ -32,8 +33,27 @@ class FigureStyleConfig(Section):
         return text if self.title else ""
 
 
+class GivenPointsConfig(Section):
+    """Points of a method that is not ours."""
+
+    label: Annotated[str, Field(pattern=r"^[^\s_$][^$\n]{0,39}$")]
+    """A legend shows neither `_x` nor, as it is, `$x$`."""
+    file: Annotated[str, Field(min_length=1)]
+    """CSV or parquet, a row per point."""
+
+
 class FiguresConfig(Section):
     published: bool
     uncertainty: Literal["ellipses", "bars", "none"]
+    extra: list[GivenPointsConfig]
     prompts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     style: FigureStyleConfig
+
+    @field_validator("extra")
+    @classmethod
+    def _told_apart(cls, extra: list[GivenPointsConfig]) -> list[GivenPointsConfig]:
+        labels = [given.label for given in extra]
+        known = [method.label for method in METHODS.values()]
+        if len({*labels, *known}) != len(labels) + len(known):
+            raise ValueError("each label once, and none of a method of ours")
+        return extra

@@ -27,6 +27,7 @@ from dpa.artefacts.frames import read_parquet_table
 from dpa.errors import InputError
 from dpa.evaluation.metrics import hypervolume
 from dpa.evaluation.validation import are_outside
+from dpa.registry import METHODS
 from dpa.seeds import derive_seed
 
 #: Bootstrap replicates of an interval.
@@ -75,7 +76,7 @@ def read_prompt_rewards(
 
     Without the unseen prompts, or (`unseen`) those alone; without the directions outside of the
     trained ones, or (`outside`) with them. Raises InputError when it is missing, has
-    no such objectives, or has a row twice.
+    no such objectives, has a method that is not ours, or a row twice.
     """
     rewards = [f"{prefix}_{name}" for prefix in "vcr" for name in objectives]
     key = ["method", "iteration", "direction_index", "prompt_id"]
@@ -85,6 +86,11 @@ def read_prompt_rewards(
         table = table.astype({"iteration": "Int64"})
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: iteration: {error}; {remedy}") from None
+    if unknown := sorted(set(table["method"]) - set(METHODS), key=str):
+        raise InputError(
+            f"{path}: {unknown} are no methods of ours; {remedy}, and have others' numbers drawn "
+            "by figures.extra"
+        )
     if len(twice := table[table.duplicated(key)]):
         row = twice.iloc[0][key].tolist()
         raise InputError(f"{path}: two rows for {row}; rerun collect_validation_rewards")

@@ -102,6 +102,8 @@ def check_all(
             findings.run(f"attention of {key}", trainable_attention, key, model, config)
         if key != "rewardbench.judge":
             findings.run(f"context of {key}", model_context, key, model, config)
+    if config.figures.extra and config.data.train_prompts:
+        findings.run("figures.extra", extra_points, config)
     findings.run("packages", packages, config)
     findings.run("trackers", trackers, config)
     experiment: Experiment | None = None
@@ -189,6 +191,17 @@ def shown_prompts(config: Config, experiment: Experiment) -> Iterator[str]:
             check_shown(config.figures.prompts, experiment.sizes.validation)
         except ValueError as error:
             yield str(error)
+
+
+def extra_points(config: Config) -> Iterator[str]:
+    """Whether the files of other methods' numbers are what figure 4 can draw."""
+    from dpa.evaluation.given_points import read_given_points
+
+    for given in config.figures.extra:
+        try:
+            read_given_points(Path(given.file), [o.name for o in config.objectives])
+        except InputError as error:
+            yield f"figures.extra, {given.label}: {error}"
 
 
 # --- The hub --------------------------------------------------------------------------------------

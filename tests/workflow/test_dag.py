@@ -168,6 +168,15 @@ def test_greedy_evaluation_has_no_divergence(clone):
 
 
 @pytest.mark.slow
+def test_a_file_of_ones_own_numbers_is_an_input_of_figure_4(clone):
+    (clone / "mine.csv").write_text("r_helpfulness,r_verbosity\n60,50\n")
+    own = "figures={extra: [{label: mine, file: mine.csv}]}"
+    figure = "results/quickstart/figures/figure4.csv"
+    graph = snakemake(clone, "--filegraph", figure, "--config", own).stdout
+    assert "results/.stamps/inputs/mine.csv-" in graph
+
+
+@pytest.mark.slow
 def test_a_benchmark_that_is_null_costs_nothing(clone):
     jobs = planned_jobs(clone, "--config", "alpacaeval=null", "rewardbench=null")
     assert jobs["sample_evaluation"] == jobs["score_evaluation"]

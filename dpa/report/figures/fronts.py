@@ -2,12 +2,14 @@
 
 A mark is a row: in the panel `front` a policy under one direction (x and y are mean rewards of the
 second and the first objective), in the panel `hypervolume` a policy that can be steered. `source`
-says whose it is. Values are means over seeds; standard errors, `correlation` and intervals are from
+says whose it is: `ours`, the `paper`'s, or `extra`: of a user's file, whose label is the method.
+Values of ours are means over seeds; standard errors, `correlation` and intervals are from
 the bootstrap over seeds and clusters of prompts. `papers` says whether a condition of SteerLM's is
 one that the paper evaluates, `outside` whether a direction is outside of those trained on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -45,6 +47,10 @@ from dpa.report.figures.style import (
 #: Standard deviations to the edge of a LEVEL % region of a normal point: in two dimensions (the
 #: root of chi squared's quantile) and in one.
 ELLIPSE_RADIUS, BAR_RADIUS = 2.4477, 1.9600
+#: Markers and colours of what is not ours, none of which is one of ours.
+EXTRA_LOOKS = list(
+    zip("<>dH8", ("#882255", "#117733", "#332288", "#AA4499", "#44AA99"), strict=True)
+)
 #: What the paper's figure 4 shows.
 FIGURE4_OBJECTIVES = ["helpfulness", "verbosity"]
 
@@ -68,8 +74,10 @@ def figure4_marks(
     reference: Sequence[float],
     published: pd.DataFrame,
     curve_points: int = 5,
+    extra: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """All marks: ours from each seed's prompt rewards (dpa.evaluation.bootstrap), and the paper's.
+    """All marks: ours from each seed's prompt rewards (dpa.evaluation.bootstrap), the paper's, and
+    those of `extra`: label -> points (dpa.evaluation.given_points).
 
     Of SteerLM's conditions the paper's `curve_points` are told apart (dpa.conditions.curve_places).
     The paper's are left out where the objectives are not the paper's two.
@@ -83,6 +91,8 @@ def figure4_marks(
             rows += _front_rows(policy, by, found, objectives, curve_points)
             if len(found[0].indices) > 1:
                 rows.append(_hypervolume_row(policy, by, found, reference))
+    for label, points in (extra or {}).items():
+        rows += _extra_rows(label, points, objectives, reference)
     marks = pd.DataFrame(rows)
     if list(objectives) == FIGURE4_OBJECTIVES:
         marks = pd.concat([marks, _published_marks(published, reference)], ignore_index=True)
@@ -150,6 +160,27 @@ def _hypervolume_row(
     }  # fmt: skip
 
 
+def _extra_rows(
+    label: str, points: pd.DataFrame, objectives: Sequence[str], reference: Sequence[float]
+) -> Iterator[dict]:
+    """The marks of a file's points, by each scorer that it has."""
+    single = len(points) == 1
+    for by in SCORERS:
+        columns = [f"{by}_{name}" for name in objectives]
+        if not set(columns) <= set(points):
+            continue
+        shared = {"by": by, "source": "extra", "method": label}
+        for index, row in enumerate(points.to_dict("records")):
+            yield {
+                "panel": "front", **shared, "direction_index": -1 if single else index,
+                **{v: row[v] for name in objectives if (v := f"v_{name}") in row},
+                "x": row[columns[1]], "y": row[columns[0]],
+            }  # fmt: skip
+        if not single:
+            volume = front_hypervolume(points[columns].to_numpy(), reference)
+            yield {"panel": "hypervolume", **shared, "y": volume}
+
+
 def _published_marks(published: pd.DataFrame, reference: Sequence[float]) -> pd.DataFrame:
     rows: list[dict] = []
     for (method, iteration), points in published.groupby(
@@ -188,7 +219,8 @@ def draw_figure4(
     marks lie faintly beneath ours.
     """
     ours = marks[marks["source"] == "ours"]
-    paper = marks[marks["source"] == "paper"]
+    paper, extra = (marks[marks["source"] == source] for source in ("paper", "extra"))
+    looks = dict(zip(extra["method"].unique(), cycle(EXTRA_LOOKS), strict=False))
     scorers = [by for by in SCORERS if (ours["by"] == by).any()]
     if len(scorers) == 1:
         figure, axes = plt.subplots(
@@ -219,16 +251,21 @@ def draw_figure4(
     for panel_axes, panel, by in panels:
         drawn = ours[(ours["panel"] == panel) & (ours["by"] == by)]
         beneath = paper[(paper["panel"] == panel) & (paper["by"] == by)]
+        beside = extra[(extra["panel"] == panel) & (extra["by"] == by)]
         if panel == "front":
             if published:
                 _draw_paper(panel_axes, beneath)
             _draw_fronts(panel_axes, drawn, objectives, uncertainty)
+            _draw_extra(panel_axes, beside, looks)
             panel_axes.set_title(f"validation rewards{between}{SCORERS[by]}")
         else:
-            _draw_hypervolume(panel_axes, drawn, beneath if published else beneath[:0])
+            below = beneath if published else beneath[:0]
+            _draw_hypervolume(panel_axes, drawn, below, beside, looks)
             panel_axes.set_title(f"hypervolume{between}{SCORERS[by]}")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    # A file need not have every scorer, so no panel has all labels.
+    fronts = [axes.get_legend_handles_labels() for axes, panel, _ in panels if panel == "front"]
+    named = {name: mark for marks, names in fronts for mark, name in zip(marks, names, strict=True)}
+    figure.legend([*named.values()], [*named], loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -264,6 +301,17 @@ def _draw_fronts(
     axes.margins(x=0.12)
     axes.set_xlabel(f"{objectives[1]} (mean reward, 0–100)")
     axes.set_ylabel(f"{objectives[0]} (mean reward, 0–100)")
+
+
+def _draw_extra(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
+    """A file's points, joined in its order."""
+    for label, points in rows.groupby("method", sort=False):
+        marker, colour = looks[str(label)]
+        several = len(points) > 1
+        axes.plot(
+            points["x"], points["y"], marker + ("-." if several else ""), color=colour, label=label,
+            markersize=4.5 if several else 8, zorder=3,
+        )  # fmt: skip
 
 
 def _draw_points(
@@ -317,8 +365,15 @@ def _ellipse(row: Any, radius: float, colour: Any) -> Ellipse:
     )
 
 
-def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> None:
-    """DPA by iteration with intervals, the paper's beneath it; the other methods beside it."""
+def _draw_hypervolume(
+    axes: Axes,
+    rows: pd.DataFrame,
+    paper: pd.DataFrame,
+    extra: pd.DataFrame,
+    looks: Mapping[str, tuple[str, str]],
+) -> None:
+    """DPA by iteration with intervals, the paper's beneath it; the other methods beside it, and
+    what is not ours (`extra`, by its `looks`) beside them."""
     published = paper[paper["method"] == "dpa"].sort_values("iteration")
     axes.plot(
         published["x"].astype(float), published["y"], "o:", color=PAPER_COLOUR, alpha=0.6, lw=1
@@ -343,13 +398,17 @@ def _draw_hypervolume(axes: Axes, rows: pd.DataFrame, paper: pd.DataFrame) -> No
             start + 0.7 * place, row["y"], yerr=[[row["y"] - row["low"]], [row["high"] - row["y"]]],
             fmt=marker, color=colour, capsize=2, markersize=6, zorder=3,
         )  # fmt: skip
-    if iterations and others:
+    for place, row in enumerate(extra.itertuples(), len(others)):
+        marker, colour = looks[str(row.method)]
+        axes.plot(start + 0.7 * place, row.y, marker, color=colour, markersize=6, zorder=3)
+    beside = [*(METHODS[m].label for m in others), *extra["method"]]
+    if iterations and beside:
         axes.axvline(start - 0.5, color="#CCCCCC", linewidth=0.8)
-    places = [*iterations, *(start + 0.7 * place for place in range(len(others)))]
-    axes.set_xticks(places, [*map(str, iterations), *(METHODS[m].label for m in others)])
+    places = [*iterations, *(start + 0.7 * place for place in range(len(beside)))]
+    axes.set_xticks(places, [*map(str, iterations), *beside])
     for text in axes.get_xticklabels()[len(iterations) :]:
         text.set(rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
-    axes.set_xlabel("DPA's iteration t" + (" | other methods" if others else ""))
+    axes.set_xlabel("DPA's iteration t" + (" | other methods" if beside else ""))
     axes.set_ylabel("hypervolume (% of the box)")
 
 
@@ -397,10 +456,39 @@ def figure4_caption(
         if ours["outside"].any()
         else ""
     )
+    given = marks.loc[marks["source"] == "extra", "method"].unique()
+    from_file = (
+        f" The numbers of {' and '.join(f'“{label}”' for label in given)} were given"
+        " (figures.extra); how sure they are is not known."
+        if len(given)
+        else ""
+    )
     through = "" if pd.isna(last) else f" t = 0 to {last}"
     return f"""\
 **Figure 4 (experiment {experiment}).** Mean {objectives[0]} against mean {objectives[1]} on {of}.
 A curve is one policy under its directions: DPA's iterations{through} and the other methods that
-can be steered; a point is a policy that cannot.{rings}{hollow} Far up and left is better. {shown}.
+can be steered; a point is a policy that cannot.{rings}{hollow}{better_side(ours, objectives)}
+{shown}.
 Hypervolume is the share of the box between the reference corner and the ideal that a policy's
-points dominate, with {intervals}.{missing}"""
+points dominate, with {intervals}.{from_file}{missing}"""
+
+
+def better_side(ours: pd.DataFrame, objectives: Sequence[str]) -> str:
+    """Which way is better in a front, as a sentence, by what the evaluated directions ask; nothing
+    where none is.
+    """
+    asked = ours.loc[~are_outside(ours), [f"v_{name}" for name in objectives[:2]]].dropna()
+    if not len(asked):
+        return ""
+    sides = [
+        words[0] if (v >= 0).all() else words[1] if (v <= 0).all() else ""
+        for words, (_, v) in zip([("up", "down"), ("right", "left")], asked.items(), strict=True)
+    ]
+    open_sides = [
+        axis for side, axis in zip(sides, ["up or down", "left or right"], strict=True) if not side
+    ]
+    known = " and ".join(filter(None, sides))
+    better = [f"far {known} is better"] if known else []
+    better += [f"whether {axis} is better depends on the direction" for axis in open_sides]
+    text = ", and ".join(better)
+    return f" {text[0].upper()}{text[1:]}."

@@ -118,6 +118,9 @@ def test_broken_tables_are_named(tmp_path):
     pd.concat([table_of_two(), table_of_two().tail(1)]).to_parquet(path)
     with pytest.raises(InputError, match=r"two rows for .*steerlm"):
         read_prompt_rewards(path, NAMES)
+    table_of_two().replace("steerlm", "theirs").to_parquet(path)
+    with pytest.raises(InputError, match=r"\['theirs'\] are no methods of ours.*figures\.extra"):
+        read_prompt_rewards(path, NAMES)
     path.write_text("no parquet")
     with pytest.raises(InputError, match=r"p\.parquet"):
         read_prompt_rewards(path, NAMES)

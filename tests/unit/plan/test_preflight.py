@@ -27,6 +27,7 @@ from dpa.plan.preflight import (
     contexts,
     continued,
     disk,
+    extra_points,
     given_models,
     judge_notes,
     model_context,
@@ -140,6 +141,15 @@ def test_contexts_that_are_too_short(tmp_path, folder):
     assert "dpa.schedule.max_length is 200, and sampled rows have up to 228" in line
     config = config_of(tmp_path, base_model={"scratch": {"max_positions": 240}})
     assert any("base_model.scratch.max_positions holds 240" in line for line in contexts(config))
+
+
+def test_numbers_of_ones_own_that_figure_4_cannot_draw(tmp_path, folder):
+    (tmp_path / "bad.csv").write_text("helpfulness,verbosity\n60,50\n")
+    extra = [{"label": "mine", "file": str(tmp_path / "bad.csv")}]
+    config = config_of(tmp_path, figures={"extra": extra})
+    [failure] = extra_points(config)
+    assert re.search(r"figures\.extra, mine: .*bad\.csv: no column \['r_helpfulness'", failure)
+    assert failure in check_all(config, tmp_path, [], []).failures
 
 
 def test_a_reward_model_with_other_outputs(tmp_path, folder):

@@ -10,6 +10,7 @@ import pytest
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
 from dpa.errors import InputError
 from dpa.evaluation.costs import job_costs
+from dpa.evaluation.given_points import read_given_points
 from dpa.evaluation.rating_agreement import prediction_rows
 from dpa.records import Prompt, ScoredSample
 from dpa.registry import METHODS
@@ -151,6 +152,78 @@ def test_several_seeds_are_drawn_with_their_clusters():
     one = fronts.figure4_marks(seeds[:1], OBJECTIVES, REFERENCE, PUBLISHED)
     caption = fronts.figure4_caption(one, "x", OBJECTIVES, 4, "bars")
     assert "There is one seed: what varies between seeds" in caption
+
+
+def test_numbers_of_ones_own_are_drawn_beside_ours(tmp_path):
+    curve, point = tmp_path / "curve.csv", tmp_path / "point.parquet"
+    curve.write_text(
+        "method,r_helpfulness,r_verbosity,gold_helpfulness,gold_verbosity,v_helpfulness,v_verbosity\n"
+        "other,80,40,60,50,1,0\nother,70,20,50,30,0.8,-0.6\n"
+    )
+    pd.DataFrame({"r_helpfulness": [60], "r_verbosity": [50.0]}).to_parquet(point)
+    extra = {
+        label: read_given_points(path, OBJECTIVES) for label, path in (("c", curve), ("p", point))
+    }
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED, 5, extra)
+    [volume] = pick(marks, source="extra", method="c", by="r", panel="hypervolume")["y"]
+    assert volume == pytest.approx(62)  # as DPA's, whose points these are
+    points = pick(marks, source="extra", method="c", by="gold", panel="front")
+    assert points[["x", "y", "v_verbosity"]].to_numpy().tolist() == [[50, 60, 0], [30, 50, -0.6]]
+    assert len(pick(marks, source="extra", method="p")) == 1
+    figure = fronts.draw_figure4(marks, OBJECTIVES, "")
+    drawn = [
+        {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+        for axes in figure.axes[:2]
+    ]
+    assert (drawn[0]["c"], drawn[0]["p"]) == ([[40, 80], [20, 70]], [[50, 60]])
+    assert (drawn[1]["c"], drawn[1].get("p")) == ([[50, 60], [30, 50]], None)
+    assert {"c", "p"} < {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "c" in [text.get_text() for text in figure.axes[2].get_xticklabels()]
+    caption = " ".join(fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "none").split())
+    assert "The numbers of “c” and “p” were given" in caption
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "helpfulness\n1\n", r"a\.csv: no column \['r_helpfulness', 'r_verbosity'\]"),
+        ("a.csv", "r_helpfulness,r_verbosity\n", r"has no row"),
+        ("a.csv", "r_helpfulness,r_verbosity\n1,2\n3,high\n", r"row 2: r_verbosity is high, no"),
+        ("a.csv", "r_helpfulness,r_verbosity,v_helpfulness,v_verbosity\n1,2,1,0\n1,2,,1\n",
+         r"row 2: v_helpfulness is empty"),
+        ("a.csv", "method,r_helpfulness,r_verbosity\na,1,2\nb,1,2\n", r"method is a and b"),
+        ("a.txt", "r_helpfulness,r_verbosity\n1,2\n", r"neither \.csv nor \.parquet"),
+        ("a.parquet", "r_helpfulness,r_verbosity\n1,2\n", r"a\.parquet: .*docs/outputs"),
+        ("a.csv", None, r"a\.csv: no such file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_of_points_is_one_line(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as raised:
+        read_given_points(tmp_path / name, OBJECTIVES)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("directions", "said"),
+    [
+        ([(1, 0), (0.7, -0.7)], "Far up and left is better."),
+        ([(1, 0), (0.7, 0.7)], "Far up and right is better."),
+        (
+            [(0.7, -0.7), (0.7, 0.7)],
+            "Far up is better, and whether left or right is better depends on the direction.",
+        ),
+        ([(-0.7, 0.7)], "Far down and right is better."),
+        ([], ""),
+    ],
+)
+def test_the_caption_says_which_way_is_better(directions, said):
+    columns = [f"v_{name}" for name in OBJECTIVES]
+    rows = pd.DataFrame(directions, columns=columns, dtype=float)
+    policies = pd.DataFrame([dict.fromkeys(columns)], dtype=float)  # an SFT's
+    marks = pd.concat([rows, policies]).assign(outside=False)
+    assert fronts.better_side(marks, OBJECTIVES).strip() == said
 
 
 @pytest.mark.parametrize("gold", [True, False])
