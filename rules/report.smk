@@ -224,6 +224,37 @@ rule plot_policy_gradient:
         " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
 
 
+# Reads the losses in the sidecars of the models.
+rule plot_training_curves:
+    input:
+        models=files_of(RUNS, *layout.trained_models()),
+        histories=layout.policy_gradient_histories(),
+        code=code("plot_training_curves"),
+    output:
+        figure_files("training_curves"),
+    log:
+        f"{RESULTS}/logs/plot_training_curves.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_training_curves.tsv"
+    localrule: True
+    resources:
+        mem_mb=jobs.memory(2000),
+        runtime=10,
+    params:
+        runs=repeat("--run", RUNS),
+        models=repeat("--model", layout.trained_models()),
+        histories=repeat("--history", layout.histories()),
+        style=section(cfg.figures.style),
+        experiment=cfg.experiment,
+        folder=folder_of,
+    message:
+        "Drawing the training curves"
+    shell:
+        "python -m scripts.plot_training_curves {params.runs:q} {params.models:q} {params.histories:q}"
+        " --figure-style {params.style:q} --experiment {params.experiment}"
+        " --output-figures {params.folder:q} > {log} 2>&1"
+
+
 # Reads the benchmark files of all jobs that are no figures: its inputs are what they lead to.
 rule plot_costs:
     input:

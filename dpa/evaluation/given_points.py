@@ -11,7 +11,7 @@ from dpa.errors import InputError
 from dpa.evaluation.validation import SCORER_NAMES
 
 #: What a user is to look at.
-REMEDY = "docs/outputs.md says what such a file holds"
+POINTS_REMEDY = "docs/outputs.md says what such a file holds"
 
 
 def read_given_points(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
@@ -23,11 +23,11 @@ def read_given_points(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
     """
     needed = _columns("r", objectives)
     if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path}: is neither .csv nor .parquet; {REMEDY}")
+        raise InputError(f"{path}: is neither .csv nor .parquet; {POINTS_REMEDY}")
     read = read_parquet_table if path.suffix == ".parquet" else read_csv_table
-    table = read(path, REMEDY, needed)
+    table = read(path, POINTS_REMEDY, needed)
     if not len(table):
-        raise InputError(f"{path}: has no row; {REMEDY}")
+        raise InputError(f"{path}: has no row; {POINTS_REMEDY}")
     for column in {"method", "iteration", "seed"} & set(table):
         if len(several := table[column].unique()) > 1:
             raise InputError(
@@ -44,7 +44,7 @@ def read_given_points(path: Path, objectives: Sequence[str]) -> pd.DataFrame:
         if len(bad := np.flatnonzero(~np.isfinite(numbers.astype(float)))):
             value = table[column].iloc[bad[0]]
             what = "empty" if pd.isna(value) else f"{value!s:.50}, no number"
-            raise InputError(f"{path}: row {bad[0] + 1}: {column} is {what}; {REMEDY}")
+            raise InputError(f"{path}: row {bad[0] + 1}: {column} is {what}; {POINTS_REMEDY}")
         table[column] = numbers.astype(float)
     return table[shown]
 

@@ -175,7 +175,7 @@ def sections(
     others = [n for n in tables if n not in FIRST_TABLES]
     drawn, tabled = those(figures, rest), those(tables, others)
     yield PageSection(
-        "more", "Reward model, lengths and other checks", (), drawn, tabled,
+        "more", "Reward model, trainings, lengths and other checks", (), drawn, tabled,
         [*items(drawn), *items(tabled, "table-")],
     )  # fmt: skip
     if drawn := those(figures, COSTS):

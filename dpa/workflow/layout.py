@@ -151,6 +151,36 @@ class Layout:
         found = (stage for method in self.config.methods for stage in self.stages_of(method))
         return list(dict.fromkeys(found))
 
+    def trained_models(self) -> list[str]:
+        """The models that a run trains by a loss, below it; a policy gradient's are not among them.
+
+        A model averaged from others is none, and its ingredients are.
+        """
+        config = self.config
+        policies = self.trained_stages() if self.has_policies else []
+        if self.has_policies and config.sft.path is None:
+            policies = ["sft", *policies]
+        models = [
+            f"reward_model{member}/model"
+            for member in (self.averaged or self.members)
+            if config.reward_model.path is None
+        ]
+        models += ["judge/model"] if config.judge_share else []
+        if self.shows_dpa():
+            models += [
+                f"feedback/iter{t}/reward_model{member}/model"
+                for t in range(1, config.dpa.iterations + 1)
+                if self.has_own_reward_model("dpa", t)
+                for member in self.members
+            ]
+        models += [
+            f"{stage}/policy"
+            for stage in dict.fromkeys(policies)
+            if METHODS[stage.split("/")[0]].trained_by != "train_ppo"
+        ]
+        from_base = any(m.startswith(("reward_", "judge/", "feedback/", "sft/")) for m in models)
+        return (["base_model"] if config.base_model.path is None and from_base else []) + models
+
     # --- The loop's turns ------------------------------------------------------------------------
 
     def distribution_of_loop(self, loop: str) -> dict:
@@ -368,15 +398,19 @@ class Layout:
         tables = ["reward_model_accuracy"] + (["win_rates"] if self.rewardbench_judged() else [])
         return [f"{self.results}/rewardbench/{table}.csv" for table in tables]
 
-    def policy_gradient_histories(self) -> list[str]:
-        """The histories of all policy gradients, seed by seed."""
+    def histories(self) -> list[str]:
+        """The histories of policy gradients, below a run."""
         config = self.config
+        if not self.has_policies:
+            return []
         names = [self.scalar] if "ppo" in config.methods else []
         if "reward_soup" in config.methods and config.reward_soup.experts == "ppo":
             names += [direction_name(v) for v in self.expert_directions]
-        return [
-            f"{run}/ppo/{name}/history.csv" for run in self.runs for name in dict.fromkeys(names)
-        ]
+        return [f"ppo/{name}/history.csv" for name in dict.fromkeys(names)]
+
+    def policy_gradient_histories(self) -> list[str]:
+        """The histories of all policy gradients, seed by seed."""
+        return files_of(self.runs, *self.histories())
 
     # --- What is shown ---------------------------------------------------------------------------
 
@@ -389,6 +423,7 @@ class Layout:
         names += ["figure5"] if self.targets("alpacaeval") else []
         names += ["overoptimisation"] if self.measured_policies() else []
         names += ["response_length", "reward_against_length"] if self.shows_dpa() else []
+        names += ["training_curves"] if self.trained_models() or self.histories() else []
         if self.has_policies:
             names += ["policy_gradient"] if self.policy_gradient_histories() else []
             names += ["costs"]

@@ -85,8 +85,8 @@ def test_the_trainers_code_reruns_the_trainings(finished, edit):
 FROM_PAIRS = {
     "train_dpo": 1, "train_directional_dpo": 1, "sample_evaluation": 2, "score_evaluation": 2,
     "collect_validation_rewards": 1, "make_table1": 1, "plot_pareto_front": 1, "plot_samples": 1,
-    "plot_overoptimisation": 1, "plot_costs": 1, "make_report": 1, "collect_provenance": 1,
-    "all": 1,
+    "plot_overoptimisation": 1, "plot_costs": 1, "plot_training_curves": 1, "make_report": 1,
+    "collect_provenance": 1, "all": 1,
 }  # fmt: skip
 
 

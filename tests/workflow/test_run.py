@@ -32,7 +32,7 @@ CONFIG = ("--config", f"experiment={EXPERIMENT}")
 #: The figures that follow from the methods of the small experiment.
 FIGURES = [
     "figure1", "figure4", "overoptimisation", "response_length", "reward_against_length",
-    "reward_model", "costs",
+    "reward_model", "costs", "training_curves",
 ]  # fmt: skip
 #: The rules that draw and tabulate what the validation rewards of all policies say.
 SHOWING = {"plot_pareto_front", "plot_overoptimisation", "plot_samples", "plot_costs",
@@ -175,7 +175,7 @@ def test_a_deleted_figure_is_redrawn_alone(finished):
         (
             "style: {dpi: 90}",
             {"plot_pareto_front", "plot_overoptimisation", "plot_samples", "plot_costs",
-             "plot_reward_model"},
+             "plot_reward_model", "plot_training_curves"},
         ),
     ],
 )  # fmt: skip
@@ -200,6 +200,7 @@ def test_more_iterations_extend_the_run(finished):
         "plot_pareto_front": 1,
         "plot_samples": 1,
         "plot_costs": 1,
+        "plot_training_curves": 1,
         "make_report": 1,
         "collect_provenance": 1,
         "all": 1,

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.artefacts.row_counts import RowCounts
+from dpa.artefacts.sidecars import write_sidecar
 from dpa.errors import InputError
 from dpa.evaluation.costs import job_costs
 from dpa.evaluation.given_points import read_given_points
@@ -21,6 +23,7 @@ from dpa.report.figures import (
     policy_gradient,
     reward_model,
     samples,
+    training_curves,
 )
 from dpa.report.figures.style import drawn_in, page_width, write_figure
 from tests.support.figure_data import (
@@ -554,6 +557,67 @@ def test_job_costs_by_hand(run):
     (run / "benchmarks/train_sft.tsv").write_text("s\nx\n")
     with pytest.raises(InputError, match=r"train_sft\.tsv"):
         job_costs(run)
+
+
+# --- Training curves -------------------------------------------------------------------------
+
+TRAINED = ["base_model", "sft/policy", "dpa/iter1/policy", "dpa/iter2/policy", "dpo/policy",
+           "reward_model/model", "reward_model/member1/model"]  # fmt: skip
+
+
+def make_trained_run(folder, scale=1.0):
+    """A run whose models have curves of two points, and a policy gradient of three steps."""
+    for number, name in enumerate(TRAINED):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+        curve = [[50, scale * (number + 1)], [90, scale * number]]
+        write_sidecar(folder / name, [], RowCounts.all_kept(1), loss_curve=curve)
+    (folder / "ppo/100_0").mkdir(parents=True)
+    history = "step,reward,kl\n1,40,0\n2,50,1\n3,60,2\n"
+    (folder / "ppo/100_0/history.csv").write_text(history)
+    return folder
+
+
+def test_every_training_has_its_curve(tmp_path):
+    run = make_trained_run(tmp_path / "one")
+    marks = training_curves.training_marks([run], TRAINED, ["ppo/100_0/history.csv"])
+    dpa = pick(marks, model="dpa/iter2/policy")
+    assert dpa[["step", "value"]].to_numpy().tolist() == [[50, 4], [90, 3]]
+    assert (dpa["iteration"] == 2).all()
+    assert pick(marks, measure="reward")["value"].tolist() == [40, 50, 60]
+    figure = training_curves.draw_training_curves(marks, "")
+    drawn = {
+        axes.get_title(): [line.get_xydata().tolist() for line in axes.lines]
+        for axes in figure.axes
+    }
+    assert list(drawn) == [
+        "base model", "SFT", "DPA", "DPO", "reward model", "PPO (RLOO): reward v·r"
+    ]  # fmt: skip
+    assert drawn["DPA"] == [[[50, 3], [90, 2]], [[50, 4], [90, 3]]]
+    assert len(drawn["reward model"]) == 2
+    legends = [axes.get_legend() for axes in figure.axes]
+    assert [text.get_text() for text in legends[2].get_texts()] == ["t=1", "t=2"]
+    assert not any([*legends[:2], *legends[3:]])
+    caption = training_curves.training_curves_caption(marks, "x")
+    caption = " ".join(caption.split())
+    assert "Of PPO (RLOO) it is the mean reward" in caption
+    assert "labels on 0–1 (reward model); preference pairs' (DPO); cross-entropy" in caption
+    assert caption.endswith("(base model, SFT, DPA). A line is one model.")
+
+
+def test_seeds_are_lines_and_a_run_without_policies_is_one_panel(tmp_path):
+    runs = [make_trained_run(tmp_path / f"seed{seed}", scale=1 + seed) for seed in (0, 1)]
+    marks = training_curves.training_marks(runs, ["reward_model/model"], [])
+    figure = training_curves.draw_training_curves(marks, "")
+    [axes] = figure.axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[6, 5], [12, 10]]
+    caption = " ".join(training_curves.training_curves_caption(marks, "x").split())
+    assert caption.endswith(
+        "within a kind only: equation (1) of the paper, with labels on 0–1 (reward model). "
+        "A line is one seed."
+    )
+    with pytest.raises(InputError, match=r"dpo/policy\.meta\.json"):
+        training_curves.training_marks([tmp_path], ["dpo/policy"], [])
 
 
 # --- Files -----------------------------------------------------------------------------------

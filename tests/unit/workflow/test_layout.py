@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dpa.config.load import load_config
+from dpa.plan.stages import stage_jobs
 from dpa.workflow.adapters import Adapters
 from dpa.workflow.layout import Layout, files_of, loops_trained_by, shard_files
 from dpa.workflow.stamps import Stamps
@@ -95,7 +96,7 @@ def test_targets_of_the_quickstart(quickstart):
         "figures": [
             f"figures/{name}.{kind}"
             for name in ("figure1", "figure4", "figure5", "overoptimisation", "response_length",
-                         "reward_against_length", "costs", "reward_model")
+                         "reward_against_length", "training_curves", "costs", "reward_model")
             for kind in ("pdf", "svg", "png")
         ],
         "tables": [
@@ -123,6 +124,42 @@ def test_targets_of_the_comparison(comparison):
     assert "policy_gradient" in comparison.figure_names()
 
 
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {},
+        {"methods": ["dpa", "ppo", "rsf", "reward_soup", "directional_dpo"]},
+        {"methods": ["dpa"], "sft": {"path": "mine"}, "reward_model": {"path": "mine"},
+         "feedback": {"annotator": {"kind": "gold"}}},
+        {"methods": ["sft"], "sft": {"path": "mine"}, "reward_model": {"path": "mine"}},
+        {"reward_model": {"members": 3}, "evaluation": {"judge": {"share": 0.2}},
+         "feedback": {"annotator": {"kind": "gold"}}},
+        {"reward_model": {"members": 3, "average": True}},
+    ],
+)  # fmt: skip
+def test_every_training_is_drawn(overlay):
+    """As many models and histories as there are jobs that train, and no others."""
+    config = load_config({"alpacaeval": None, "rewardbench": None, **overlay})
+    layout = Layout(config)
+    trains = ("pretrain_base", "train_", "retrain_", "finetune_")
+    jobs = stage_jobs(config, layout.trained_stages(), layout.policies())
+    expected = sum(job.rule.startswith(trains) for job in jobs)
+    models = layout.trained_models()
+    if not any(m.startswith(("base", "reward_", "judge", "feedback", "sft")) for m in models):
+        expected -= 1  # stage_jobs has a base model that nothing starts from
+    assert len({*models, *layout.histories()}) == expected
+    assert len(models) == len(set(models))
+    assert not any(model.startswith("ppo/") for model in models)
+
+
+def test_trained_models_by_hand(quickstart, comparison):
+    assert quickstart.trained_models() == [
+        "base_model", "reward_model/model",
+        *(f"{stage}/policy" for stage in ("sft", *DPA, "steerlm", "dpo")),
+    ]  # fmt: skip
+    assert comparison.histories() == ["ppo/100_0/history.csv"]
+
+
 def test_several_seeds_have_a_run_each():
     layout = Layout(load_config({"seed": [3, 5]}))
     assert layout.runs == ["results/quickstart/seed3", "results/quickstart/seed5"]
@@ -139,7 +176,8 @@ def test_without_prompts_there_is_a_reward_model_only():
     assert (
         layout.targets("dpa") == layout.targets("baselines") == layout.targets("alpacaeval") == []
     )
-    assert layout.figure_names() == ["reward_model"]
+    assert layout.figure_names() == ["training_curves", "reward_model"]
+    assert layout.trained_models() == ["base_model", "reward_model/model"]
 
 
 @pytest.mark.parametrize(
