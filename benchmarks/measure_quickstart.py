@@ -28,7 +28,11 @@ COMMAND = "python -m benchmarks.measure_quickstart"
 MODELS = "import dpa.generation.transformers_engine, dpa.reward.transformers_scorer"
 RUN_MODELS = ("sample_", "score_", "evaluate_", "annotate_")
 #: Rules that share a script.
-SCRIPTS = {"train_initial_policy": "train_steerlm", "train_directional_dpo": "train_dpo"}
+SCRIPTS = {
+    "train_initial_policy": "train_steerlm",
+    "train_ric": "train_steerlm",
+    "train_directional_dpo": "train_dpo",
+}
 #: Most of the wall time that may be orchestration.
 ORCHESTRATION = 0.15
 

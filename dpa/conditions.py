@@ -1,4 +1,5 @@
-"""SteerLM's conditions: which ratings to ask for (paper, section 3.1 and 3.2).
+"""Which rewards to ask a policy for: SteerLM's conditions (paper, section 3.1 and 3.2), and what
+Rewards-in-Context desires on behalf of a direction.
 
 SteerLM is SFT on annotated responses with the rewards as whole numbers in the system prompt. What
 it can be asked for must be read off the data: a condition far from it is infeasible.
@@ -40,6 +41,27 @@ def read_conditions(path: Path) -> Conditions:
     if not all(math.isfinite(value) for target in found.targets for value in target):
         raise InputError(f"{path}: a condition is not finite; rerun compute_conditions")
     return found
+
+
+class RewardRanges(msgspec.Struct, forbid_unknown_fields=True):
+    """Of each objective the worst and the best reward of the original responses: where less is
+    wanted, the highest and the lowest."""
+
+    worst: list[float]
+    best: list[float]
+
+    def __post_init__(self) -> None:
+        if not len(self.worst) == len(self.best) > 0:
+            raise ValueError("worst and best must be of the same objectives")
+
+
+def read_ranges(path: Path) -> RewardRanges:
+    """Ranges from their file. Raises InputError when it is missing or malformed."""
+    try:
+        return msgspec.convert(read_json(path), RewardRanges)
+    except (InputError, msgspec.ValidationError) as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: {why}; rerun prepare_ric") from None
 
 
 def as_condition(values: Iterable[float]) -> list[int]:
@@ -121,6 +143,39 @@ def condition_for(conditions: Conditions, direction: Direction) -> list[int]:
     """What to ask SteerLM for on behalf of a direction v: of all targets the best by v.target."""
     scores = [scalar_reward(direction, target) for target in conditions.targets]
     return as_condition(conditions.targets[scores.index(max(scores))])
+
+
+def desired_rewards(ranges: RewardRanges, direction: Direction) -> list[int]:
+    """What Rewards-in-Context asks for in a direction v (arXiv 2402.10207, section 3.3,
+    for the maximum norm).
+
+    With k objectives of shares w = |v| / sum |v|, that of the largest share is asked for its best
+    reward, and any other for the part min(k w, 1) of the way from its worst to its best. Where v
+    has not the distribution's sign, worst and best change places.
+    """
+    weights = [abs(v) for v in direction]
+    heaviest = weights.index(max(weights))
+    found = []
+    for i, (v, worst, best) in enumerate(zip(direction, ranges.worst, ranges.best, strict=True)):
+        low, high = (best, worst) if v * (best - worst) < 0 else (worst, best)
+        part = min(len(weights) * weights[i] / sum(weights), 1.0)
+        found.append(high if i == heaviest else low + part * (high - low))
+    return as_condition(found)
+
+
+def draw_desired_rewards(
+    ranges: RewardRanges, seed: int, iteration: int, prompt_id: str, sample: int
+) -> list[int]:
+    """What Rewards-in-Context asks a training sample for: near the Pareto front.
+
+    As in the authors' code (sample_goals) a reward is drawn for each objective, uniformly from its
+    worst to its best; the least of them stays, and all others become the best.
+    """
+    generator = np.random.default_rng(derive_seed(seed, "desired", iteration, prompt_id, sample))
+    parts = generator.uniform(size=len(ranges.best))
+    parts[np.arange(len(parts)) != parts.argmin()] = 1.0
+    worst, best = np.array(ranges.worst), np.array(ranges.best)
+    return as_condition(worst + parts * (best - worst))
 
 
 def draw_condition(

@@ -84,6 +84,10 @@ METHODS = {
             models_stored="one",
         ),
         Method(
+            "ric", "Rewards-in-Context", "<", "#117733", folders="iterated", trained_by="train_ric",
+            conditioned_on="rewards_for_direction", objectives="all", models_stored="one",
+        ),
+        Method(
             "best_of_n_steerlm", "SteerLM, best of n", "h", "#A65628", folders="none",
             trained_by="", conditioned_on="rewards_for_direction", objectives="all",
             models_stored="one", chooses_from="steerlm",

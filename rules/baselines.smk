@@ -158,6 +158,113 @@ rule train_directional_dpo:
         )
 
 
+rule prepare_ric:
+    input:
+        annotations=shard_files(
+            "results/{experiment}/annotations{member}/{shard}.jsonl", cfg.shards, layout.members
+        ),
+        d1="results/{experiment}/data/prompts/d1.jsonl",
+        d2="results/{experiment}/data/prompts/d2.jsonl",
+        code=code("prepare_ric"),
+    output:
+        originals="results/{experiment}/ric/originals.jsonl",
+        ranges="results/{experiment}/ric/ranges.json",
+    log:
+        "results/{experiment}/logs/prepare_ric.log",
+    benchmark:
+        "results/{experiment}/benchmarks/prepare_ric.tsv"
+    localrule: True
+    resources:
+        mem_mb=jobs.memory(4000),
+        runtime=30,
+    params:
+        annotations=input_flags("annotations"),
+        directions=section(cfg.directions),
+        members=len(layout.members),
+        threshold=cfg.ric.threshold,
+        originals=cfg.ric.originals,
+        seed=of.base_seed,
+    message:
+        "Rewards-in-Context: keeping original responses"
+    shell:
+        "python -m scripts.prepare_ric {params.annotations:q} --prompts {input.d1:q}"
+        " --prompts {input.d2:q} --directions {params.directions:q} --members {params.members}"
+        " --threshold {params.threshold} --originals {params.originals} --seed {params.seed}"
+        " --output {output.originals:q} --output-ranges {output.ranges:q} > {log} 2>&1"
+
+
+rule reject_responses:
+    input:
+        scored=shard_files(
+            "results/{experiment}/{loop}/iter{iteration}/scored{member}/{shard}.jsonl",
+            cfg.shards,
+            layout.members,
+        ),
+        prompts=of.prompt_half,
+        code=code("reject_responses"),
+    output:
+        kept="results/{experiment}/{loop}/iter{iteration}/kept.jsonl",
+    log:
+        "results/{experiment}/logs/reject_responses/{loop}/iter{iteration}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/reject_responses/{loop}/iter{iteration}.tsv"
+    wildcard_constraints:
+        loop=loops_trained_by("train_ric"),
+    resources:
+        **jobs.on_cpu(2000),
+        runtime=60,
+    params:
+        scored=input_flags("scored"),
+        directions=of.loop_distribution,
+        members=len(layout.members),
+        threshold=cfg.ric.threshold,
+    message:
+        "{wildcards.loop}, iteration {wildcards.iteration}: keeping responses that are good at something"
+    shell:
+        "python -m scripts.reject_responses {params.scored:q} --prompts {input.prompts:q}"
+        " --directions {params.directions:q} --members {params.members}"
+        " --threshold {params.threshold} --output {output.kept:q} > {log} 2>&1"
+
+
+rule train_ric:
+    input:
+        annotations=of.kept_so_far,
+        prompts=expand("results/{{experiment}}/data/prompts/{half}.jsonl", half=["d1", "d2"]),
+        policy=of.sampled_policy,
+        code=code("train_steerlm"),
+        preflight=PREFLIGHT,
+    output:
+        policy=directory("results/{experiment}/{loop}/iter{iteration}/policy"),
+    log:
+        "results/{experiment}/logs/train_ric/{loop}/iter{iteration}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_ric/{loop}/iter{iteration}.tsv"
+    wildcard_constraints:
+        loop=loops_trained_by("train_ric"),
+    threads: jobs.training_threads()
+    resources:
+        **jobs.training(8000),
+    params:
+        policy=of.sampled_policy_flags,
+        annotations=input_flags("annotations"),
+        prompts=input_flags("prompts"),
+        objectives=section(cfg.objectives),
+        models=section(cfg.models),
+        schedule=section(cfg.ric.schedule),
+        trainer=section(cfg.trainer),
+        seed=of.base_seed,
+    message:
+        "{wildcards.loop}, iteration {wildcards.iteration}: SFT on the rewards that responses got"
+    shell:
+        until_saved(
+            "{resources.launcher} -m scripts.train_steerlm {params.policy:q} {params.annotations:q}"
+            " {params.prompts:q} --iteration {wildcards.iteration}"
+            " --objectives {params.objectives:q} --models {params.models:q}"
+            " --schedule {params.schedule:q} --trainer {params.trainer:q} --seed {params.seed}"
+            " --output {output.policy:q}"
+        )
+
+
 rule train_ppo:
     input:
         d1="results/{experiment}/data/prompts/d1.jsonl",

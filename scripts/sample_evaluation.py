@@ -8,8 +8,9 @@ Example:
         --output evaluation/sampled/dpa-4.jsonl
 
 With --directions the grid is that many of the distribution, with --conditions that many of
-SteerLM's curve, with both what SteerLM is best asked for in each direction, with neither the policy
-is asked in its own template. Writes Sample records; a killed run resumes.
+SteerLM's curve, with both what SteerLM is best asked for in each direction (with --ranges what
+Rewards-in-Context is), with none the policy is asked in its own template. Writes Sample records; a
+killed run resumes.
 """
 
 from dpa.runtime.cli import make_app, run_app
@@ -23,6 +24,7 @@ from dpa.runtime.options import (
     OutputOption,
     PolicyOption,
     PromptsOption,
+    RangesOption,
     ResponsesPerPromptOption,
     SamplingOption,
     SeedOption,
@@ -46,6 +48,7 @@ def main(
     grid: GridOption = "10",
     conditions: ConditionsOption = None,
     curve_points: CurvePointsOption = 5,
+    ranges: RangesOption = None,
 ) -> None:
     """Sample a policy on prompts that it was not trained on."""
     from dpa.config.chat import ModelsConfig
@@ -61,13 +64,15 @@ def main(
         output,
         policy=policy,
         prompts=prompts,
-        steer=always(grid_of(distribution, points, conditions, responses_per_prompt, curve_points)),
+        steer=always(
+            grid_of(distribution, points, conditions, responses_per_prompt, curve_points, ranges)
+        ),
         names=objective_names.split(","),
         sampling=read_section(SamplingConfig, sampling, "sampling", "sampling"),
         models=read_section(ModelsConfig, models, "models", "models"),
         seed=seed,
         iteration=EVALUATION,
-        inputs=[conditions] if conditions else [],
+        inputs=[path for path in (conditions, ranges) if path],
     )
 
 

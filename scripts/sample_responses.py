@@ -29,6 +29,7 @@ from dpa.runtime.options import (
     OutputOption,
     PolicyOption,
     PromptsOption,
+    RangesOption,
     ResponsesPerDirectionOption,
     SamplingOption,
     SeedOption,
@@ -58,31 +59,34 @@ def main(
     uniform_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of conditions drawn uniformly.")
     ] = 0.3,
+    ranges: RangesOption = None,
     shard: ShardOption = 0,
     shards: ShardsOption = 1,
 ) -> None:
     """Sample responses of a policy to a shard of prompts."""
-    from dpa.conditions import read_conditions
+    from dpa.conditions import read_conditions, read_ranges
     from dpa.config.chat import ModelsConfig
     from dpa.config.sampling import SamplingConfig
     from dpa.config.steering import DistributionConfig
-    from dpa.generation.sample import drawn_conditions, drawn_directions, sample_file
+    from dpa.generation.sample import (
+        drawn_conditions,
+        drawn_desired_rewards,
+        drawn_directions,
+        sample_file,
+    )
 
     distribution = read_section(
         DistributionConfig, directions, "directions", "directions"
     ).model_dump()
     names = objective_names.split(",")
-    if conditions is None:
+    samples = directions_per_prompt * responses_per_direction
+    if conditions is not None:
+        steer = drawn_conditions(read_conditions(conditions), seed, samples, noise, uniform_share)
+    elif ranges is not None:
+        steer = drawn_desired_rewards(read_ranges(ranges), seed, iteration, samples)
+    else:
         steer = drawn_directions(
             distribution, seed, iteration, directions_per_prompt, responses_per_direction
-        )
-    else:
-        steer = drawn_conditions(
-            read_conditions(conditions),
-            seed,
-            directions_per_prompt * responses_per_direction,
-            noise,
-            uniform_share,
         )
     sample_file(
         output,
@@ -96,7 +100,7 @@ def main(
         iteration=iteration,
         shard=shard,
         shards=shards,
-        inputs=[] if conditions is None else [conditions],
+        inputs=[path for path in (conditions, ranges) if path],
     )
 
 

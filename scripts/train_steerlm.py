@@ -1,7 +1,8 @@
 """Train SteerLM: SFT on annotated responses with their rewards in the system prompt.
 
-Rules: train_initial_policy (on D2: DPA's policy of iteration 0) and train_steerlm (on all training
-prompts: the baseline). Example:
+Rules: train_initial_policy (on D2: DPA's policy of iteration 0), train_steerlm (on all training
+prompts: the baseline) and train_ric (an iteration of Rewards-in-Context goes on from a policy, on
+responses of its own too). Example:
 
     python -m scripts.train_steerlm --policy sft/policy --annotations annotations/0.jsonl \
         --prompts data/prompts/d2.jsonl --seed 0 --output dpa/iter0/policy
@@ -12,6 +13,7 @@ from dpa.runtime.options import (
     AnnotationsOption,
     ModelsOption,
     ObjectivesOption,
+    OptionalIterationOption,
     OutputFolderOption,
     PolicyOption,
     PromptFilesOption,
@@ -31,6 +33,7 @@ def main(
     prompts: PromptFilesOption,
     seed: SeedOption,
     output: OutputFolderOption,
+    iteration: OptionalIterationOption = None,
     objectives: ObjectivesOption = None,
     models: ModelsOption = None,
     schedule: ScheduleOption = None,
@@ -62,7 +65,7 @@ def main(
             output,
             read_section(TrainerConfig, trainer, "trainer", "trainer"),
             read_section(ScheduleConfig, schedule, "schedule", "steerlm.schedule"),
-            derive_seed(seed, "steerlm"),
+            derive_seed(seed, *(["steerlm"] if iteration is None else ["ric", iteration])),
             inputs=(*annotations, *prompts),
             models=read_section(ModelsConfig, models, "models", "models"),
             furnish=steering.furnish,

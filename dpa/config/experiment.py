@@ -179,6 +179,13 @@ class DirectionalDpoConfig(Section):
     schedule: ScheduleConfig
 
 
+class RicConfig(Section):
+    iterations: Positive
+    threshold: Annotated[float, Field(ge=0, lt=1)]
+    originals: Annotated[int, Field(ge=0)]
+    schedule: ScheduleConfig
+
+
 class BestOfNConfig(Section):
     samples: Annotated[int, Field(ge=2)]
 
@@ -246,6 +253,7 @@ class Config(Section):
     ppo: PpoConfig
     reward_soup: RewardSoupConfig
     directional_dpo: DirectionalDpoConfig
+    ric: RicConfig
     best_of_n: BestOfNConfig
     models: ModelsConfig
     sampling: SamplingConfig

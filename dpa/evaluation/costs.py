@@ -34,6 +34,7 @@ BENCHMARKS = [
      "score_responses{member}/{loop}/{iter}-{shard}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/selected\.jsonl", "select_responses/{loop}/{iter}"),
     (r"(?P<loop>.+)/(?P<iter>iter\d+)/pairs\.jsonl", "select_pairs/{loop}/{iter}"),
+    (r"(?P<loop>.+)/(?P<iter>iter\d+)/kept\.jsonl", "reject_responses/{loop}/{iter}"),
 ]  # fmt: skip
 
 

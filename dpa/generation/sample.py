@@ -20,10 +20,14 @@ from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.conditions import (
     Conditions,
+    RewardRanges,
     condition_for,
+    desired_rewards,
     draw_condition,
+    draw_desired_rewards,
     evaluated_conditions,
     read_conditions,
+    read_ranges,
 )
 from dpa.config.chat import ModelsConfig
 from dpa.config.sampling import SamplingConfig
@@ -123,27 +127,45 @@ def drawn_conditions(
     return steer
 
 
+def drawn_desired_rewards(ranges: RewardRanges, seed: int, iteration: int, samples: int) -> Steer:
+    """Iterations of Rewards-in-Context: `samples`, each asked for rewards of its own."""
+
+    def steer(prompt_id: str) -> list[Steering]:
+        drawn = (
+            draw_desired_rewards(ranges, seed, iteration, prompt_id, i) for i in range(samples)
+        )
+        return [Steering(-1, condition=c, first=i) for i, c in enumerate(drawn)]
+
+    return steer
+
+
 def grid_of(
     distribution: dict | None,
     grid: int | Sequence[Sequence[float]],
     conditions: Path | None,
     samples: int,
     curve_points: int,
+    ranges: Path | None = None,
 ) -> list[Steering]:
-    """What every validation prompt is asked for: directions, SteerLM's curve, for directions what
-    SteerLM is best asked for, or nothing.
+    """What every validation prompt is asked for: directions, SteerLM's curve, or nothing.
 
-    Of the curve as many conditions as the grid has directions, with the paper's `curve_points`.
+    Of the curve as many conditions as the grid has directions, with the paper's `curve_points`. A
+    policy that takes rewards is asked for a direction by the best of SteerLM's conditions, or by
+    what Rewards-in-Context makes of it and the data's `ranges`.
     """
     if distribution is not None:
         directions = evaluation_directions(distribution, grid)
+        asked: list[list[int]] | list[None] = [None] * len(directions)
         if conditions is not None:
             known = read_conditions(conditions)
-            return [
-                Steering(i, direction=v, condition=condition_for(known, v), samples=samples)
-                for i, v in enumerate(directions)
-            ]
-        return [Steering(i, direction=v, samples=samples) for i, v in enumerate(directions)]
+            asked = [condition_for(known, v) for v in directions]
+        elif ranges is not None:
+            reach = read_ranges(ranges)
+            asked = [desired_rewards(reach, v) for v in directions]
+        return [
+            Steering(i, direction=v, condition=c, samples=samples)
+            for i, (v, c) in enumerate(zip(directions, asked, strict=True))
+        ]
     if conditions is not None:
         curve = evaluated_conditions(read_conditions(conditions), grid_size(grid), curve_points)
         return [Steering(i, condition=c, samples=samples) for i, c in enumerate(curve)]

@@ -152,6 +152,7 @@ STAGES = {
     "finetune_policy": TrainingRule(_policy, lambda c: c.dpa.schedule),
     "train_dpo": TrainingRule(_policy, lambda c: c.dpo.recipes[c.dpo.recipe].schedule, PAIRS),
     "train_directional_dpo": TrainingRule(_policy, lambda c: c.directional_dpo.schedule, PAIRS),
+    "train_ric": TrainingRule(_policy, lambda c: c.ric.schedule),
     "train_ppo": TrainingRule(_policy, lambda c: c.ppo.schedule, POLICY_GRADIENT),
 }
 NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {

@@ -129,13 +129,17 @@ def check_all(
 # --- Contexts -------------------------------------------------------------------------------------
 
 
+#: Rules that fine-tune on whole sampled rows.
+SAMPLED_ROWS = ("finetune_policy", "train_ric")
+
+
 def contexts(config: Config) -> Iterator[str]:
     """Limits that contradict each other, and models from scratch that are too short."""
     sampling = config.sampling
     longest = sampling.max_prompt_tokens + sampling.max_new_tokens
     experts = [config.reward_soup.experts] if "reward_soup" in config.methods else []
     for name in dict.fromkeys([*config.methods, *experts]):
-        if not config.data.train_prompts or METHODS[name].trained_by != "finetune_policy":
+        if not config.data.train_prompts or METHODS[name].trained_by not in SAMPLED_ROWS:
             continue
         schedule = getattr(config, name).schedule
         if longest > schedule.max_length:

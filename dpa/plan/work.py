@@ -317,10 +317,12 @@ def _sampling(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     prompts = sizes.half / experiment.config.shards
     responses = prompts * dpa.directions_per_prompt * dpa.responses_per_direction
     conditioned = experiment.conditioned_prompt()
-    # SteerLM's samples each have a condition of their own; those of a direction share its prompt.
+    # Samples that are asked for rewards each have a prompt of their own; those of a direction share
+    # its prompt.
     layout = Layout(experiment.config)
-    steerlm = layout.samples_steerlm(wildcards["loop"], int(wildcards["iteration"]))
-    read = responses if steerlm else prompts * dpa.directions_per_prompt
+    loop, iteration = wildcards["loop"], int(wildcards["iteration"])
+    own = loop == "ric" or layout.samples_steerlm(loop, iteration)
+    read = responses if own else prompts * dpa.directions_per_prompt
     return Work(
         read=read * conditioned,
         sampled=responses * sizes.sampled_response,
@@ -361,6 +363,18 @@ def _directional_dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     return experiment.preference(
         pairs, experiment.conditioned_prompt(), config.directional_dpo.schedule
     )
+
+
+def _ric(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """On what is kept of all iterations so far and of the originals, were rewards independent."""
+    sizes, config = experiment.sizes, experiment.config
+    dpa, ric = config.dpa, config.ric
+    share = 1 - ric.threshold ** len(config.objectives)
+    sampled = sizes.half * dpa.directions_per_prompt * dpa.responses_per_direction
+    originals = min(2 * sizes.half * sizes.originals * share, ric.originals)
+    rows = int(wildcards["iteration"]) * sampled * share + originals
+    tokens = experiment.conditioned_prompt() + sizes.sampled_response
+    return experiment.fine_tuning(rows, tokens, ric.schedule)
 
 
 def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
@@ -504,6 +518,7 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "finetune_policy": _finetuning,
     "train_dpo": _dpo,
     "train_directional_dpo": _directional_dpo,
+    "train_ric": _ric,
     "train_ppo": _ppo,
     "sample_evaluation": _evaluation_sampling,
     "sample_soup": _evaluation_sampling,

@@ -49,6 +49,8 @@ RECORDS: tuple[tuple[str, Any], ...] = (
     ("*/scored_by/*", ScoredSample),
     ("*/selected.jsonl", Selected),
     ("*/pairs.jsonl", Pair),
+    ("*/kept.jsonl", Annotation),
+    ("*/ric/originals.jsonl", Annotation),
     ("*/alpacaeval/prompts.jsonl", Prompt),
     ("*/rewardbench/prompts.jsonl", Prompt),
     ("*/rewardbench/items.jsonl", Choice),

@@ -64,6 +64,10 @@ ConditionsOption = Annotated[
     Path | None,
     typer.Option("--conditions", help="SteerLM's conditions, for a policy that takes them."),
 ]
+RangesOption = Annotated[
+    Path | None,
+    typer.Option("--ranges", help="Worst and best rewards, for Rewards-in-Context's policies."),
+]
 PairsOption = Annotated[Path, typer.Option("--pairs", help="Preference pairs (JSONL).")]
 RunsOption = Annotated[
     list[Path], typer.Option("--run", help="Folder of a run: results/<experiment>, a seed each.")
@@ -148,6 +152,15 @@ ResponsesPerDirectionOption = Annotated[
 ResponsesPerPromptOption = Annotated[
     int,
     typer.Option("--responses-per-prompt", min=1, help="Responses to a prompt (and direction)."),
+]
+ThresholdOption = Annotated[
+    float,
+    typer.Option(
+        "--threshold",
+        min=0,
+        max=0.999,
+        help="Quantile that some reward of a kept response reaches.",
+    ),
 ]
 DirectionOption = Annotated[
     str | None,

@@ -61,9 +61,17 @@ class Adapters:
         return self.made_or_given(self.config.sft, made) if stage == "sft" else made
 
     def iteration_conditions(self, wildcards: Wildcards) -> Input:
-        """SteerLM's conditions, for the iteration that samples it."""
+        """Which rewards an iteration asks for that samples SteerLM or Rewards-in-Context."""
+        if turn(wildcards)[0] == "ric":
+            return f"{run_of(wildcards)}/ric/ranges.json"
         steerlm = self.layout.samples_steerlm(*turn(wildcards))
         return f"{run_of(wildcards)}/steerlm/conditions.json" if steerlm else []
+
+    def kept_so_far(self, wildcards: Wildcards) -> list[str]:
+        """What an iteration of Rewards-in-Context learns from."""
+        folder, last = f"{run_of(wildcards)}/{wildcards.loop}", int(wildcards.iteration)
+        kept = [f"{folder}/iter{t}/kept.jsonl" for t in range(1, last + 1)]
+        return [f"{folder}/originals.jsonl", *kept]
 
     def loop_reward_model(self, wildcards: Wildcards) -> Input:
         """The reward model that scores what an iteration samples."""
@@ -126,7 +134,9 @@ class Adapters:
         return f"{run_of(wildcards)}/{self.layout.stage_of_policy(policy)}/policy"
 
     def evaluated_conditions(self, wildcards: Wildcards) -> Input:
-        """SteerLM's conditions, for a policy that is evaluated on them."""
+        """Which rewards are asked for, where a policy is evaluated on them."""
+        if self.layout.reads_ranges(wildcards.policy):
+            return f"{run_of(wildcards)}/ric/ranges.json"
         takes = self.layout.reads_conditions(wildcards.policy)
         return f"{run_of(wildcards)}/steerlm/conditions.json" if takes else []
 

@@ -99,6 +99,8 @@ def steering(layout: Layout, run: str, policy: str, grid: int | list[list[float]
         flags = ["--policy", f"{run}/{layout.stage_of_policy(sampled)}/policy"]
     if layout.reads_conditions(policy):
         flags += ["--conditions", f"{run}/steerlm/conditions.json"]
+    if layout.reads_ranges(policy):
+        flags += ["--ranges", f"{run}/ric/ranges.json"]
     if layout.takes_conditions(policy):
         flags += ["--grid", str(grid_size(grid))]
         flags += ["--curve-points", str(layout.config.steerlm.curve_points)]
@@ -115,7 +117,9 @@ def sampled_policy(layout: Layout, run: str, loop: str, iteration: int) -> Flags
 
 
 def conditions(layout: Layout, run: str, loop: str, iteration: int) -> Flags:
-    """What an iteration needs that samples SteerLM."""
+    """What an iteration needs that samples SteerLM, or Rewards-in-Context."""
+    if loop == "ric":
+        return ["--ranges", f"{run}/ric/ranges.json"]
     if not layout.samples_steerlm(loop, iteration):
         return []
     steerlm = layout.config.steerlm

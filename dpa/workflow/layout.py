@@ -130,7 +130,7 @@ class Layout:
                 return [f"{method}/{self.scalar}"]
             case "iterated_per_direction":
                 return self.stages_of_loop(method, self.iterations_of(method), self.scalar)
-        first = {"dpa": ["dpa/iter0"], "directional_dpo": []}.get(method, [])
+        first = {"dpa": ["dpa/iter0"], "ric": ["steerlm"]}.get(method, [])
         if method == "directional_dpo" and config.directional_dpo.start == "dpa":
             first = ["dpa/iter0", "dpa/iter1"]
         return first + self.stages_of_loop(method, self.iterations_of(method))
@@ -219,7 +219,7 @@ class Layout:
             return f"{loop}/iter{iteration - 1}"
         if loop == "directional_dpo" and self.config.directional_dpo.start == "dpa":
             return "dpa/iter1"
-        return "sft"
+        return "steerlm" if loop == "ric" else "sft"
 
     # --- Feedback --------------------------------------------------------------------------------
 
@@ -300,6 +300,10 @@ class Layout:
     def reads_conditions(self, policy: str) -> bool:
         """Whether SteerLM's conditions say what a policy is asked for."""
         return self.takes_conditions(policy) or self.sampled_policy(policy) == "steerlm"
+
+    def reads_ranges(self, policy: str) -> bool:
+        """Whether the data's range of rewards says what a policy is asked for in a direction."""
+        return parse_policy(policy)[0] == "ric"
 
     @cached_property
     def asked_grid(self) -> Grid:

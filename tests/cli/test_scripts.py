@@ -15,6 +15,7 @@ SCRIPTS = sorted(p.stem for p in (CLONE / "scripts").glob("*.py") if not p.stem.
 SHARED = {
     "train_initial_policy": "train_steerlm",
     "train_directional_dpo": "train_dpo",
+    "train_ric": "train_steerlm",
     "score_evaluation": "score_responses",
     "score_candidates": "score_responses",
     "sample_candidates": "sample_evaluation",

@@ -25,13 +25,15 @@ ALL = """
 extends: quickstart-3obj
 shards: 1
 methods:
-  [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, best_of_n_sft, best_of_n_steerlm]
+  [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, ric, best_of_n_sft,
+   best_of_n_steerlm]
 best_of_n: {samples: 3}
 dpa: {iterations: 1}
 rsf: {iterations: 1, schedule: {epochs: 1}}
 ppo: {responses_per_prompt: 2, schedule: {epochs: 1, batch_size: 8}}
 reward_soup: {iterations: 1}
 directional_dpo: {iterations: 1}
+ric: {iterations: 2, originals: 5}
 dpo: {recipes: {quickstart: {schedule: {epochs: 1}}}}
 world: {alpacaeval_prompts: 4}
 alpacaeval:

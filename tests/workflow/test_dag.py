@@ -196,14 +196,28 @@ def test_seeds_share_the_benchmarks_tables(clone):
 def test_methods_share_what_they_have_in_common(clone):
     jobs = planned_jobs(clone, "--config", "experiment=quickstart-comparison")
     shards = 2
-    # DPA and RSF 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 4.
-    assert jobs["sample_responses"] == shards * (4 + 4 + 2 + 4)
+    # DPA, RSF, RiC 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 4.
+    assert jobs["sample_responses"] == shards * (4 + 4 + 4 + 2 + 4)
     assert jobs["finetune_policy"] == 4 + 4 + 4
     assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
+    assert jobs["reject_responses"] == jobs["train_ric"] == 4
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
-    # DPA 5, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, best of n twice.
-    assert jobs["score_evaluation"] == 5 + 2 + 6 + 2
+    # SteerLM's own row, and RiC's offline stage.
+    assert jobs["train_steerlm"] == jobs["prepare_ric"] == 1
+    # DPA 5, RiC 4, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, best of n twice.
+    assert jobs["score_evaluation"] == 5 + 4 + 2 + 6 + 2
     assert jobs["sample_candidates"] == jobs["score_candidates"] == jobs["choose_best"] == 2
+
+
+@pytest.mark.slow
+def test_rewards_in_context_alone(clone):
+    settings = ("methods=[ric]", "ric={iterations: 2}", "reward_model={members: 2}", "shards=1")
+    jobs = planned_jobs(clone, "baselines", "--config", *settings)
+    assert jobs["train_steerlm"] == jobs["prepare_ric"] == 1
+    assert jobs["sample_responses"] == jobs["reject_responses"] == jobs["train_ric"] == 2
+    assert jobs["score_responses"] == 2 * 2
+    assert jobs["sample_evaluation"] == 2  # of its iterations; SteerLM is no row of its own
+    assert not {"train_initial_policy", "compute_conditions", "select_responses"} & set(jobs)
 
 
 @pytest.mark.slow

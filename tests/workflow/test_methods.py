@@ -6,9 +6,11 @@ on a command line.
 
 import csv
 import json
+from operator import eq
 
 import pytest
 
+from dpa.conditions import as_condition, desired_rewards, read_ranges
 from tests.support.methods_run import CONFIG, RESULTS
 from tests.support.snakemake_runs import CANARIES, carriers, everything_written, planned_jobs
 
@@ -16,9 +18,11 @@ pytestmark = pytest.mark.slow
 
 LABELS = {
     "DPA", "SFT", "SteerLM", "DPO", "PPO (RLOO)", "RSF", "Reward Soup", "Directional DPO",
-    "SFT, best of n", "SteerLM, best of n",
+    "Rewards-in-Context", "SFT, best of n", "SteerLM, best of n",
 }  # fmt: skip
 STEERED = ("dpa", "reward_soup", "directional_dpo", "best_of_n_sft", "best_of_n_steerlm")
+#: The most that an iteration of Rewards-in-Context takes of the original responses.
+ORIGINALS = 5
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,8 @@ def test_every_method_has_its_rows(finished):
         ("rsf", ""): alone,
         ("reward_soup", ""): steered,
         ("directional_dpo", "1"): steered,
+        ("ric", "1"): steered,
+        ("ric", "2"): steered,
         ("best_of_n_sft", ""): steered,
         ("best_of_n_steerlm", ""): steered,
     }
@@ -84,6 +90,31 @@ def test_scalar_methods_are_told_no_direction(finished):
     assert {tuple(json.loads(line)["direction"]) for line in selected} == {(1.0, 0.0, 0.0)}
 
 
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rewards_in_context_learns_what_responses_got(finished):
+    ranges = read_ranges(finished / "ric/ranges.json")
+    originals = read_jsonl(finished / "ric/originals.jsonl")
+    assert len(originals) == ORIGINALS
+    kept = []
+    for t in (1, 2):
+        scored = read_jsonl(finished / f"ric/iter{t}/scored/0.jsonl")
+        # Each was asked for the best of two of the three objectives.
+        best = as_condition(ranges.best)
+        assert all(sum(map(eq, row["condition"], best)) >= 2 for row in scored)
+        got = {(row["prompt_id"], row["response"]): row["rewards"] for row in scored}
+        rows = read_jsonl(finished / f"ric/iter{t}/kept.jsonl")
+        assert 0 < len(rows) < len(scored)
+        assert all(row["rewards"] == got[row["prompt_id"], row["response"]] for row in rows)
+        kept += rows
+        sidecar = json.loads((finished / f"ric/iter{t}/policy.meta.json").read_text())
+        assert sidecar["rows"] == len(originals) + len(kept)
+    for row in read_jsonl(finished / "evaluation/sampled/ric-2.jsonl"):
+        assert row["condition"] == desired_rewards(ranges, row["direction"])
+
+
 def test_best_of_n_chooses_for_each_direction(finished):
     evaluation = finished / "evaluation"
     for policy, count in (("best_of_n_sft", 1), ("best_of_n_steerlm", 3)):
@@ -112,6 +143,7 @@ def test_tables_and_curves(finished):
     assert table["Reward Soup"]["models"] == "3"
     assert table["SFT, best of n"]["samples_per_answer"] == "3"
     assert table["DPA"]["samples_per_answer"] == ""
+    assert table["Rewards-in-Context"]["iterations"] == "2"
     assert float(table["DPA"]["tokens_sampled"]) > 0
     assert float(table["PPO (RLOO)"]["tokens_trained"]) > 0
     assert all(float(row["seconds"]) > 0 for row in table.values())

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 #: Who trains a policy or a reward model, or makes one from scratch.
 TRAININGS = {
     "pretrain_base_model", "train_reward_model", "train_sft", "train_initial_policy",
-    "train_steerlm", "train_dpo", "train_directional_dpo", "train_ppo", "finetune_policy",
+    "train_steerlm", "train_dpo", "train_directional_dpo", "train_ric", "train_ppo",
+    "finetune_policy",
 }  # fmt: skip
 KEPT = "rerun_on_code_change=false"
 CODE = "\n\nADDED = 1\n"

@@ -90,6 +90,16 @@ def test_directional_dpo_has_jobs_of_its_own(run):
     assert method_cost(run, ["directional_dpo"]) == (300, 9, 40, 16.5)
 
 
+def test_rewards_in_context_has_jobs_of_its_own(run):
+    loop(run, "ric", "train_ric")
+    (run / "ric/iter1/selected.jsonl.meta.json").unlink()
+    sidecar(run, "ric/iter1/kept.jsonl", rows=5)
+    benchmark(run, "reject_responses/ric/iter1", 0.25)
+    assert method_cost(run, ["steerlm", "ric/iter1"]) == (300, 9, 110, 24)
+    # 9 samples' labels, and those of SteerLM's 6 originals.
+    assert method_budget(run, ["steerlm", "ric/iter1"]) == (1, 10, 15)
+
+
 def test_budgets_by_hand(run):
     # DPA: 10 responses, 9 labels, and the 3 originals of iteration 0.
     assert method_budget(run, ["dpa/iter0", "dpa/iter1"]) == (1, 10, 12)
@@ -148,11 +158,12 @@ def test_stored_models():
             "ppo",
             "rsf",
             "best_of_n_sft",
+            "ric",
         )
     }
     assert counts == {
         "dpa": 1, "directional_dpo": 1, "steerlm": 1, "sft": 1, "dpo": 1, "reward_soup": 3,
-        "ppo": 10, "rsf": 10, "best_of_n_sft": 1,
+        "ppo": 10, "rsf": 10, "best_of_n_sft": 1, "ric": 1,
     }  # fmt: skip
 
 

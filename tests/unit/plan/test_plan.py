@@ -198,6 +198,12 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
         # 5,000 rows are 85 %; 180 + 200 tokens, 2 epochs
         (("finetune_policy", {"loop": "dpa", "iteration": "2"}),
          {"trained": 5000 / 0.85 * 380 * 2}),
+        # Rewards-in-Context asks every sample for rewards of its own, 80 of each of 250 prompts.
+        (("sample_responses", {"loop": "ric", "iteration": "2"}),
+         {"read": 250 * 80 * 180, "sampled": 250 * 80 * 200}),
+        # 1 - 0.7 ** 2 of the samples of two iterations, and of the 4 originals of each prompt
+        (("train_ric", {"loop": "ric", "iteration": "2"}),
+         {"trained": 0.51 * (2 * 80_000 + 2 * 1000 * 4) * 380}),
         # 2,000 pairs of 2 x (100 + 250), 3 epochs of zephyr's recipe
         (("train_dpo", {}), {"trained": 2000 * 700 * 3, "referred": 2000 * 700 * 3}),
         # 20 prompts, 10 directions (or conditions), 2 responses; SFT: none

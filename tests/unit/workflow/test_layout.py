@@ -13,6 +13,7 @@ from dpa.workflow.stamps import Stamps
 
 SCORED = "evaluation/scored_by/reward_model"
 DPA = [f"dpa/iter{t}" for t in range(5)]
+RIC = [f"ric/iter{t}" for t in (1, 2, 3, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def test_stages_of_the_comparison(comparison):
             f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)
         ],
         "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
+        "ric": ["steerlm", *RIC],
         # Best of n costs what the policy did that it samples.
         "best_of_n_sft": ["sft"],
         "best_of_n_steerlm": ["steerlm"],
@@ -53,7 +55,7 @@ def test_stages_of_the_comparison(comparison):
     assert comparison.trained_stages() == [
         *DPA, "sft", "steerlm", "dpo", "ppo/100_0",
         *(f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)),
-        "directional_dpo/iter1", "directional_dpo/iter2",
+        "directional_dpo/iter1", "directional_dpo/iter2", *RIC,
     ]  # fmt: skip
 
 
@@ -62,15 +64,17 @@ def test_policies(quickstart, comparison):
     assert quickstart.policies() == [*dpa, "sft", "steerlm", "dpo"]
     assert comparison.policies() == [
         *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-        "directional_dpo-2", "best_of_n_sft", "best_of_n_steerlm",
+        "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_sft",
+        "best_of_n_steerlm",
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_conditions(p)] == [
         "dpa-0", "steerlm"
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_directions(p)] == [
         "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2",
-        "best_of_n_steerlm",
+        *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_steerlm",
     ]  # fmt: skip
+    assert [comparison.reads_ranges(p) for p in ("ric-1", "best_of_n_steerlm")] == [True, False]
     chosen = {p: comparison.sampled_policy(p) for p in ("dpa-2", "best_of_n_sft")}
     assert chosen == {"dpa-2": "dpa-2", "best_of_n_sft": "sft"}
     assert comparison.samples_per_answer("best_of_n_steerlm") == 16
@@ -114,7 +118,8 @@ def test_targets_of_the_quickstart(quickstart):
 
 def test_targets_of_the_comparison(comparison):
     others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-              "directional_dpo-2", "best_of_n_sft", "best_of_n_steerlm")  # fmt: skip
+              "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_sft",
+              "best_of_n_steerlm")  # fmt: skip
     assert comparison.targets("baselines") == [
         f"results/quickstart-comparison/{SCORED}/{name}.jsonl" for name in others
     ]
@@ -190,6 +195,8 @@ def test_without_prompts_there_is_a_reward_model_only():
         # It starts from DPA's first iteration, which D1 was for.
         ("directional_dpo", 1, "d2", "dpa/iter1"),
         ("directional_dpo", 2, "d1", "directional_dpo/iter1"),
+        ("ric", 1, "d1", "steerlm"),
+        ("ric", 2, "d2", "ric/iter1"),
     ],
 )
 def test_the_loops_turns(comparison, loop, iteration, half, sampled):
