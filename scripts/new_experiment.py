@@ -8,7 +8,8 @@ guesses which columns are prompt, response and ratings, and on what scales (from
 rows; flags say otherwise), and prints what it took. A file may have a rated response per row; or
 `chosen` and `rejected`; or lists of responses with lists of ratings or ranks. Of several raters of
 one response the mean counts. A tenth of the prompts is held out. With one column of ratings the
-response's length is the second objective. Then: `snakemake --cores all --config
+response's length is the second objective. Prompts, iterations and lengths are what this machine can
+make in eight hours (--hours), by plan_run's estimate. Then: `snakemake --cores all --config
 experiment=mine/mine.yaml`.
 """
 
@@ -36,14 +37,16 @@ def main(
     share: Annotated[
         float, typer.Option(min=0.01, max=0.5, help="Of the prompts, how many are held out.")
     ] = 0.1,
+    hours: Annotated[float, typer.Option(min=0.1, help="How long the run may take here.")] = 8,
 ) -> None:
     """Write an experiment from one file of ratings."""
-    import shutil
     from importlib.util import find_spec
 
     from dpa.artefacts.outputs import save_folder
+    from dpa.config.experiment import Config
     from dpa.config.load import load_config
     from dpa.data import new_experiment as new
+    from dpa.plan.sizes import Chosen, choose_sizes, describe, this_machine
     from dpa.runtime.log import log
 
     found = new.read_file(
@@ -52,23 +55,40 @@ def main(
         rating or [],
     )
     validation = new.held_out(found, ratings, share)
-    text = new.experiment_text(
-        folder=str(output),
-        found=found,
-        policy=(policy, None if Path(policy).is_dir() else "locked"),
-        on_gpu=shutil.which("nvidia-smi") is not None,
-        engine="vllm" if find_spec("vllm") else "transformers",
-        prompts=len(found.responses) - len(validation),
-    )
+    machine = this_machine()
+    prompts = len(found.responses) - len(validation)
+    chosen: list[Chosen] = []
 
     def save(folder: Path) -> None:
+        file = folder / f"{output.name}.yaml"
+
+        def write(sizes: new.Sizes, where: Path) -> None:
+            new.write_prompts(
+                folder / "validation_prompts.jsonl", found, new.answered(validation, sizes)
+            )
+            text = new.experiment_text(
+                folder=str(where),
+                found=found,
+                policy=(policy, None if Path(policy).is_dir() else "locked"),
+                engine="vllm" if find_spec("vllm") else "transformers",
+                machine=machine,
+                sizes=sizes,
+            )
+            file.write_text(text, encoding="utf-8")
+
+        def load(sizes: new.Sizes) -> Config:
+            write(sizes, folder)
+            return load_config({"experiment": str(file)})
+
         new.write_user_tables(folder, found, validation)
-        (folder / f"{output.name}.yaml").write_text(text, encoding="utf-8")
-        load_config({"experiment": str(folder / f"{output.name}.yaml")})
+        usual = new.usual_sizes(found, policy, prompts, machine)
+        chosen.append(choose_sizes(usual, machine, hours, load))
+        write(chosen[0].sizes, output)
 
     save_folder(output, save)
     for what, value in new.summary(found, validation).items():
         log.info("%s: %s", what, value)
+    log.info("sizes: %s", describe(chosen[0], machine, hours, policy))
     experiment = output / f"{output.name}.yaml"
     log.info("next, look at %s; what it takes: python -m scripts.plan_run --experiment %s",
              experiment, experiment)  # fmt: skip

@@ -6,6 +6,7 @@ response per row, several raters' ratings of it as their mean) and the prompts o
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +29,35 @@ LENGTH = "length"
 ROUGH_TOKEN = 4
 
 
-class MachineSizes(NamedTuple):
-    """What a machine can do in a sitting: prompts of each half, and DPA's iterations."""
+#: The longest sequence, in tokens, with a GPU and without.
+LONGEST_ON_GPU, LONGEST_ON_CPU = 1536, 512
+#: Held-out prompts that policies answer: a quarter of a half's, and at least so many.
+FEWEST_ANSWERED = 16
+
+
+class Machine(NamedTuple):
+    """GPUs (their kind by dpa/plan/assumptions.yaml, None for none), GiB of one, and cores."""
+
+    gpu: str | None
+    gpus: int
+    gpu_memory_gb: int
+    cores: int
+
+
+class Sizes(NamedTuple):
+    """What a run's time and memory depend on.
+
+    `batch_size` are rows of a device's pass in training, `tokens_per_batch` tokens in scoring.
+    """
 
     prompts_per_half: int
     iterations: int
-    most_tokens: int
     max_length: int
-
-
-GPU_SIZES, CPU_SIZES = MachineSizes(2000, 3, 512, 1536), MachineSizes(48, 1, 60, 512)
+    max_new_tokens: int
+    batch_size: int
+    tokens_per_batch: int = 32768
+    threads: int = 1
+    lora: bool = False
 
 
 class Response(NamedTuple):
@@ -112,27 +132,46 @@ def write_user_tables(folder: Path, found: UserFile, validation: set[str]) -> No
             for r in found.responses[identity].values()
         )
         write_jsonl(folder / f"{name}.jsonl", rows)
-        prompts = (next(iter(found.responses[identity].values())).prompt for identity in ids)
-        write_jsonl(folder / f"{name}_prompts.jsonl", ({"prompt": prompt} for prompt in prompts))
+        write_prompts(folder / f"{name}_prompts.jsonl", found, ids)
+
+
+def write_prompts(path: Path, found: UserFile, ids: Iterable[str]) -> None:
+    """The prompts of these ids."""
+    prompts = (next(iter(found.responses[identity].values())).prompt for identity in ids)
+    write_jsonl(path, ({"prompt": prompt} for prompt in prompts))
+
+
+def answered(validation: set[str], sizes: Sizes) -> list[str]:
+    """Ids of the held-out prompts that policies answer, in proportion to what they learn from."""
+    return sorted(validation)[: max(FEWEST_ANSWERED, sizes.prompts_per_half // 4)]
+
+
+def usual_sizes(found: UserFile, policy: str, prompts: int, machine: Machine) -> Sizes:
+    """The largest that a file and a policy allow: all prompts, and 95 % of responses whole."""
+    lengths = sorted(
+        len(r.response) for of_prompt in found.responses.values() for r in of_prompt.values()
+    )
+    tokens = lengths[int(0.95 * (len(lengths) - 1))] // ROUGH_TOKEN
+    length = min(LONGEST_ON_GPU if machine.gpu else LONGEST_ON_CPU, context_of(policy))
+    return Sizes(
+        prompts_per_half=prompts // 2,
+        iterations=3,
+        max_length=length,
+        max_new_tokens=min(max(tokens, 32), length // 2),
+        batch_size=2 if machine.gpu else 1,
+    )
 
 
 def experiment_text(
     folder: str,
     found: UserFile,
     policy: tuple[str, str | None],
-    on_gpu: bool,
     engine: str,
-    prompts: int,
+    machine: Machine,
+    sizes: Sizes,
 ) -> str:
     """The YAML of an experiment; `policy` is a folder, or a hub id with its revision."""
-    attributes = found.attributes
-    sizes = GPU_SIZES if on_gpu else CPU_SIZES
-    lengths = sorted(
-        len(r.response) for of_prompt in found.responses.values() for r in of_prompt.values()
-    )
-    longest = lengths[int(0.95 * (len(lengths) - 1))] // ROUGH_TOKEN
-    length = min(sizes.max_length, context_of(policy[0]))
-    tokens = min(max(longest, 32), sizes.most_tokens, length // 2)
+    attributes, length = found.attributes, sizes.max_length
     about_length = attributes[-1].name == LENGTH
     path, revision = policy
     model = f"{{path: {quoted(path)}, revision: {revision or 'null'}}}"
@@ -176,7 +215,7 @@ data:
   validation_prompts:
     - {{path: {quoted(folder + "/validation_prompts.jsonl")}}}
   original_responses: mine
-  prompts_per_half: {min(sizes.prompts_per_half, prompts // 2)}
+  prompts_per_half: {sizes.prompts_per_half}
 
 # The reward model starts from base_model, every policy from sft.
 base_model: {model}
@@ -185,6 +224,8 @@ sft: {model}
 reward_model:
   attributes: [{", ".join(quoted(a.name) for a in attributes)}]
   schedule: {{max_length: {length}}}
+  tokens_per_batch: {sizes.tokens_per_batch}
+  threads: {sizes.threads}
 
 methods: [dpa, sft, steerlm]
 steerlm: {{schedule: {{max_length: {length}}}}}
@@ -192,11 +233,11 @@ dpa: {{iterations: {sizes.iterations}, schedule: {{max_length: {length}}}}}
 
 sampling:
   engine: {engine}
-  max_prompt_tokens: {length - tokens}
-  max_new_tokens: {tokens} # holds 95 % of the file's responses, if the machine can
+  max_prompt_tokens: {length - sizes.max_new_tokens}
+  max_new_tokens: {sizes.max_new_tokens} # holds 95 % of the file's responses, if the machine can
   # Small models often do not end; lower it when yours does.
   max_truncated_fraction: 0.95
-{machine_text(on_gpu)}"""
+{machine_text(machine, sizes)}"""
 
 
 def context_of(model: str) -> int:
@@ -205,19 +246,29 @@ def context_of(model: str) -> int:
         config = json.loads((Path(model) / "config.json").read_bytes())
     except (OSError, ValueError):
         config = {}
-    return (
-        config.get("max_position_embeddings") or config.get("n_positions") or GPU_SIZES.max_length
-    )
+    return config.get("max_position_embeddings") or config.get("n_positions") or LONGEST_ON_GPU
 
 
-def machine_text(on_gpu: bool) -> str:
-    """What differs from single-gpu on a CPU."""
-    if on_gpu:
-        return "\n# Of a 24 GB card; dpa plan --experiment says whether it fits.\nplan: {gpus: 1}\n"
-    return """
-# No GPU was found: sizes are small. On a GPU leave these out and raise prompts_per_half.
-compute: {gpu: false}
-trainer: {per_device_batch_size: 1, bf16: false, gradient_checkpointing: false}
+def machine_text(machine: Machine, sizes: Sizes) -> str:
+    """Where it runs: what differs from single-gpu."""
+    trainer = f"per_device_batch_size: {sizes.batch_size}"
+    if machine.gpu is None:
+        return f"""
+# No GPU was found. On one, leave these out and raise prompts_per_half.
+compute: {{gpu: false}}
+threads: {sizes.threads}
+trainer: {{{trainer}, bf16: false, gradient_checkpointing: false}}
+"""
+    if sizes.lora:
+        trainer += ", lora: {rank: 16, alpha: 32}"
+    # Batches are of a power of two.
+    processes = 2 ** (machine.gpus.bit_length() - 1)
+    return f"""
+# The machine that it was written for; sizes fit its memory (dpa plan --experiment).
+plan: {{gpu: {machine.gpu}, gpus: {machine.gpus}, gpu_memory_gb: {machine.gpu_memory_gb}}}
+compute: {{training_processes: {processes}}}
+shards: {machine.gpus}
+trainer: {{{trainer}}}
 """
 
 

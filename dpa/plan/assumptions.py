@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from dpa.config.base import ModelConfig, Section
 from dpa.config.load import merge, read_yaml
+from dpa.config.revisions import LOCKED
 from dpa.config.trainer import ScratchConfig
 from dpa.errors import InputError
 from dpa.runtime.reading import read_json_object
@@ -168,7 +169,8 @@ def shape_of(model: ModelConfig, scratch: ScratchConfig | None, assumptions: Ass
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+        revision = None if model.revision == LOCKED else model.revision
+        cached = try_to_load_from_cache(model.path, "config.json", revision=revision)
     except HFValidationError:
         raise InputError(f"{model.path}: no config.json there, nor is it a hub id") from None
     if isinstance(cached, str):

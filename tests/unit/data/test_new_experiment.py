@@ -7,9 +7,13 @@ import yaml
 from typer.testing import CliRunner
 
 from dpa.config.load import load_config
+from dpa.data import new_experiment
 from dpa.data.guess import scale_of
-from dpa.data.new_experiment import held_out, read_file
+from dpa.data.new_experiment import Machine, held_out, read_file
 from dpa.errors import InputError
+from dpa.plan.assumptions import load_assumptions
+from dpa.plan.sizes import choose_sizes, describe, run_hours
+from dpa.plan.work import Experiment
 from scripts.new_experiment import app
 
 ANIMALS = [f"animal {i}" for i in range(40)]
@@ -105,6 +109,83 @@ def test_prompts_are_held_out_by_what_they_are(tmp_path):
     few = write(tmp_path / "c.jsonl", rows[:15])
     with pytest.raises(InputError, match="15 different prompts, too few"):
         held_out(read_file(few, UNNAMED, []), few, 0.25)
+
+
+@pytest.fixture
+def sized(tmp_path, monkeypatch):
+    """Sizes for a policy on a machine, and whether the file's plan agrees with them."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"about {i}", "response": "word " * 400, "stars": i % 5, "tone": i % 3}
+            for i in range(2000)]  # fmt: skip
+    found = read_file(write(tmp_path / "a.jsonl", rows), UNNAMED, [])
+    validation = held_out(found, "a.jsonl", 0.1)
+    new_experiment.write_user_tables(tmp_path, found, validation)
+
+    def choose(policy, machine, hours=8.0):
+        def load(sizes):
+            shown = new_experiment.answered(validation, sizes)
+            new_experiment.write_prompts(tmp_path / "validation_prompts.jsonl", found, shown)
+            text = new_experiment.experiment_text(
+                ".", found, (policy, "locked"), "vllm" if machine.gpu else "transformers", machine,
+                sizes,
+            )  # fmt: skip
+            (tmp_path / "mine.yaml").write_text(text)
+            return load_config({"experiment": "mine.yaml"})
+
+        usual = new_experiment.usual_sizes(found, policy, 1800, machine)
+        chosen = choose_sizes(usual, machine, hours, load)
+        return chosen, load(chosen.sizes)
+
+    return choose
+
+
+SMOLLM, MISTRAL = "HuggingFaceTB/SmolLM2-360M-Instruct", "mistralai/Mistral-7B-v0.1"
+CARD = Machine("rtx-4090", 1, 24, 16)
+
+
+@pytest.mark.slow
+def test_sizes_are_what_a_machine_makes_in_time(sized):
+    day, _ = sized(SMOLLM, CARD, 24)
+    night, config = sized(SMOLLM, CARD, 3)
+    assert (day.sizes.prompts_per_half, day.sizes.iterations) == (900, 3)  # all there are
+    assert night.sizes.prompts_per_half < 900
+    assert night.hours[1] <= 3 < day.hours[1] <= 24
+    experiment = Experiment(config, load_assumptions())
+    assert run_hours(experiment, CARD) == night.hours
+    assert config.plan.gpu == "rtx-4090"
+    assert experiment.sizes.validation == max(16, night.sizes.prompts_per_half // 4)
+    few, _ = sized(SMOLLM, CARD, 0.2)
+    assert (few.sizes.prompts_per_half, few.sizes.iterations) == (16, 1)
+    assert "less than that is no run, although it may take 0.2 h" in describe(
+        few, CARD, 0.2, SMOLLM
+    )
+
+
+@pytest.mark.slow
+def test_sizes_fit_the_memory_of_the_gpus(sized):
+    small, _ = sized(SMOLLM, CARD)
+    assert (small.sizes.lora, small.sizes.batch_size, small.too_large) == (False, 2, [])
+    large, config = sized("HuggingFaceTB/SmolLM2-1.7B-Instruct", CARD)
+    assert config.trainer.lora.rank == 16
+    assert not large.too_large
+    many, config = sized(MISTRAL, Machine("a100-80gb", 5, 80, 64))
+    assert (many.too_large, many.sizes.lora) == ([], False)  # shared by fsdp
+    assert (config.compute.training_processes, config.shards) == (4, 5)
+    tiny, _ = sized(MISTRAL, Machine("l4", 1, 8, 4))
+    assert tiny.too_large
+    assert "needs" in describe(tiny, CARD, 8, MISTRAL)
+
+
+@pytest.mark.slow
+def test_without_a_gpu_or_without_the_policy_sizes_are_small(sized):
+    cores = Machine(None, 0, 0, 8)
+    on_cores, config = sized(SMOLLM, cores)
+    assert on_cores.sizes.max_new_tokens < 400
+    assert config.threads == config.reward_model.threads == 8
+    unknown, _ = sized("org/chat", cores)
+    assert unknown.hours is None
+    assert (unknown.sizes.prompts_per_half, unknown.sizes.iterations) == (48, 1)
+    assert "`hf download org/chat config.json`" in describe(unknown, cores, 8, "org/chat")
 
 
 def test_the_experiment_is_one(tmp_path, monkeypatch):
