@@ -46,7 +46,7 @@ def main(
     from dpa.config.experiment import Config
     from dpa.config.load import load_config
     from dpa.data import new_experiment as new
-    from dpa.plan.sizes import Chosen, choose_sizes, describe, this_machine
+    from dpa.plan.sizes import Chosen, choose_sizes, describe_sizes, this_machine
     from dpa.runtime.log import log
 
     found = new.read_file(
@@ -62,7 +62,7 @@ def main(
     def save(folder: Path) -> None:
         file = folder / f"{output.name}.yaml"
 
-        def write(sizes: new.Sizes, where: Path) -> None:
+        def write(sizes: new.RunSizes, where: Path) -> None:
             new.write_prompts(
                 folder / "validation_prompts.jsonl", found, new.answered(validation, sizes)
             )
@@ -76,7 +76,7 @@ def main(
             )
             file.write_text(text, encoding="utf-8")
 
-        def load(sizes: new.Sizes) -> Config:
+        def load(sizes: new.RunSizes) -> Config:
             write(sizes, folder)
             return load_config({"experiment": str(file)})
 
@@ -88,7 +88,7 @@ def main(
     save_folder(output, save)
     for what, value in new.summary(found, validation).items():
         log.info("%s: %s", what, value)
-    log.info("sizes: %s", describe(chosen[0], machine, hours, policy))
+    log.info("sizes: %s", describe_sizes(chosen[0], machine, hours, policy))
     experiment = output / f"{output.name}.yaml"
     log.info("next, look at %s; what it takes: python -m scripts.plan_run --experiment %s",
              experiment, experiment)  # fmt: skip

@@ -44,7 +44,7 @@ class Machine(NamedTuple):
     cores: int
 
 
-class Sizes(NamedTuple):
+class RunSizes(NamedTuple):
     """What a run's time and memory depend on.
 
     `batch_size` are rows of a device's pass in training, `tokens_per_batch` tokens in scoring.
@@ -141,19 +141,19 @@ def write_prompts(path: Path, found: UserFile, ids: Iterable[str]) -> None:
     write_jsonl(path, ({"prompt": prompt} for prompt in prompts))
 
 
-def answered(validation: set[str], sizes: Sizes) -> list[str]:
+def answered(validation: set[str], sizes: RunSizes) -> list[str]:
     """Ids of the held-out prompts that policies answer, in proportion to what they learn from."""
     return sorted(validation)[: max(FEWEST_ANSWERED, sizes.prompts_per_half // 4)]
 
 
-def usual_sizes(found: UserFile, policy: str, prompts: int, machine: Machine) -> Sizes:
+def usual_sizes(found: UserFile, policy: str, prompts: int, machine: Machine) -> RunSizes:
     """The largest that a file and a policy allow: all prompts, and 95 % of responses whole."""
     lengths = sorted(
         len(r.response) for of_prompt in found.responses.values() for r in of_prompt.values()
     )
     tokens = lengths[int(0.95 * (len(lengths) - 1))] // ROUGH_TOKEN
     length = min(LONGEST_ON_GPU if machine.gpu else LONGEST_ON_CPU, context_of(policy))
-    return Sizes(
+    return RunSizes(
         prompts_per_half=prompts // 2,
         iterations=3,
         max_length=length,
@@ -168,7 +168,7 @@ def experiment_text(
     policy: tuple[str, str | None],
     engine: str,
     machine: Machine,
-    sizes: Sizes,
+    sizes: RunSizes,
 ) -> str:
     """The YAML of an experiment; `policy` is a folder, or a hub id with its revision."""
     attributes, length = found.attributes, sizes.max_length
@@ -249,7 +249,7 @@ def context_of(model: str) -> int:
     return config.get("max_position_embeddings") or config.get("n_positions") or LONGEST_ON_GPU
 
 
-def machine_text(machine: Machine, sizes: Sizes) -> str:
+def machine_text(machine: Machine, sizes: RunSizes) -> str:
     """Where it runs: what differs from single-gpu."""
     trainer = f"per_device_batch_size: {sizes.batch_size}"
     if machine.gpu is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dpa.config.experiment import Config
-from dpa.data.new_experiment import Machine, Sizes
+from dpa.data.new_experiment import Machine, RunSizes
 from dpa.errors import InputError
 from dpa.plan.assumptions import device, load_assumptions
 from dpa.plan.costs import FAST, SLOW, CostModel
@@ -39,13 +39,13 @@ class Chosen(NamedTuple):
     No hours where the policy's shape is not known: the sizes are `UNPLANNED` then.
     """
 
-    sizes: Sizes
+    sizes: RunSizes
     hours: tuple[float, float] | None
     too_large: list[Need]
 
 
 def choose_sizes(
-    usual: Sizes, machine: Machine, hours: float, load: Callable[[Sizes], Config]
+    usual: RunSizes, machine: Machine, hours: float, load: Callable[[RunSizes], Config]
 ) -> Chosen:
     """The largest sizes that the machine can make within `hours`, or the smallest there are.
 
@@ -66,20 +66,20 @@ def choose_sizes(
         return Chosen(sizes, None, [])
     if machine.gpu is None and policy.parameters > THREADED:
         usual = usual._replace(threads=machine.cores)
-    smaller: Sizes | None = usual
+    smaller: RunSizes | None = usual
     while smaller is not None:
         sizes = smaller
         too_large = _too_large(Experiment(load(sizes), assumptions)) if machine.gpu else []
         smaller = _smaller(sizes, too_large)
 
-    def hours_of(some: Sizes) -> tuple[float, float]:
+    def hours_of(some: RunSizes) -> tuple[float, float]:
         return run_hours(Experiment(load(some), assumptions), machine)
 
     sizes = _largest(sizes, lambda some: hours_of(some)[1] <= hours)
     return Chosen(sizes, hours_of(sizes), too_large)
 
 
-def _largest(sizes: Sizes, fits: Callable[[Sizes], bool]) -> Sizes:
+def _largest(sizes: RunSizes, fits: Callable[[RunSizes], bool]) -> RunSizes:
     """The most prompts; for them fewer iterations, and for one iteration shorter responses."""
     for tokens in dict.fromkeys(min(sizes.max_new_tokens, cut) for cut in SHORTER):
         for iterations, worth in ITERATIONS:
@@ -128,13 +128,13 @@ def this_machine() -> Machine:
     if not cards:
         return Machine(None, 0, 0, cores)
     smallest = round(min(int(row[2]) for row in cards) / 1024)
-    return Machine(kind_of(cards[0][1]), len(cards), smallest, cores)
+    return Machine(gpu_kind(cards[0][1]), len(cards), smallest, cores)
 
 
-def kind_of(name: str) -> str:
+def gpu_kind(name: str) -> str:
     """A GPU's name in assumptions.yaml, from the one that its driver gives.
 
-    >>> kind_of("NVIDIA A100-SXM4-80GB"), kind_of("NVIDIA GeForce RTX 4090"), kind_of("Tesla K80")
+    >>> gpu_kind("NVIDIA A100-SXM4-80GB"), gpu_kind("NVIDIA GeForce RTX 4090"), gpu_kind("Tesla K80")
     ('a100-80gb', 'rtx-4090', 'l4')
     """
     parts = set(re.findall(r"[a-z0-9]+", name.lower()))
@@ -142,7 +142,7 @@ def kind_of(name: str) -> str:
     return next(known, UNKNOWN_GPU)
 
 
-def describe(chosen: Chosen, machine: Machine, hours: float, policy: str) -> str:
+def describe_sizes(chosen: Chosen, machine: Machine, hours: float, policy: str) -> str:
     """What was chosen for the machine, and what it takes there, in words."""
     sizes = chosen.sizes
     where = f"{machine.gpus} {machine.gpu}" if machine.gpu else f"{sizes.threads} cores"
@@ -163,7 +163,7 @@ def describe(chosen: Chosen, machine: Machine, hours: float, policy: str) -> str
     return text
 
 
-def _smaller(sizes: Sizes, too_large: Sequence[Need]) -> Sizes | None:
+def _smaller(sizes: RunSizes, too_large: Sequence[Need]) -> RunSizes | None:
     """What takes less memory where something is too large, by the least loss; None for no more."""
     rules = {need.rule for need in too_large}
     if rules & set(STAGES):

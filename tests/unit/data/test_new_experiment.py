@@ -12,7 +12,7 @@ from dpa.data.guess import scale_of
 from dpa.data.new_experiment import Machine, held_out, read_file
 from dpa.errors import InputError
 from dpa.plan.assumptions import load_assumptions
-from dpa.plan.sizes import choose_sizes, describe, run_hours
+from dpa.plan.sizes import choose_sizes, describe_sizes, run_hours
 from dpa.plan.work import Experiment
 from scripts.new_experiment import app
 
@@ -113,7 +113,7 @@ def test_prompts_are_held_out_by_what_they_are(tmp_path):
 
 @pytest.fixture
 def sized(tmp_path, monkeypatch):
-    """Sizes for a policy on a machine, and whether the file's plan agrees with them."""
+    """Chooses sizes for a policy on a machine; gives the experiment with them as well."""
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"about {i}", "response": "word " * 400, "stars": i % 5, "tone": i % 3}
             for i in range(2000)]  # fmt: skip
@@ -156,7 +156,7 @@ def test_sizes_are_what_a_machine_makes_in_time(sized):
     assert experiment.sizes.validation == max(16, night.sizes.prompts_per_half // 4)
     few, _ = sized(SMOLLM, CARD, 0.2)
     assert (few.sizes.prompts_per_half, few.sizes.iterations) == (16, 1)
-    assert "less than that is no run, although it may take 0.2 h" in describe(
+    assert "less than that is no run, although it may take 0.2 h" in describe_sizes(
         few, CARD, 0.2, SMOLLM
     )
 
@@ -173,7 +173,7 @@ def test_sizes_fit_the_memory_of_the_gpus(sized):
     assert (config.compute.training_processes, config.shards) == (4, 5)
     tiny, _ = sized(MISTRAL, Machine("l4", 1, 8, 4))
     assert tiny.too_large
-    assert "needs" in describe(tiny, CARD, 8, MISTRAL)
+    assert "needs" in describe_sizes(tiny, CARD, 8, MISTRAL)
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_without_a_gpu_or_without_the_policy_sizes_are_small(sized):
     unknown, _ = sized("org/chat", cores)
     assert unknown.hours is None
     assert (unknown.sizes.prompts_per_half, unknown.sizes.iterations) == (48, 1)
-    assert "`hf download org/chat config.json`" in describe(unknown, cores, 8, "org/chat")
+    assert "`hf download org/chat config.json`" in describe_sizes(unknown, cores, 8, "org/chat")
 
 
 def test_the_experiment_is_one(tmp_path, monkeypatch):
