@@ -88,6 +88,11 @@ METHODS = {
             conditioned_on="rewards_for_direction", objectives="all", models_stored="one",
         ),
         Method(
+            "online_dpo", "Online DPO", ">", "#882255", folders="single",
+            trained_by="train_online_dpo", conditioned_on="direction", objectives="all",
+            models_stored="one",
+        ),
+        Method(
             "best_of_n_steerlm", "SteerLM, best of n", "h", "#A65628", folders="none",
             trained_by="", conditioned_on="rewards_for_direction", objectives="all",
             models_stored="one", chooses_from="steerlm",

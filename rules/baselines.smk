@@ -309,3 +309,48 @@ rule train_ppo:
             " --sampling {params.sampling:q} --tokens-per-batch {params.tokens} --seed {params.seed}"
             " --output-history {output.history:q} --output {output.policy:q}"
         )
+
+
+rule train_online_dpo:
+    input:
+        d1="results/{experiment}/data/prompts/d1.jsonl",
+        d2="results/{experiment}/data/prompts/d2.jsonl",
+        sft=of.made_or_given(cfg.sft, "results/{experiment}/sft/policy"),
+        model=of.made_or_given(cfg.reward_model, "results/{experiment}/reward_model/model"),
+        code=code("train_online_dpo"),
+        preflight=PREFLIGHT,
+    output:
+        policy=directory("results/{experiment}/online_dpo/policy"),
+        history="results/{experiment}/online_dpo/history.csv",
+    log:
+        "results/{experiment}/logs/train_online_dpo.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train_online_dpo.tsv"
+    threads: jobs.training_threads()
+    resources:
+        **jobs.training(8000),
+    params:
+        policy=of.policy_flags,
+        model=of.reward_model_flags,
+        objectives=section(cfg.objectives),
+        directions=section(cfg.directions),
+        beta=cfg.online_dpo.beta,
+        contrast=flags.given("--contrast-beta", cfg.online_dpo.contrast_beta),
+        models=section(cfg.models),
+        schedule=section(cfg.online_dpo.schedule),
+        trainer=section(cfg.trainer),
+        sampling=section(cfg.sampling),
+        tokens=cfg.reward_model.tokens_per_batch,
+        seed=of.base_seed,
+    message:
+        "Training online DPO under drawn directions"
+    shell:
+        until_saved(
+            "{resources.launcher} -m scripts.train_online_dpo {params.policy:q} {params.model:q}"
+            " --prompts {input.d1:q} --prompts {input.d2:q} --objectives {params.objectives:q}"
+            " --directions {params.directions:q} --beta {params.beta} {params.contrast:q}"
+            " --models {params.models:q} --schedule {params.schedule:q}"
+            " --trainer {params.trainer:q} --sampling {params.sampling:q}"
+            " --tokens-per-batch {params.tokens} --seed {params.seed}"
+            " --output-history {output.history:q} --output {output.policy:q}"
+        )

@@ -200,7 +200,7 @@ rule plot_reward_model:
 
 rule plot_policy_gradient:
     input:
-        histories=layout.policy_gradient_histories(),
+        histories=layout.online_histories(),
         code=code("plot_policy_gradient"),
     output:
         figure_files("policy_gradient"),
@@ -218,7 +218,7 @@ rule plot_policy_gradient:
         experiment=cfg.experiment,
         folder=folder_of,
     message:
-        "Drawing the policy gradient's reward and KL curves"
+        "Drawing reward and KL of the policies that sampled as they trained"
     shell:
         "python -m scripts.plot_policy_gradient {params.histories:q} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.folder:q} > {log} 2>&1"
@@ -228,7 +228,7 @@ rule plot_policy_gradient:
 rule plot_training_curves:
     input:
         models=files_of(RUNS, *layout.trained_models()),
-        histories=layout.policy_gradient_histories(),
+        histories=layout.online_histories(),
         code=code("plot_training_curves"),
     output:
         figure_files("training_curves"),

@@ -1,11 +1,11 @@
-"""Draw the training curves of the PPO row: reward, KL, length.
+"""Draw the training curves of what samples as it trains: reward, KL, length.
 
 Rule: plot_policy_gradient. Example:
 
     python -m scripts.plot_policy_gradient --history ppo/100_0/history.csv \
         --experiment quickstart --output-figures figures
 
-writes policy_gradient.{pdf,svg,png,csv,md}. The folder of a history names its direction.
+writes policy_gradient.{pdf,svg,png,csv,md}. The folder of a history names its direction or method.
 """
 
 from pathlib import Path
@@ -23,12 +23,14 @@ app = make_app()
 
 @app.command()
 def main(
-    history: Annotated[list[Path], typer.Option(help="<direction>/history.csv files.")],
+    history: Annotated[
+        list[Path], typer.Option(help="history.csv files of directions or methods.")
+    ],
     experiment: ExperimentOption,
     output_figures: OutputFiguresOption,
     figure_style: FigureStyleOption = None,
 ) -> None:
-    """Draw the training curves of the PPO row."""
+    """Draw the training curves of what samples as it trains."""
     import os
 
     from dpa.artefacts.frames import read_csv_table
@@ -46,7 +48,9 @@ def main(
     marks = policy_gradient_marks({name: read_csv_table(path) for name, path in names.items()})
     caption = policy_gradient_caption(experiment)
     with drawn_in(style):
-        figure = draw_policy_gradient(marks, style.title_of(f"PPO row, experiment {experiment}"))
+        figure = draw_policy_gradient(
+            marks, style.title_of(f"Sampled in training, experiment {experiment}")
+        )
         write_figure(output_figures, "policy_gradient", figure, marks, caption, history, style)
     log.info("wrote %s", output_figures / "policy_gradient.pdf")
 

@@ -33,7 +33,7 @@ def main(
     output_figures: OutputFiguresOption,
     model: Annotated[list[str] | None, typer.Option(help="A model, below each run.")] = None,
     history: Annotated[
-        list[str] | None, typer.Option(help="A policy gradient's history.csv, below each run.")
+        list[str] | None, typer.Option(help="A history.csv, below each run.")
     ] = None,
     figure_style: FigureStyleOption = None,
 ) -> None:

@@ -186,6 +186,12 @@ class RicConfig(Section):
     schedule: ScheduleConfig
 
 
+class OnlineDpoConfig(Section):
+    beta: Annotated[float, Field(gt=0)]
+    contrast_beta: Annotated[float, Field(gt=0)] | None
+    schedule: ScheduleConfig
+
+
 class BestOfNConfig(Section):
     samples: Annotated[int, Field(ge=2)]
 
@@ -254,6 +260,7 @@ class Config(Section):
     reward_soup: RewardSoupConfig
     directional_dpo: DirectionalDpoConfig
     ric: RicConfig
+    online_dpo: OnlineDpoConfig
     best_of_n: BestOfNConfig
     models: ModelsConfig
     sampling: SamplingConfig

@@ -61,9 +61,10 @@ def method_cost(run: Path, stages: Sequence[str]) -> Cost:
     - seconds: wall time of the jobs one after the other; NaN if a benchmark file is missing, as for
       a result that was taken over from another run.
 
-    A policy that samples while it trains (PPO) has one sidecar for all, with `responses`: each of
-    them was scored and trained on. What lies in two stages counts once. Without stages (a published
-    model) everything is NaN. Raises InputError for a stage that was not made.
+    A policy that samples while it trains has one sidecar for all, with `responses`: each of them
+    was scored and trained on (PPO), or `trained_tokens` says how much was (online DPO). What lies
+    in two stages counts once. Without stages (a published model) everything is NaN. Raises
+    InputError for a stage that was not made.
     """
     artefacts = sorted({artefact for stage in stages for artefact in _artefacts(run, stage)})
     if not artefacts:
@@ -126,7 +127,7 @@ def _artefact_cost(run: Path, artefact: Path) -> Cost:
     return Cost(
         tokens_sampled=tokens if "responses" in sidecar else 0,
         responses_scored=sidecar.get("scored", sidecar.get("responses", 0) if policy else 0),
-        tokens_trained=tokens if policy else 0,
+        tokens_trained=sidecar.get("trained_tokens", tokens) if policy else 0,
         seconds=_seconds(_benchmark(run, artefact)),
     )
 
@@ -219,7 +220,7 @@ def samples_per_answer(run: Path, method: str) -> float:
 def stored_models(method: str, objectives: int, directions: int) -> int:
     """How many models must be stored to serve all evaluation directions.
 
-    One for SFT, SteerLM, DPA and directional DPO. Reward Soup stores its experts, one per
+    One for SFT, SteerLM, DPA, directional and online DPO. Reward Soup stores its experts, one per
     objective, and averages their weights when a direction comes. PPO and RSF are trained for one
     fixed trade-off, so each direction needs a model of its own; the paper's table 1 says "single
     model" of PPO because it counts one trade-off only. DPO counts as one, as in the paper: the

@@ -185,20 +185,27 @@ class _Batch:
 
 
 class TransformersEngine:
-    """A policy in transformers, on the GPU if there is one."""
+    """A policy in transformers, on the GPU if there is one.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    `model` is one that is in memory already: a policy in training, which is sampled as it is then.
+    """
+
+    def __init__(self, settings: EngineSettings, model: Any = None) -> None:
         self.settings, self.chat = settings, settings.chat
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = load_checkpoint_config(settings.policy)
-        attention = choose_attention(config)
-        self.model = load_model(
-            AutoModelForCausalLM,
-            settings.policy,
-            dtype=settings.dtype or computing_dtype(config),
-            attn_implementation=attention,
-            device_map=self.device,
-        ).eval()
+        if model is None:
+            config = load_checkpoint_config(settings.policy)
+            attention = choose_attention(config)
+            model = load_model(
+                AutoModelForCausalLM,
+                settings.policy,
+                dtype=settings.dtype or computing_dtype(config),
+                attn_implementation=attention,
+                device_map=self.device,
+            ).eval()
+        else:
+            attention = model.config._attn_implementation
+        self.model = model
         #: Whether the model makes its masks itself: for windows, and what sdpa cannot do.
         self.masks = (
             _is_windowed(self.model, settings)
@@ -210,16 +217,19 @@ class TransformersEngine:
     def generate(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         """Yield each chunk's completions, in order: per request, one per seed."""
         for chunk in chunks:
-            completions = map(self._completion, self._generate_chunk(chunk))
-            yield [[next(completions) for _ in request.seeds] for request in chunk]
+            yield [list(map(self.completion, samples)) for samples in self.sample_tokens(chunk)]
+
+    def sample_tokens(self, chunk: Chunk) -> list[list[list[int]]]:
+        """The tokens of a chunk's samples, request by request, their end tokens included."""
+        rows = iter(self._generate_chunk(chunk))
+        return [[_tokens_of(next(rows)) for _ in request.seeds] for request in chunk]
 
     def close(self) -> None:
         """Free the model."""
         del self.model
 
-    def _completion(self, tokens: np.ndarray) -> Completion:
-        """A row of `_generate_chunk` as a completion."""
-        ids = tokens[tokens >= 0].tolist()
+    def completion(self, ids: list[int]) -> Completion:
+        """A sample's tokens as a completion."""
         return decode_completion(
             self.settings, ids, "stop" if ids and ids[-1] in self.settings.end_tokens else "length"
         )
@@ -228,7 +238,7 @@ class TransformersEngine:
         """Yield a sample's response as far as it goes, token by token, and whole in the end."""
         for tokens in self._grow([request]):
             if tokens[0, 0] >= 0:
-                yield self._completion(tokens[0].cpu().numpy())
+                yield self.completion(_tokens_of(tokens[0].cpu().numpy()))
 
     def _generate_chunk(self, chunk: Chunk) -> np.ndarray:
         """(samples, max_new_tokens) tokens of a chunk's samples, -1 after each one's last."""
@@ -326,6 +336,11 @@ class TransformersEngine:
             logits_to_keep=1,
         ).logits[:, -1]
         return batch
+
+
+def _tokens_of(row: np.ndarray) -> list[int]:
+    """A row of `_generate_chunk` without what stands after its last token."""
+    return row[row >= 0].tolist()
 
 
 def _is_windowed(model: Any, settings: EngineSettings) -> bool:

@@ -22,9 +22,6 @@ keeps the reward of what it said: evaluation rates such responses in the same wa
 out would take away the gradient against rambling. The history says how many there were.
 """
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +31,6 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import RLOOConfig, RLOOTrainer
 
-from dpa.artefacts.outputs import write_text
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.artefacts.sidecars import known_hash, write_sidecar
 from dpa.config.sampling import SamplingConfig
@@ -49,9 +45,9 @@ from dpa.runtime.log import log
 from dpa.text.chat_template import ConversationError
 from dpa.text.prompts import messages
 from dpa.text.tokenization import ChatTokenizer
+from dpa.training.history import StepHistory
 from dpa.training.memory import POLICY_GRADIENT
 from dpa.training.trainer import (
-    ProgressCallback,
     Training,
     TrainingJob,
     load_policy,
@@ -130,7 +126,12 @@ class PolicyGradient(Training):
         self.tokenizer = self.chat.tokenizer
         self.row_counts = RowCounts()
         longest = sampling.max_prompt_tokens
-        self.prompts = fitting_prompts(prompts, self.chat, longest, self.row_counts)
+        self.prompts = fitting_prompts(
+            prompts,
+            lambda prompt: self.chat.prompt_ids(messages(prompt.prompt, None)),
+            longest,
+            self.row_counts,
+        )
         check_dropped(self.row_counts, str(job.output))
         if len(self.prompts) * responses_per_prompt < batch_size:
             raise InputError(
@@ -254,17 +255,20 @@ def check_positions(config: Any, path: str, needed: int) -> None:
 
 
 def fitting_prompts(
-    prompts: Iterable[Prompt], chat: ChatTokenizer, max_prompt_tokens: int, row_counts: RowCounts
+    prompts: Iterable[Prompt],
+    prompt_ids: Callable[[Prompt], list[int]],
+    max_prompt_tokens: int,
+    row_counts: RowCounts,
 ) -> list[Prompt]:
     """The prompts of at most `max_prompt_tokens` tokens that the chat template takes.
 
-    The others are counted as dropped.
+    `prompt_ids` asks for one. The others are counted as dropped.
     """
     kept = []
     for prompt in prompts:
         row_counts.read += 1
         try:
-            tokens = len(chat.prompt_ids(messages(prompt.prompt, None)))
+            tokens = len(prompt_ids(prompt))
         except ConversationError as error:
             row_counts.drop(str(error))
             continue
@@ -311,67 +315,29 @@ def make_reward(
     return reward
 
 
-class History(ProgressCallback):
+class History(StepHistory):
     """Progress lines about reward, KL and length; the rows of the history file."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    columns = HISTORY_COLUMNS
+    mark = "reward"
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        # Steps before a checkpoint that training resumes from.
-        self.rows = [_history_row(e["step"], e) for e in state.log_history if "reward" in e]
+    def row(self, step: int, logs: dict[str, Any]) -> dict[str, Any]:
+        tokens = logs["completions/mean_length"]
+        values = [
+            step,
+            logs["reward"] * REWARD_SCALE,
+            # TRL's KL is per token; beta weighs that of a response.
+            logs["kl"] * tokens if "kl" in logs else None,
+            tokens,
+            logs["completions/clipped_ratio"],
+            logs["loss"],
+        ]
+        return dict(zip(HISTORY_COLUMNS, values, strict=True))
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        super().on_log(args, state, control, logs, **kwargs)
-        if not logs or "reward" not in logs:
-            return
-        # The loss is 0 whatever happens: it is in its gradient that a divergence shows.
-        if not math.isfinite(logs.get("grad_norm", 0.0)):
-            raise InputError(
-                f"training diverged: gradient norm {logs['grad_norm']} at step "
-                f"{state.global_step}; lower the stage's learning_rate"
-            )
-        self.rows.append(_history_row(state.global_step, logs))
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.progress.advance(1, self._note())
-
-    def _note(self) -> str:
-        """About the last step that was logged: a step is logged after it has ended."""
-        if not self.rows:
-            return ""
-        row = self.rows[-1]
+    def note_of(self, row: dict[str, Any]) -> str:
         kl = "" if row["kl"] is None else f", KL {row['kl']:.3f}"
         return f", reward {row['reward']:.2f}{kl}, {row['response_tokens']:.0f} tokens"
-
-    def summary(self) -> dict[str, Any]:
-        return {"history": self.rows}
 
     def total(self, column: str, batch_size: int) -> int:
         """Sum over all responses of a column that is a mean over each step's."""
         return round(sum(row[column] for row in self.rows) * batch_size)
-
-    def write(self, path: Path) -> None:
-        """Write the history as CSV, numbers with six digits."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in self.rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        write_text(path, text.getvalue())
-
-
-def _history_row(step: int, logs: dict[str, Any]) -> dict[str, Any]:
-    """A row of the history from what the trainer logs."""
-    tokens = logs["completions/mean_length"]
-    values = [
-        step,
-        logs["reward"] * REWARD_SCALE,
-        # TRL's KL is per token; beta weighs that of a response.
-        logs["kl"] * tokens if "kl" in logs else None,
-        tokens,
-        logs["completions/clipped_ratio"],
-        logs["loss"],
-    ]
-    return dict(zip(HISTORY_COLUMNS, values, strict=True))

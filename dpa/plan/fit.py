@@ -10,6 +10,7 @@ from dpa.plan.memory import likelihood_memory, sampling_memory, scoring_memory
 from dpa.plan.work import Experiment
 from dpa.training.memory import (
     FINETUNING,
+    ONLINE_PAIRS,
     PAIRS,
     POLICY_GRADIENT,
     Held,
@@ -83,7 +84,8 @@ def _training(experiment: Experiment, rule: str) -> list[Need]:
     if memory.parts["activations"] + memory.parts["loss"] > memory.total / 2:
         remedy = "lower trainer.per_device_batch_size or the stage's max_length"
     elif not STAGES[rule].held.sharded:
-        remedy = "policy gradients are not sharded: set trainer.lora, or leave ppo out"
+        method = rule.removeprefix("train_")
+        remedy = f"its training is not sharded: set trainer.lora, or leave {method} out"
     else:
         remedy = (
             "set trainer.sharding to fsdp, raise compute.training_processes, set trainer.lora, or "
@@ -154,6 +156,7 @@ STAGES = {
     "train_directional_dpo": TrainingRule(_policy, lambda c: c.directional_dpo.schedule, PAIRS),
     "train_ric": TrainingRule(_policy, lambda c: c.ric.schedule),
     "train_ppo": TrainingRule(_policy, lambda c: c.ppo.schedule, POLICY_GRADIENT),
+    "train_online_dpo": TrainingRule(_policy, lambda c: c.online_dpo.schedule, ONLINE_PAIRS),
 }
 NEEDS: dict[str, Callable[[Experiment, str], list[Need]]] = {
     **dict.fromkeys(STAGES, _training),

@@ -59,7 +59,7 @@ class Work:
     by_judge: bool = False
     """Whether it is the judge that scores."""
     own_sampler: bool = False
-    """Sampled by the trainer with transformers (PPO), whatever the engine."""
+    """Sampled by the trainer with transformers, whatever the engine."""
     light: bool = False
 
     @property
@@ -395,6 +395,27 @@ def _ppo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     )
 
 
+def _online_dpo(experiment: Experiment, wildcards: dict[str, str]) -> Work:
+    """Two responses on each visit to a prompt, both of them in a pair."""
+    sizes, online = experiment.sizes, experiment.config.online_dpo
+    visits = 2 * sizes.half * online.schedule.epochs
+    responses, prompt = 2 * visits, experiment.conditioned_prompt()
+    tokens = responses * (prompt + sizes.sampled_response)
+    contrasted = online.contrast_beta is not None
+    return Work(
+        trained=tokens * (2 if contrasted else 1),  # under the other direction, too
+        # The reference; and under both directions, and the policy's own under the first.
+        referred=tokens * (4 if contrasted else 1),
+        read=visits * prompt,
+        sampled=responses * sizes.sampled_response,
+        scored=experiment.scoring_tokens(visits, responses, sizes.sampled_response),
+        sequence=prompt + sizes.sampled_response,
+        own_sampler=True,
+        keeps=experiment.model_bytes(experiment.policy),
+        scratch=experiment.checkpoint_bytes(experiment.policy),
+    )
+
+
 def _evaluation_sampling(experiment: Experiment, wildcards: dict[str, str]) -> Work:
     """Held-out prompts, under each direction (or condition) that the policy knows; a benchmark's
     are taken to be as long as ours.
@@ -520,6 +541,7 @@ HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "train_directional_dpo": _directional_dpo,
     "train_ric": _ric,
     "train_ppo": _ppo,
+    "train_online_dpo": _online_dpo,
     "sample_evaluation": _evaluation_sampling,
     "sample_soup": _evaluation_sampling,
     "sample_candidates": _evaluation_sampling,

@@ -180,6 +180,7 @@ class Held:
 FINETUNING = Held()
 PAIRS = Held(sequences=2, references=1)
 POLICY_GRADIENT = Held(references=1, rewarded=True, sharded=False)
+ONLINE_PAIRS = Held(sequences=2, references=1, rewarded=True, sharded=False)
 
 
 def stage_memory(

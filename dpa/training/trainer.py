@@ -348,8 +348,12 @@ class ProgressCallback(TrainerCallback):
         """What the sidecar records besides steps and losses (JSON values)."""
         return {}
 
+    def note(self) -> str:
+        """What the progress line says besides the number of steps."""
+        return "" if self.loss is None else f", loss {self.loss:.4f}"
+
     def on_step_end(self, args, state, control, **kwargs):
-        self.progress.advance(1, "" if self.loss is None else f", loss {self.loss:.4f}")
+        self.progress.advance(1, self.note())
 
 
 class EpochOrder(TrainerCallback):

@@ -26,6 +26,8 @@ DIRECTION_PATTERN = r"[\d_-]+"
 #: What the wildcard {member} may be but nothing, and all that it may be: see Layout.members.
 LATER_MEMBER = r"/member[1-9]\d*"
 MEMBER_PATTERN = rf"(?:{LATER_MEMBER})?"
+#: The rules of trainings that sample as they go, and write a history of it.
+WITH_HISTORY = ("train_ppo", "train_online_dpo")
 #: What the wildcard {loop} may be.
 LOOP_PATTERN = "|".join(
     method.name + (f"/{DIRECTION_PATTERN}" if method.folders == "iterated_per_direction" else "")
@@ -152,7 +154,8 @@ class Layout:
         return list(dict.fromkeys(found))
 
     def trained_models(self) -> list[str]:
-        """The models that a run trains by a loss, below it; a policy gradient's are not among them.
+        """The models that a run trains by a loss, below it; those that have a history are not among
+        them.
 
         A model averaged from others is none, and its ingredients are.
         """
@@ -176,7 +179,7 @@ class Layout:
         models += [
             f"{stage}/policy"
             for stage in dict.fromkeys(policies)
-            if METHODS[stage.split("/")[0]].trained_by != "train_ppo"
+            if METHODS[stage.split("/")[0]].trained_by not in WITH_HISTORY
         ]
         from_base = any(m.startswith(("reward_", "judge/", "feedback/", "sft/")) for m in models)
         return (["base_model"] if config.base_model.path is None and from_base else []) + models
@@ -403,17 +406,19 @@ class Layout:
         return [f"{self.results}/rewardbench/{table}.csv" for table in tables]
 
     def histories(self) -> list[str]:
-        """The histories of policy gradients, below a run."""
+        """The histories of what samples as it trains, below a run."""
         config = self.config
         if not self.has_policies:
             return []
         names = [self.scalar] if "ppo" in config.methods else []
         if "reward_soup" in config.methods and config.reward_soup.experts == "ppo":
             names += [direction_name(v) for v in self.expert_directions]
-        return [f"ppo/{name}/history.csv" for name in dict.fromkeys(names)]
+        online = ["online_dpo"] if "online_dpo" in config.methods else []
+        stages = [*(f"ppo/{name}" for name in dict.fromkeys(names)), *online]
+        return [f"{stage}/history.csv" for stage in stages]
 
-    def policy_gradient_histories(self) -> list[str]:
-        """The histories of all policy gradients, seed by seed."""
+    def online_histories(self) -> list[str]:
+        """All of them, seed by seed."""
         return files_of(self.runs, *self.histories())
 
     # --- What is shown ---------------------------------------------------------------------------
@@ -429,7 +434,7 @@ class Layout:
         names += ["response_length", "reward_against_length"] if self.shows_dpa() else []
         names += ["training_curves"] if self.trained_models() or self.histories() else []
         if self.has_policies:
-            names += ["policy_gradient"] if self.policy_gradient_histories() else []
+            names += ["policy_gradient"] if self.online_histories() else []
             names += ["costs"]
         return [*names, "reward_model"]
 

@@ -25,7 +25,7 @@ ALL = """
 extends: quickstart-3obj
 shards: 1
 methods:
-  [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, ric, best_of_n_sft,
+  [dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, ric, online_dpo, best_of_n_sft,
    best_of_n_steerlm]
 best_of_n: {samples: 3}
 dpa: {iterations: 1}
@@ -34,6 +34,7 @@ ppo: {responses_per_prompt: 2, schedule: {epochs: 1, batch_size: 8}}
 reward_soup: {iterations: 1}
 directional_dpo: {iterations: 1}
 ric: {iterations: 2, originals: 5}
+online_dpo: {contrast_beta: 0.01, schedule: {epochs: 2, batch_size: 8}}
 dpo: {recipes: {quickstart: {schedule: {epochs: 1}}}}
 world: {alpacaeval_prompts: 4}
 alpacaeval:

@@ -204,8 +204,10 @@ def test_methods_share_what_they_have_in_common(clone):
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
     # SteerLM's own row, and RiC's offline stage.
     assert jobs["train_steerlm"] == jobs["prepare_ric"] == 1
-    # DPA 5, RiC 4, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, best of n twice.
-    assert jobs["score_evaluation"] == 5 + 4 + 2 + 6 + 2
+    assert jobs["train_online_dpo"] == 1
+    # DPA 5, RiC 4, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, online DPO, and
+    # best of n twice.
+    assert jobs["score_evaluation"] == 5 + 4 + 2 + 7 + 2
     assert jobs["sample_candidates"] == jobs["score_candidates"] == jobs["choose_best"] == 2
 
 
@@ -383,7 +385,10 @@ def test_bad_configuration_fails_first(clone, override, message):
     assert found == before
 
 
-TRAINING_SCRIPTS = r"train_reward_model|train_sft|train_steerlm|finetune_policy|train_dpo|train_ppo"
+TRAINING_SCRIPTS = (
+    "train_reward_model|train_sft|train_steerlm|finetune_policy|train_dpo|train_ppo|"
+    "train_online_dpo"
+)
 
 
 def training_commands(clone, compute):

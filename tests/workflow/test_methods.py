@@ -18,9 +18,11 @@ pytestmark = pytest.mark.slow
 
 LABELS = {
     "DPA", "SFT", "SteerLM", "DPO", "PPO (RLOO)", "RSF", "Reward Soup", "Directional DPO",
-    "Rewards-in-Context", "SFT, best of n", "SteerLM, best of n",
+    "Rewards-in-Context", "Online DPO", "SFT, best of n", "SteerLM, best of n",
 }  # fmt: skip
-STEERED = ("dpa", "reward_soup", "directional_dpo", "best_of_n_sft", "best_of_n_steerlm")
+STEERED = (
+    "dpa", "reward_soup", "directional_dpo", "online_dpo", "best_of_n_sft", "best_of_n_steerlm"
+)  # fmt: skip
 #: The most that an iteration of Rewards-in-Context takes of the original responses.
 ORIGINALS = 5
 
@@ -55,6 +57,7 @@ def test_every_method_has_its_rows(finished):
         ("directional_dpo", "1"): steered,
         ("ric", "1"): steered,
         ("ric", "2"): steered,
+        ("online_dpo", ""): steered,
         ("best_of_n_sft", ""): steered,
         ("best_of_n_steerlm", ""): steered,
     }
@@ -152,6 +155,12 @@ def test_tables_and_curves(finished):
     assert {row["by"] for row in compared} == {"r", "gold"}
     history = read_csv(finished / "ppo/100_0_0/history.csv")
     assert len(history) == 24 * 2 // 8
+    online = read_csv(finished / "online_dpo/history.csv")
+    assert len(online) == 24 * 2 // 8
+    assert table["Online DPO"]["responses_sampled"] == f"{24 * 2 * 2}.0"
+    assert float(table["Online DPO"]["tokens_trained"]) < float(
+        table["Online DPO"]["tokens_sampled"]
+    )
     assert (finished / "figures/policy_gradient.svg").stat().st_size > 5000
 
 
@@ -162,8 +171,8 @@ def test_nothing_is_left_to_do(finished):
 #: Scripts that load models or hold a key, each of which runs for seconds.
 WATCHED = (
     "pretrain_base_model", "train_reward_model", "train_sft", "train_steerlm", "train_dpo",
-    "train_ppo", "finetune_policy", "annotate_responses", "sample_responses", "score_responses",
-    "sample_evaluation", "sample_soup", "judge_alpacaeval",
+    "train_ppo", "train_online_dpo", "finetune_policy", "annotate_responses", "sample_responses",
+    "score_responses", "sample_evaluation", "sample_soup", "judge_alpacaeval",
 )  # fmt: skip
 
 

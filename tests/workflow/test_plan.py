@@ -18,7 +18,7 @@ from tests.support.rule_commands import of, planned_commands
 from tests.support.snakemake_runs import copy_repository, environment, planned_jobs
 
 METHODS = (
-    "[dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, ric, "
+    "[dpa, sft, steerlm, dpo, ppo, rsf, reward_soup, directional_dpo, ric, online_dpo, "
     "best_of_n_sft, best_of_n_steerlm]"
 )
 

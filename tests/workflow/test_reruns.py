@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 TRAININGS = {
     "pretrain_base_model", "train_reward_model", "train_sft", "train_initial_policy",
     "train_steerlm", "train_dpo", "train_directional_dpo", "train_ric", "train_ppo",
+    "train_online_dpo",
     "finetune_policy",
 }  # fmt: skip
 KEPT = "rerun_on_code_change=false"
@@ -82,9 +83,10 @@ def test_the_trainers_code_reruns_the_trainings(finished, edit):
     assert planned_jobs(finished, *CONFIG, KEPT) == {}
 
 
-#: What follows from the policies of DPO and Directional DPO.
+#: What follows from the policies of DPO, Directional DPO and online DPO.
 FROM_PAIRS = {
-    "train_dpo": 1, "train_directional_dpo": 1, "sample_evaluation": 2, "score_evaluation": 2,
+    "train_dpo": 1, "train_directional_dpo": 1, "train_online_dpo": 1, "sample_evaluation": 3,
+    "score_evaluation": 3,
     "collect_validation_rewards": 1, "make_table1": 1, "plot_pareto_front": 1, "plot_samples": 1,
     "plot_overoptimisation": 1, "plot_costs": 1, "plot_training_curves": 1, "make_report": 1,
     "collect_provenance": 1, "all": 1,

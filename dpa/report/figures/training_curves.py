@@ -1,8 +1,9 @@
 """What every training of an experiment minimised, step by step.
 
 A mark is a row: at an optimiser step the mean loss of the steps since the mark before (`loss_curve`
-of the model's sidecar). Of a policy gradient, whose loss says nothing, it is the reward of the
-step's samples (history.csv). Panels are kinds of models; a line is a model of a seed.
+of the model's sidecar). Of a training that samples as it goes it is the reward of the step's
+samples (history.csv): a policy gradient's loss says nothing, and online DPO's little. Panels are
+kinds of models; a line is a model of a seed.
 """
 
 import math

@@ -151,6 +151,7 @@ def test_stored_models():
         for m in (
             "dpa",
             "directional_dpo",
+            "online_dpo",
             "steerlm",
             "sft",
             "dpo",
@@ -162,8 +163,8 @@ def test_stored_models():
         )
     }
     assert counts == {
-        "dpa": 1, "directional_dpo": 1, "steerlm": 1, "sft": 1, "dpo": 1, "reward_soup": 3,
-        "ppo": 10, "rsf": 10, "best_of_n_sft": 1, "ric": 1,
+        "dpa": 1, "directional_dpo": 1, "online_dpo": 1, "steerlm": 1, "sft": 1, "dpo": 1,
+        "reward_soup": 3, "ppo": 10, "rsf": 10, "best_of_n_sft": 1, "ric": 1,
     }  # fmt: skip
 
 

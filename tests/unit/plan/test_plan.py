@@ -142,11 +142,12 @@ def test_adapters_are_those_that_peft_makes():
     assert MISTRAL.adapters(8) == 8 * 32 * (16_384 + 10_240 + 55_296) == 20_971_520
 
 
-def test_a_policy_gradient_is_not_sharded(tmp_path):
-    (need,) = needs(make_experiment(tmp_path), ["train_ppo"])
+@pytest.mark.parametrize("method", ["ppo", "online_dpo"])
+def test_what_samples_as_it_trains_is_not_sharded(tmp_path, method):
+    (need,) = needs(make_experiment(tmp_path), [f"train_{method}"])
     assert need.memory.parts["states"] * GIB == 16 * MISTRAL.parameters
     assert not need.fits
-    assert "leave ppo out" in str(need)
+    assert f"leave {method} out" in str(need)
 
 
 def test_sampling_and_scoring_memory_by_hand():
@@ -206,6 +207,10 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path, overlay, rule, rem
          {"trained": 0.51 * (2 * 80_000 + 2 * 1000 * 4) * 380}),
         # 2,000 pairs of 2 x (100 + 250), 3 epochs of zephyr's recipe
         (("train_dpo", {}), {"trained": 2000 * 700 * 3, "referred": 2000 * 700 * 3}),
+        # 80 visits to 2,000 prompts, 2 responses of 200 tokens behind 180 each
+        (("train_online_dpo", {}),
+         {"read": 160_000 * 180, "sampled": 320_000 * 200, "trained": 320_000 * 380,
+          "referred": 320_000 * 380, "scored": 160_000 * 150 + 320_000 * 200}),
         # 20 prompts, 10 directions (or conditions), 2 responses; SFT: none
         (("sample_evaluation", {"benchmark": "evaluation", "policy": "dpa-3"}),
          {"read": 200 * 180, "sampled": 400 * 200, "scored": 0}),

@@ -47,6 +47,7 @@ def test_stages_of_the_comparison(comparison):
         ],
         "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
         "ric": ["steerlm", *RIC],
+        "online_dpo": ["online_dpo"],
         # Best of n costs what the policy did that it samples.
         "best_of_n_sft": ["sft"],
         "best_of_n_steerlm": ["steerlm"],
@@ -55,7 +56,7 @@ def test_stages_of_the_comparison(comparison):
     assert comparison.trained_stages() == [
         *DPA, "sft", "steerlm", "dpo", "ppo/100_0",
         *(f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)),
-        "directional_dpo/iter1", "directional_dpo/iter2", *RIC,
+        "directional_dpo/iter1", "directional_dpo/iter2", *RIC, "online_dpo",
     ]  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_policies(quickstart, comparison):
     assert quickstart.policies() == [*dpa, "sft", "steerlm", "dpo"]
     assert comparison.policies() == [
         *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-        "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_sft",
+        "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo", "best_of_n_sft",
         "best_of_n_steerlm",
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_conditions(p)] == [
@@ -72,7 +73,7 @@ def test_policies(quickstart, comparison):
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_directions(p)] == [
         "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2",
-        *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_steerlm",
+        *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo", "best_of_n_steerlm",
     ]  # fmt: skip
     assert [comparison.reads_ranges(p) for p in ("ric-1", "best_of_n_steerlm")] == [True, False]
     chosen = {p: comparison.sampled_policy(p) for p in ("dpa-2", "best_of_n_sft")}
@@ -118,13 +119,14 @@ def test_targets_of_the_quickstart(quickstart):
 
 def test_targets_of_the_comparison(comparison):
     others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-              "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "best_of_n_sft",
-              "best_of_n_steerlm")  # fmt: skip
+              "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo",
+              "best_of_n_sft", "best_of_n_steerlm")  # fmt: skip
     assert comparison.targets("baselines") == [
         f"results/quickstart-comparison/{SCORED}/{name}.jsonl" for name in others
     ]
-    assert comparison.policy_gradient_histories() == [
-        "results/quickstart-comparison/ppo/100_0/history.csv"
+    assert comparison.online_histories() == [
+        "results/quickstart-comparison/ppo/100_0/history.csv",
+        "results/quickstart-comparison/online_dpo/history.csv",
     ]
     assert "policy_gradient" in comparison.figure_names()
 
@@ -162,7 +164,7 @@ def test_trained_models_by_hand(quickstart, comparison):
         "base_model", "reward_model/model",
         *(f"{stage}/policy" for stage in ("sft", *DPA, "steerlm", "dpo")),
     ]  # fmt: skip
-    assert comparison.histories() == ["ppo/100_0/history.csv"]
+    assert comparison.histories() == ["ppo/100_0/history.csv", "online_dpo/history.csv"]
 
 
 def test_several_seeds_have_a_run_each():
