@@ -149,17 +149,15 @@ def desired_rewards(ranges: RewardRanges, direction: Direction) -> list[int]:
     """What Rewards-in-Context asks for in a direction v (arXiv 2402.10207, section 3.3,
     for the maximum norm).
 
-    With k objectives of shares w = |v| / sum |v|, that of the largest share is asked for its best
-    reward, and any other for the part min(k w, 1) of the way from its worst to its best. Where v
-    has not the distribution's sign, worst and best change places.
+    Of k objectives with shares w = |v| / sum |v| each is asked for the part min(k w, 1) of the way
+    from its worst reward to its best; the largest share's is always the best. Where v has not the
+    distribution's sign, worst and best change places.
     """
-    weights = [abs(v) for v in direction]
-    heaviest = weights.index(max(weights))
-    found = []
-    for i, (v, worst, best) in enumerate(zip(direction, ranges.worst, ranges.best, strict=True)):
+    total, found = sum(map(abs, direction)), []
+    for v, worst, best in zip(direction, ranges.worst, ranges.best, strict=True):
         low, high = (best, worst) if v * (best - worst) < 0 else (worst, best)
-        part = min(len(weights) * weights[i] / sum(weights), 1.0)
-        found.append(high if i == heaviest else low + part * (high - low))
+        part = min(len(direction) * abs(v) / total, 1.0)
+        found.append(low + part * (high - low))
     return as_condition(found)
 
 

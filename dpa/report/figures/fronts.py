@@ -112,7 +112,7 @@ def _found(drawn: DrawnPrompts, objectives: Sequence[str], by: str) -> dict[Poli
             replicate(weights, points.rewards),
             np.sort(rows["direction_index"].unique()),
             points.directions,
-            points.conditions is not None,
+            points.directions is None and points.conditions is not None,
             are_outside(rows).groupby(rows["direction_index"]).first().to_numpy(),
         )
     order = list(METHODS)

@@ -109,6 +109,11 @@ def test_the_papers_conditions_are_ringed():
     ours = pick(marks, source="ours", panel="front", by="r")
     assert pick(ours, method="dpa", iteration=0)["papers"].tolist() == [True, False, True, True]
     assert not pick(ours, method="dpa", iteration=1)["papers"].any()
+    # Rewards that stand for directions are none of the paper's conditions.
+    told = others["iteration"] == 1
+    others.loc[told, ["c_helpfulness", "c_verbosity"]] = 50.0
+    both = fronts.figure4_marks([others], OBJECTIVES, REFERENCE, PUBLISHED, curve_points=2)
+    assert not both["papers"].any()
     figure = fronts.draw_figure4(marks, OBJECTIVES, "")
     assert sum(len(rings.get_offsets()) for rings in figure.axes[0].collections) == 3
     assert "Rings" in fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "none")
