@@ -184,6 +184,8 @@ rule plot_reward_model:
             if layout.has_judge
             else []
         ),
+        models=cfg.reward_model.scoring,
+        seeds=len(RUNS),
         style=section(cfg.figures.style),
         experiment=cfg.experiment,
         figures=folder_of,
@@ -193,7 +195,7 @@ rule plot_reward_model:
     shell:
         "python -m scripts.plot_reward_model --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --ranking {input.ranking:q} {params.judge:q}"
-        " --figure-style {params.style:q}"
+        " --reward-models {params.models} --seeds {params.seeds} --figure-style {params.style:q}"
         " --experiment {params.experiment} --output-figures {params.figures:q}"
         " --output-tables {params.tables:q} > {log} 2>&1"
 
@@ -336,6 +338,7 @@ rule make_table2:
     params:
         objective_names=OBJECTIVE_NAMES,
         world="--world" if cfg.world else "",
+        models=cfg.reward_model.scoring,
         experiment=cfg.experiment,
         folder=folder_of,
     message:
@@ -343,7 +346,8 @@ rule make_table2:
     shell:
         "python -m scripts.make_table2 --win-rates {input.win_rates:q}"
         " --accuracy {input.accuracy:q} --published {input.published:q}"
-        " --objective-names {params.objective_names:q} {params.world} --experiment {params.experiment}"
+        " --objective-names {params.objective_names:q} {params.world}"
+        " --reward-models {params.models} --experiment {params.experiment}"
         " --output-tables {params.folder:q} > {log} 2>&1"
 
 

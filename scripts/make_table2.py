@@ -20,6 +20,7 @@ from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.log import log
 from dpa.runtime.options import (
     ExperimentOption,
+    ModelsScoringOption,
     ObjectiveNamesOption,
     OutputTablesOption,
     PublishedOption,
@@ -38,10 +39,12 @@ def main(
     experiment: ExperimentOption,
     output_tables: OutputTablesOption,
     world: WorldOption = False,
+    reward_models: ModelsScoringOption = 1,
 ) -> None:
     """Make table 2."""
     from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.report import table2
+    from dpa.report.scorers import first_of
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objective_names.split(",")
@@ -56,7 +59,7 @@ def main(
             (
                 table2.ACCURACY_HEADING,
                 f"Experiment {experiment}.",
-                table2.accuracy_tables(scored),
+                table2.accuracy_tables(scored, first_of(reward_models, 1)),
             ),
         ),
     }

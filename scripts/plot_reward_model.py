@@ -20,6 +20,7 @@ from dpa.runtime.options import (
     ExperimentOption,
     FigureStyleOption,
     MetricsOption,
+    ModelsScoringOption,
     OutputFiguresOption,
     OutputTablesOption,
 )
@@ -40,6 +41,8 @@ def main(
         Path | None, typer.Option(help="The judge's metrics.csv, for its agreement beside.")
     ] = None,
     judge_ranking: Annotated[Path | None, typer.Option(help="The judge's ranking.csv.")] = None,
+    reward_models: ModelsScoringOption = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the experiment.")] = 1,
     figure_style: FigureStyleOption = None,
 ) -> None:
     """Draw the reward model's predictions against held-out labels."""
@@ -55,6 +58,7 @@ def main(
         reward_model_marks,
     )
     from dpa.report.figures.style import drawn_in, write_figure
+    from dpa.report.scorers import first_of
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     style = read_section(FigureStyleConfig, figure_style, "figure-style", "figures.style")
@@ -62,15 +66,16 @@ def main(
     marks = reward_model_marks(read_parquet_table(predictions))
     title = f"Reward model, experiment {experiment}"
     inputs = [predictions, metrics, ranking]
-    caption = reward_model_caption(table, marks, experiment)
+    caption = reward_model_caption(table, marks, experiment, first_of(reward_models, seeds))
     with drawn_in(style):
         figure = draw_reward_model(marks, table, style.title_of(title))
         write_figure(output_figures, "reward_model", figure, marks, caption, inputs, style)
-    shown, rows = [quality_table(table)], table
+    shown, rows = [quality_table(table, first_of(reward_models, seeds))], table
     if judge_metrics is not None and judge_ranking is not None:
         inputs += [judge_metrics, judge_ranking]
         judges = quality(read_csv_table(judge_metrics), read_csv_table(judge_ranking))
-        shown.append(quality_table(judges)._replace(title="The judge, which never selects"))
+        judge = quality_table(judges, first_of(1, seeds))
+        shown.append(judge._replace(title="The judge, which never selects"))
         rows = pd.concat([table.assign(scorer="reward_model"), judges.assign(scorer="judge")])
     page = (title, "", shown)
     texts = {

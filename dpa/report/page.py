@@ -30,6 +30,7 @@ from dpa.report.figures.reward_model import constant_attributes, constant_warnin
 from dpa.report.figures.samples import rewards_text, scorers_of
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published
+from dpa.report.scorers import NO_JUDGE, describe_scorers, lacks_judge
 from dpa.report.summary import summarise
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
@@ -41,11 +42,6 @@ ASSUMPTIONS = "## Where the paper is silent"
 #: Figures and tables that open the page; the others come in a section of their own.
 FIRST_FIGURES = ("figure1", "figure4", "figure5", "overoptimisation")
 FIRST_TABLES = ("table1", "table2", "comparison", "chosen")
-#: What must be known where rewards have no second opinion.
-NO_JUDGE = (
-    "No independent scorer (evaluation.judge is null): all rewards here are those of the model "
-    "that responses were selected by, and what it gains need not be a gain."
-)
 #: Figures of costs.
 COSTS = ("costs",)
 
@@ -97,7 +93,15 @@ def render(
     return environment.get_template("report.html.j2").render(
         title=f"Directional Preference Alignment: {experiment}",
         summary=summarise(folder, config, known),
-        sections=list(sections(found, tabled, len(prompts), bool(comparisons), config)),
+        sections=list(
+            sections(
+                found,
+                tabled,
+                len(prompts),
+                bool(comparisons),
+                list(describe_scorers(folder, config)),
+            )
+        ),
         prompts=prompts,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -120,8 +124,7 @@ def render(
 def warnings(config: dict) -> list[str]:
     """What must be known before a number is read."""
     if config["world"] is None:
-        judged = config["evaluation"]["judge"] or not config["data"]["train_prompts"]
-        return [] if judged else [NO_JUDGE]
+        return [NO_JUDGE] if lacks_judge(config) else []
     return [
         "This is the quickstart: a generated world and models of a fraction of a million "
         "parameters, trained from scratch on a CPU. It shows that the method and its "
@@ -139,9 +142,13 @@ def dead_outputs(marks: Path) -> list[str]:
 
 
 def sections(
-    figures: dict[str, dict], tables: dict[str, dict], prompts: int, compared: bool, config: dict
+    figures: dict[str, dict],
+    tables: dict[str, dict],
+    prompts: int,
+    compared: bool,
+    scorers: Sequence[str],
 ) -> Iterator[PageSection]:
-    """The page in order; a section without content is left out."""
+    """The page in order; a section without content is left out. `scorers` says who scored."""
 
     def those(found: dict[str, dict], names: Iterable[str]) -> list[dict]:
         return [found[name] for name in names if name in found]
@@ -171,6 +178,7 @@ def sections(
             "from those numbers by the same code as for ours.",
         )
         yield PageSection("published", "Against the published numbers", text)
+    yield PageSection("scorers", "Who scored", scorers)
     rest = [n for n in figures if n not in (*FIRST_FIGURES, *COSTS)]
     others = [n for n in tables if n not in FIRST_TABLES]
     drawn, tabled = those(figures, rest), those(tables, others)

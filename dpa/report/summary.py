@@ -12,6 +12,7 @@ from dpa.artefacts.frames import read_csv_table
 from dpa.evaluation.bootstrap import LEVEL
 from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS
+from dpa.report.scorers import agreed
 
 #: Columns of DPA's gain over all seeds, and of its interval.
 POOLED = ["mean_difference", "mean_difference_low", "mean_difference_high"]
@@ -62,7 +63,7 @@ def _run(config: dict, rewards: pd.DataFrame | None) -> str:
 
 def agreement(table: pd.DataFrame) -> str:
     """How well a reward model agrees with held-out ratings."""
-    found = table.dropna(subset=["pearson"])
+    found = agreed(table)
     if not len(found):
         return "No output can be compared with held-out ratings."
     least = found.loc[found["pearson"].idxmin()]

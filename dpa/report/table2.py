@@ -136,8 +136,9 @@ def _rate(row: pd.Series) -> str:
     return f"{row['win_rate']:.1f}" + ("" if pd.isna(error) else f" ± {error:.1f}")
 
 
-def accuracy_tables(accuracy: pd.DataFrame) -> list[Table]:
-    """The reward model's accuracy under each objective, by section and both averages."""
+def accuracy_tables(accuracy: pd.DataFrame, whose: str = "") -> list[Table]:
+    """The reward model's accuracy under each objective, by section and both averages; `whose` is a
+    sentence on which model of several it is."""
     averaged = accuracy["level"].isin(list(AVERAGES)) & (accuracy["name"] == OVERALL)
     shown = accuracy[averaged | (accuracy["level"] == "section")]
     columns = list(shown[["level", "name"]].drop_duplicates().itertuples(index=False, name=None))
@@ -151,7 +152,7 @@ def accuracy_tables(accuracy: pd.DataFrame) -> list[Table]:
         "Share of pairs whose chosen response is scored above the rejected one, in percent, "
         "± standard error."
     )
-    return [Table("", note, header, rows)]
+    return [Table("", f"{note}{whose}", header, rows)]
 
 
 def table2_lead(rates: pd.DataFrame, experiment: str, world: bool) -> str:

@@ -143,6 +143,9 @@ MembersOption = Annotated[
         "--members", min=1, help="Reward models whose files are given, one model's after another's."
     ),
 ]
+ModelsScoringOption = Annotated[
+    int, typer.Option("--reward-models", min=1, help="Reward models of a seed that score.")
+]
 DirectionsPerPromptOption = Annotated[
     int, typer.Option("--directions-per-prompt", min=1, help="Directions drawn for each prompt.")
 ]

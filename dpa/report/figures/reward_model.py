@@ -32,7 +32,8 @@ def quality(metrics: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
     return both[both["n"] > 0].reset_index(drop=True)
 
 
-def quality_table(table: pd.DataFrame) -> Table:
+def quality_table(table: pd.DataFrame, whose: str = "") -> Table:
+    """The table of `quality`; `whose` is a sentence on which model of several it is."""
     cells = [
         [
             row["attribute"],
@@ -45,7 +46,9 @@ def quality_table(table: pd.DataFrame) -> Table:
         "differently labelled responses to the same prompt that are put in the labels' order, "
         "ties half."
     )
-    return Table("", note, ["attribute", *(heading for _, heading, _ in MEASURES)], cells)
+    return Table(
+        "", f"{note}{whose}", ["attribute", *(heading for _, heading, _ in MEASURES)], cells
+    )
 
 
 def reward_model_marks(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -146,12 +149,14 @@ def _draw_attribute(axes: Axes, rows: pd.DataFrame, measures: dict) -> None:
     axes.tick_params(labelsize=7)
 
 
-def reward_model_caption(table: pd.DataFrame, marks: pd.DataFrame, experiment: str) -> str:
+def reward_model_caption(
+    table: pd.DataFrame, marks: pd.DataFrame, experiment: str, whose: str = ""
+) -> str:
     caption = f"""\
 **Reward model (experiment {experiment}).** Predictions for held-out responses against their
 labels, an attribute in each panel ({int(table["n"].sum()):,} labels): boxes are quartiles with
 the median, whiskers the 5th and 95th percentile, the dotted line is where a perfect model would
 be. r is Pearson's correlation, ρ Spearman's, RMSE in points of 0–100, pairs the share of
 differently labelled responses to the same prompt that are put in the labels' order. Labels are
-noisy: no model can agree with them fully."""
+noisy: no model can agree with them fully.{whose}"""
     return f"{caption} {constant_warning(constant_attributes(marks))}".strip()

@@ -528,6 +528,9 @@ def test_attributes_without_labels_are_left_out():
     assert reward_model.quality_table(table).rows[0] == [
         "a-b", "3", "0.600", "0.500", "10.0", "1", "1.000", "1.000",
     ]  # fmt: skip
+    assert reward_model.quality_table(table, " Whose.").note.endswith("ties half. Whose.")
+    marks = reward_model.reward_model_marks(make_predictions())
+    assert reward_model.reward_model_caption(table, marks, "x", " Whose.").endswith("fully. Whose.")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from dpa.artefacts.cells import plain_text
 from dpa.artefacts.outputs import write_text
+from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.load import load_config
 from dpa.errors import InputError
@@ -31,6 +32,7 @@ from dpa.report.page import (
     tables_html,
 )
 from dpa.report.paper import Fronts, compare_figure4
+from dpa.report.scorers import NO_JUDGE, describe_scorers, first_of
 from dpa.report.summary import agreement, came_out, doubted, summarise
 from dpa.report.tables import (
     Table,
@@ -90,6 +92,13 @@ def make_validation() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def make_model(folder, **details):
+    """A folder with a sidecar."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    write_sidecar(folder, [], RowCounts.all_kept(1), **details)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """A small experiment's folder: two figures, two tables, samples, one artefact."""
@@ -108,6 +117,7 @@ def results(tmp_path_factory):
     write_text(folder / "tables/figure1.md", page)
     write_text(folder / "tables/comparison.csv", csv_text(make_comparison()))
     write_text(folder / "evaluation/validation_rewards.csv", csv_text(make_validation()))
+    make_model(folder / "reward_model/model", origins={"helpsteer": 8, "ultrafeedback": 1008})
     write_text(folder / "data/ratings.jsonl", "{}")
     write_sidecar(
         folder / "data/ratings.jsonl", counts={"read": 9, "kept": 7, "dropped": {"N/A": 2}}
@@ -247,6 +257,80 @@ def test_the_summary_does_not_assume_that_dpa_wins():
 def test_the_summary_of_a_reward_model_alone():
     table = pd.DataFrame({"attribute": ["a", "b", "c"], "pearson": [0.9, 0.5, None]})
     assert "by 0.70 in the median (Pearson), least of all b, 0.50" in agreement(table)
+
+
+def described(folder, **overlay):
+    """Paragraphs on the scorers of the quickstart with an overlay."""
+    config = load_config({"experiment": "quickstart", **overlay})
+    return list(describe_scorers(folder, config.model_dump(mode="json", by_alias=True)))
+
+
+def test_ratings_by_origin(results, page):
+    text = "The reward model learnt 1,016 ratings (8 of helpsteer, 1,008 of ultrafeedback)."
+    assert described(results)[0] == text
+    assert f"<p>{text}</p>" in page
+    assert "there is no learnt judge" in described(results)[1]
+
+
+@pytest.mark.parametrize(
+    ("pessimism", "said"),
+    [
+        ("none", "the mean of"),
+        ("min", "the minimum of"),
+        ({"penalty": 0.5}, "the mean less 0.5 standard deviations of"),
+    ],
+)
+def test_members_and_what_selection_maximises(results, pessimism, said):
+    given = {"reward_model": {"members": 3}, "dpa": {"pessimism": pessimism}}
+    [models, _] = described(results, **given)
+    assert models.startswith("3 reward models score, alike but for their seeds; each learnt")
+    assert f"Selection maximises {said} their v·r" in models
+    assert "RewardBench's accuracy are the first one's" in models
+
+
+def test_feedback_by_iteration_and_seed(tmp_path):
+    run = tmp_path / "seed1"
+    make_model(run / "reward_model/model", origins={"mine": 100})
+    for t in (1, 2):
+        write_text(run / f"feedback/iter{t}/ratings.jsonl", "{}\n")
+        write_sidecar(run / f"feedback/iter{t}/ratings.jsonl", rated=10 * t, asked=20)
+        make_model(run / f"feedback/iter{t + 1}/reward_model/model",
+                   origins={"mine": 100, "feedback-1": 10 * t})  # fmt: skip
+    given = {"feedback": {"annotator": {"kind": "gold"}}, "dpa": {"iterations": 3}, "seed": [1, 2]}
+    which, own, rated, _ = described(tmp_path, **given)
+    assert which == "Numbers in this section are those of seed 1, the first of 2."
+    assert own == "The reward model learnt 100 ratings, all of mine."
+    assert "annotators: 10 responses of iteration 1 of 20 asked for, 20 responses of it" in rated
+    assert "(110 for t = 2, 120 for t = 3)" in rated
+
+
+def test_a_judge_beside_the_reward_model(tmp_path):
+    make_model(tmp_path / "reward_model/model", origins={"a": 4})
+    make_model(tmp_path / "judge/model", origins={"a": 1})
+    table = pd.DataFrame({"pearson": [0.9, 0.8, 0.7, None], "attribute": list("abab"),
+                          "scorer": ["reward_model"] * 2 + ["judge"] * 2})  # fmt: skip
+    write_text(tmp_path / "tables/reward_model.csv", csv_text(table))
+    [_, judge] = described(tmp_path, evaluation={"judge": {"share": 0.2}})
+    assert judge.startswith("The judge never selects; it learnt 1 ratings, all of a, which no")
+    assert "(Pearson, the median over them): the judge's by 0.70 and the reward model's" in judge
+    assert "reward model's by 0.85." in judge
+    # The summary of a reward model is not about the judge beside it.
+    assert "by 0.85 in the median (Pearson), least of all b, 0.80" in agreement(table)
+
+
+def test_no_independent_scorer_is_said(tmp_path):
+    make_model(tmp_path / "reward_model/model", origins={"a": 4})
+    config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
+    config["evaluation"]["gold"] = None
+    assert list(describe_scorers(tmp_path, config))[-1] == NO_JUDGE
+    assert NO_JUDGE.startswith("No independent scorer")
+
+
+def test_of_several_models_it_is_said_whose_numbers_are_shown():
+    assert first_of(1, 1) == ""
+    assert first_of(3, 1) == " Of the 3 reward models these are the first's numbers."
+    both = " Of the 3 reward models and the 5 seeds these are the first's numbers."
+    assert first_of(3, 5) == both
 
 
 def test_a_missing_figure_is_named(results):

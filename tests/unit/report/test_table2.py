@@ -139,6 +139,7 @@ def test_accuracies():
     [table] = accuracy_tables(accuracy)
     assert table.header == ["objective", "Chat", "mean over subsets"]
     assert table.rows == [["helpfulness", "70.0 ± 8.4", "65.0 ± 8.1"]]
+    assert accuracy_tables(accuracy, " Whose.")[0].note == f"{table.note} Whose."
     # Two seeds of 70 and 74: mean 72, standard error of the mean 2.
     [table] = accuracy_tables(
         pd.concat([accuracy, accuracy.assign(accuracy=accuracy.accuracy + 4)])
