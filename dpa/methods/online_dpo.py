@@ -68,8 +68,8 @@ COUNTED = [
     "responses", "pairs", "trained_tokens", "rewards_are_equal", "one_is_truncated",
     "prompt_too_long",
 ]  # fmt: skip
-#: Before what a step drew, in the trainer's log.
-DRAWN = "drawn/"
+#: In the trainer's log: before what a step drew, and how many rows it had.
+DRAWN, ROWS = "drawn/", "rows"
 #: The number of the row that fills up an epoch's last batch.
 NO_PROMPT = -1
 
@@ -81,6 +81,8 @@ class OnlinePairTrainer(PairTrainer):
     settings: EngineSettings
     contrast_beta: float | None
     drawn: DrawnCounts
+    rows: int
+    """Of the step, those of nothing included."""
 
     @cached_property
     def engine(self) -> TransformersEngine:
@@ -103,21 +105,36 @@ class OnlinePairTrainer(PairTrainer):
         pairs, drawn = self.source.pairs(self.engine, numbers, self.sampler.epoch + 1)
         sums = torch.tensor(drawn, dtype=torch.float64).to(self.args.device)
         self.drawn = DrawnCounts(*self.accelerator.reduce(sums, "sum").tolist())
-        batches = [self._batch([pairs[n] for n in batch if n in pairs]) for batch in rows]
+        size = max(map(len, rows), default=0)
+        self.rows = size * len(rows) * self.args.world_size
+        batches = [
+            self._batch([*map(pairs.get, batch), *[None] * (size - len(batch))]) for batch in rows
+        ]
         return batches, self._get_num_items_in_batch(batches, device).clamp(min=1)
 
-    def _batch(self, pairs: Sequence[OnlinePair]) -> dict[str, Any]:
-        """Pairs as TRL takes them; without any, a pair of nothing, which the loss leaves out."""
+    def _batch(self, pairs: Sequence[OnlinePair | None]) -> dict[str, Any]:
+        """Pairs as TRL takes them; those that are missing are pairs of nothing.
+
+        The loss leaves these out. Processes need equally many rows, and TRL's means equal batches.
+        """
+        nothing = super().filler()
         rows = [
-            {"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected}
-            for p in pairs
-        ] or [super().filler()]
+            nothing
+            if pair is None
+            else {
+                "prompt_ids": pair.prompt,
+                "chosen_ids": pair.chosen,
+                "rejected_ids": pair.rejected,
+            }
+            for pair in pairs
+        ]
         batch = self.collate(rows)
         if self.contrast_beta is not None:
-            elsewhere = [p.elsewhere for p in pairs] or [row["prompt_ids"] for row in rows]
-            batch["elsewhere"] = self.collate(
-                [row | {"prompt_ids": prompt} for row, prompt in zip(rows, elsewhere, strict=True)]
+            elsewhere = (
+                row if pair is None else row | {"prompt_ids": pair.elsewhere}
+                for row, pair in zip(rows, pairs, strict=True)
             )
+            batch["elsewhere"] = self.collate(list(elsewhere))
         return batch
 
     def compute_loss(
@@ -146,6 +163,7 @@ class OnlinePairTrainer(PairTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update({f"{DRAWN}{name}": sum_ for name, sum_ in self.drawn._asdict().items()})
+            logs[ROWS] = self.rows
         super().log(logs, start_time)
 
 
@@ -172,8 +190,9 @@ class OnlineDpo(Training):
     pairs, and its epochs are visits to each prompt; its max_length is not used, as the sampling's
     max_prompt_tokens and max_new_tokens bound the sequences. Longer prompts are dropped.
 
-    Several processes keep a copy of the model each, and sample for themselves: other than in the
-    other trainings, results depend on their number. The trainer's `sharding` is not used.
+    Several processes keep a copy of the model each, and sample for themselves; results are the same
+    but for rounding, which now and then makes another token of a sample. The trainer's `sharding`
+    is not used.
 
     Raises InputError when prompts do not fit, when the reward model's scores are not finite, when
     no response is better than another, and when the loss or its gradient stops being a number.
@@ -325,11 +344,12 @@ class DrawnHistory(StepHistory):
     def row(self, step: int, logs: dict[str, Any]) -> dict[str, Any]:
         drawn = DrawnCounts(*(logs[f"{DRAWN}{name}"] for name in DrawnCounts._fields))
         responses = max(drawn.responses, 1)
-        gains = logs["rewards/chosen"], logs["rewards/rejected"]  # beta times the log ratio
+        # Of a pair beta times the log ratio, of a row of nothing 0.
+        gains = (logs["rewards/chosen"] + logs["rewards/rejected"]) / 2 * logs[ROWS]
         values = [
             step,
             drawn.reward / responses,
-            sum(gains) / 2 / self.beta if drawn.pairs else None,
+            gains / self.beta / drawn.pairs if drawn.pairs else None,
             drawn.response_tokens / responses,
             drawn.truncated / responses,
             logs["loss"],

@@ -12,10 +12,14 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+
 from dpa.artefacts.row_counts import RowCounts
+from dpa.config.sampling import SamplingConfig
+from dpa.config.steering import ObjectiveConfig
 from dpa.config.trainer import LoraConfig, ScheduleConfig, TrainerConfig
 from dpa.models import ModelRef
-from dpa.records import Rating
+from dpa.records import Prompt, Rating
 from dpa.text.prompts import Conversation
 from dpa.training import shares
 from dpa.training.trainer import TrainingJob
@@ -119,6 +123,70 @@ def dpo(start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, r
     run_training(PairTraining(job, pairs, 0.1, RowCounts()))
 
 
+class Ruler:
+    """Stands in for a reward model: by `scores`, or all are good, and as long as they are."""
+
+    names = ("good", "length")
+
+    def __init__(self, scores: dict[str, list[float]] | None = None):
+        self.groups: list = []
+        self.scores = scores
+
+    def score_chunk(self, groups):
+        self.groups += groups
+        return [
+            np.array([self.scores[r] if self.scores else [50.0, float(len(r))] for r in some])
+            for _, some in groups
+        ]
+
+    def warn_if_constant(self, place):
+        """It is asked in the end."""
+
+
+#: What it rates, as objectives.
+RULED = [
+    ObjectiveConfig(name="quality", outputs={"good": 1.0}),
+    ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
+]
+
+
+def sampling(**changes) -> SamplingConfig:
+    values = {
+        "engine": "transformers",
+        "kv_cache_dtype": "auto",
+        "temperature": 1.0,
+        "max_new_tokens": 24,
+        "max_prompt_tokens": 96,
+        "prompts_per_chunk": 1,
+        "rows_per_batch": 64,
+        "max_truncated_fraction": 1.0,
+    }
+    return SamplingConfig(**{**values, **changes})
+
+
+def online_dpo(
+    start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
+) -> None:
+    from dpa.methods.online_dpo import OnlineDpo
+    from dpa.training.trainer import run_training
+
+    prompts = [Prompt(prompt_id=str(i), prompt=question(i), source="test") for i in range(rows)]
+    job = TrainingJob(ModelRef(start), output, train, stage, seed=5, inputs=())
+    training = OnlineDpo(
+        job,
+        prompts,
+        output.with_name(f"{output.name}.csv"),
+        seed=5,
+        distribution={"distribution": "arc", "from_degrees": -90.0, "to_degrees": 0.0},
+        objectives=RULED,
+        reward_model=Ruler(),  # type: ignore[arg-type]
+        beta=0.1,
+        contrast_beta=0.1,
+        sampling=sampling(),
+    )
+    run_training(training)
+
+
 def reward_model(
     start: str, output: Path, train: TrainerConfig, stage: ScheduleConfig, rows: int
 ) -> None:
@@ -145,6 +213,7 @@ def run(name: str, output: str | Path, options: dict) -> Path:
         "finetune": finetune,
         "finetune_fused": finetune_fused,
         "dpo": dpo,
+        "online_dpo": online_dpo,
         "reward_model": reward_model,
     }[name]
     stage = schedule(**options.get("schedule", {}))

@@ -12,8 +12,6 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from dpa.artefacts.sidecars import read_sidecar
-from dpa.config.sampling import SamplingConfig
-from dpa.config.steering import ObjectiveConfig
 from dpa.config.trainer import LoraConfig, ScheduleConfig
 from dpa.directions import from_degrees, sample_direction
 from dpa.errors import InputError
@@ -31,13 +29,9 @@ from dpa.seeds import sample_seed
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import ChatTokenizer
 from dpa.training.trainer import TrainingJob, run_training
-from tests.support.training_jobs import struck, training
+from tests.support.training_jobs import RULED, Ruler, sampling, struck, training
 
 TRAINER = training(per_device_batch_size=8)
-OBJECTIVES = [
-    ObjectiveConfig(name="quality", outputs={"good": 1.0}),
-    ObjectiveConfig(name="verbosity", outputs={"length": 1.0}),
-]
 NAMES = ["quality", "verbosity"]
 #: All but verbosity alone, less of it: nothing else tells responses apart.
 TERSE = {"distribution": "arc", "from_degrees": -90.0, "to_degrees": -60.0}
@@ -48,34 +42,6 @@ PROMPTS = [
 SEED = 7
 
 
-class Ruler:
-    """Stands in for the reward model: constant quality, and length in characters."""
-
-    names = ("good", "length")
-
-    def __init__(self, scores=None):
-        self.groups, self.scores = [], scores
-
-    def score_chunk(self, groups):
-        self.groups += groups
-        return [
-            np.array([self.scores[r] if self.scores else [50.0, float(len(r))] for r in some])
-            for _, some in groups
-        ]
-
-    def warn_if_constant(self, place):
-        """It is asked in the end."""
-
-
-def sampling(**changes):
-    values = {
-        "engine": "transformers", "kv_cache_dtype": "auto", "temperature": 1.0,
-        "max_new_tokens": 24, "max_prompt_tokens": 96, "prompts_per_chunk": 1, "rows_per_batch": 64,
-        "max_truncated_fraction": 1.0,
-    }  # fmt: skip
-    return SamplingConfig(**values | changes)
-
-
 def train(policy, output, *, trainer=TRAINER, schedule=None, prompts=PROMPTS, **changes):
     """Six visits to each of 16 prompts, eight pairs a step; returns the history's columns."""
     values = {
@@ -83,7 +49,7 @@ def train(policy, output, *, trainer=TRAINER, schedule=None, prompts=PROMPTS, **
         "lr_scheduler": "constant_with_warmup", "max_length": 128,
     }  # fmt: skip
     options = {
-        "seed": SEED, "distribution": TERSE, "objectives": OBJECTIVES, "reward_model": Ruler(),
+        "seed": SEED, "distribution": TERSE, "objectives": RULED, "reward_model": Ruler(),
         "beta": 0.1, "contrast_beta": None, "sampling": sampling(),
     } | changes  # fmt: skip
     stage = ScheduleConfig(**(values | (schedule or {})))
@@ -133,7 +99,7 @@ class Script:
 def source(tiny_tokenizer, reward_model, **changes):
     options = {
         "distribution": {"distribution": "arc", "from_degrees": -45.0, "to_degrees": 0.0},
-        "objectives": OBJECTIVES, "reward_model": reward_model, "seed": SEED,
+        "objectives": RULED, "reward_model": reward_model, "seed": SEED,
         "max_prompt_tokens": 96, "contrasted": False,
     } | changes  # fmt: skip
     return PairSource(PROMPTS, ChatTokenizer(tiny_tokenizer), **options)
@@ -363,6 +329,12 @@ def test_divergence_stops_with_a_remedy(tmp_path):
     history = DrawnHistory(tmp_path / "policy", 0.1)
     history.on_train_begin(None, TrainerState(global_step=7, max_steps=10), None)
     logs = {f"drawn/{name}": 1.0 for name in DrawnCounts._fields}
-    logs |= {"loss": 0.5, "grad_norm": math.nan, "rewards/chosen": 0.0, "rewards/rejected": 0.0}
+    logs |= {
+        "rows": 1,
+        "loss": 0.5,
+        "grad_norm": math.nan,
+        "rewards/chosen": 0.0,
+        "rewards/rejected": 0.0,
+    }
     with pytest.raises(InputError, match="nan at step 7; lower"):
         history.on_log(None, TrainerState(global_step=7), None, logs=logs)

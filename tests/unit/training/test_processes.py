@@ -43,6 +43,7 @@ JOBS = {
     "dpo": ("dpo", "gemma2", {}, {"learning_rate": 1e-3}),
     "dpo-fsdp": ("dpo", "mistral", FSDP, {"learning_rate": 1e-3}),
     "dpo-lora": ("dpo", "mistral", LORA, {"learning_rate": 1e-3}),
+    "online-dpo": ("online_dpo", "mistral", {}, {"learning_rate": 1e-3}),
     "reward": ("reward_model", "mistral", {}, {}),
     "reward-fsdp": ("reward_model", "llama", FSDP, {}),  # llama's embeddings are tied
     "reward-lora": ("reward_model", "llama", LORA, {}),
