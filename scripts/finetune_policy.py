@@ -9,6 +9,7 @@ Always starts from the SFT policy, never from the previous iteration's (paper, s
 the distribution `fixed` (RSF) the policy is given no direction.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,6 +60,7 @@ def main(
     from dpa.models import ModelRef
     from dpa.records import Origin
     from dpa.seeds import derive_seed
+    from dpa.serving.furnish import furnish_policy
     from dpa.serving.steering import PolicySteering
     from dpa.training.trainer import TrainingJob
 
@@ -81,7 +83,7 @@ def main(
             derive_seed(seed, "finetune", iteration),
             inputs=(selected,),
             models=read_section(ModelsConfig, models, "models", "models"),
-            furnish=steering.furnish if steering else None,
+            furnish=partial(furnish_policy, steering) if steering else None,
         ),
         selected_conversations(selected, names, told),
         last_answer_only=True,

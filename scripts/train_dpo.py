@@ -7,6 +7,8 @@ train_directional_dpo (pairs from samples, with their directions). Example:
         --output dpo/policy
 """
 
+from functools import partial
+
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     BetaOption,
@@ -52,6 +54,7 @@ def main(
     from dpa.models import ModelRef
     from dpa.records import Pair
     from dpa.seeds import derive_seed
+    from dpa.serving.furnish import furnish_policy
     from dpa.serving.steering import PolicySteering
     from dpa.training.trainer import TrainingJob, run_training
 
@@ -71,7 +74,7 @@ def main(
         derive_seed(seed, "dpo", iteration or 0),
         inputs=(ref.path, pairs),
         models=read_section(ModelsConfig, models, "models", "models"),
-        furnish=steering.furnish if steering else None,
+        furnish=partial(furnish_policy, steering) if steering else None,
     )
     conversations = as_conversations(rows, [objective.name for objective in steered])
     run_training(PairTraining(job, conversations, beta, RowCounts()))

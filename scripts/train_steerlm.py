@@ -8,6 +8,8 @@ responses of its own too). Example:
         --prompts data/prompts/d2.jsonl --seed 0 --output dpa/iter0/policy
 """
 
+from functools import partial
+
 from dpa.runtime.cli import make_app, run_app
 from dpa.runtime.options import (
     AnnotationsOption,
@@ -50,6 +52,7 @@ def main(
     from dpa.models import ModelRef
     from dpa.records import Prompt
     from dpa.seeds import derive_seed
+    from dpa.serving.furnish import furnish_policy
     from dpa.serving.steering import PolicySteering
     from dpa.training.trainer import TrainingJob
 
@@ -68,7 +71,7 @@ def main(
             derive_seed(seed, *(["steerlm"] if iteration is None else ["ric", iteration])),
             inputs=(*annotations, *prompts),
             models=read_section(ModelsConfig, models, "models", "models"),
-            furnish=steering.furnish,
+            furnish=partial(furnish_policy, steering),
         ),
         annotated_conversations(annotations, wanted, steering.names, row_counts),
         row_counts,

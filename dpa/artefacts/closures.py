@@ -1,8 +1,9 @@
 """Which modules compute what a script makes, and a hash of them that only meaning changes.
 
 The closure of a script is the script and all modules of dpa that it imports, directly or not, but
-for `runtime` and `errors`: how a job runs, never what it computes. The hash leaves out comments,
-docstrings and layout, and is the same under every Python that runs this: `ast.dump` is not.
+for `runtime` and `errors` (how a job runs, never what it computes) and the words of model cards
+(dpa.artefacts.files: no content). The hash leaves out comments, docstrings and layout, and is the
+same under every Python that runs this: `ast.dump` is not.
 """
 
 import ast
@@ -15,7 +16,7 @@ from typing import Any
 from dpa.runtime.run_environment import CLONE
 
 #: By definition no rule's input.
-LEFT_OUT = ("dpa/runtime/", "dpa/errors.py", "dpa/__init__.py")
+LEFT_OUT = ("dpa/runtime/", "dpa/errors.py", "dpa/serving/card.py", "dpa/__init__.py")
 #: What differs between versions of Python, or follows from the rest.
 IGNORED = frozenset({"ctx", "kind", "type_comment", "type_ignores", "type_params"})
 

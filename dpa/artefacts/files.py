@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Snakemake's mark in a folder that it knows as an output: no content.
 TIMESTAMP = ".snakemake_timestamp"
+#: Says what a folder is, and which code made it: no content either.
+CARD = "README.md"
 #: Bytes that are read at a time.
 BLOCK = 1 << 20
 
@@ -15,7 +17,8 @@ BLOCK = 1 << 20
 def content_hash(path: Path) -> str | None:
     """SHA-256 of a file, or of a folder's sorted (name, hash) pairs; None if there is none.
 
-    The mark that Snakemake leaves in a folder is not counted: it comes after the sidecar.
+    Not counted are the mark that Snakemake leaves in a folder, for it comes after the sidecar, and
+    a card, whose words change with the commit.
     """
     if path.is_dir():
         return folder_hash(path, content_hash)
@@ -35,7 +38,7 @@ def files_in(path: Path) -> list[Path]:
     """The files of a folder that are content, sorted; of a file, itself."""
     if not path.is_dir():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and p.name != TIMESTAMP)
+    return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in (TIMESTAMP, CARD))
 
 
 def hash_and_lines(path: Path) -> tuple[str, int]:

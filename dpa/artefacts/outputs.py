@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from dpa.artefacts.files import TIMESTAMP, content_hash, move_into_place
+from dpa.artefacts.files import CARD, TIMESTAMP, content_hash, move_into_place
 from dpa.errors import UNWRITABLE, InputError, writing
 from dpa.runtime.log import log
 from dpa.runtime.reading import decode_json, read_document, read_json_object
@@ -316,7 +316,8 @@ class OutputClaim:
             return f"{stage()} has not made it"
         if sidecar["stage"] != stage():
             return f"{sidecar['stage']} has made it"
-        if sidecar.get("sha256") != content_hash(self.place):
+        made = sidecar.get("sha256"), sidecar.get("card")
+        if made != (content_hash(self.place), content_hash(self.place / CARD)):
             return "was changed after it was made"
         return None
 

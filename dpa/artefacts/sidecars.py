@@ -18,7 +18,7 @@ import msgspec
 
 import dpa
 from dpa.artefacts.closures import file_key, running_code
-from dpa.artefacts.files import content_hash, files_in, folder_hash, hash_and_lines
+from dpa.artefacts.files import CARD, content_hash, files_in, folder_hash, hash_and_lines
 from dpa.artefacts.outputs import Fingerprint, finish, replace_text, sidecar_path, stage
 from dpa.artefacts.row_counts import RowCounts, check_dropped
 from dpa.errors import InputError
@@ -46,6 +46,7 @@ class Sidecar(TypedDict, total=False):
     code_version: str
     config_hash: str | None
     packages: dict[str, str]
+    card: str
     inputs: dict[str, str | None]
     counts: Counts
     records: int
@@ -74,20 +75,16 @@ def write_sidecar(
         sha256, details["records"] = hash_and_lines(artefact)
     else:
         sha256 = content_hash(content or artefact)
-    run = RunEnvironment.read()
+    commits = RunEnvironment.read().commits
+    card = (content or artefact) / CARD
     sidecar = {
         "artefact": artefact.name,
-        "stage": stage(),
         "sha256": sha256,
+        **({"card": content_hash(card)} if card.is_file() else {}),
         "bytes": _size(content or artefact),
         "code": code_hash(),
-        "code_version": code_version(),
-        "config_hash": run.config_hash,
-        "base_seed": run.base_seed,
-        "packages": {name: found for name in PACKAGES if (found := installed(name))},
-        "inputs": {
-            str(item): known_hash(Path(item)) or run.commits.get(str(item)) for item in inputs
-        },
+        **made_by(),
+        "inputs": {str(item): known_hash(Path(item)) or commits.get(str(item)) for item in inputs},
         **({"counts": row_counts.as_dict()} if row_counts else {}),
         **details,
     }
@@ -108,6 +105,18 @@ def read_sidecar(artefact: Path) -> dict:
         why = str(error).removeprefix(f"{path}: ")
         raise InputError(f"{path}: {why}; delete it and {artefact}, then rerun") from None
     return found
+
+
+def made_by() -> dict[str, Any]:
+    """What makes artefacts in this process: of a sidecar, what holds for all of them."""
+    run = RunEnvironment.read()
+    return {
+        "stage": stage(),
+        "code_version": code_version(),
+        "config_hash": run.config_hash,
+        "base_seed": run.base_seed,
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+    }
 
 
 @cache

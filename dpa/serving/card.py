@@ -1,22 +1,27 @@
-"""README.md of an exported policy: a model card, generated from what its folder and run say."""
+"""README.md of a policy: a model card, generated from what its training, folder and run say."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpa.artefacts.outputs import sidecar_path
-from dpa.artefacts.sidecars import read_sidecar
+from dpa.artefacts.files import CARD
+from dpa.artefacts.outputs import replace_text, sidecar_path
+from dpa.artefacts.sidecars import made_by, read_sidecar
 from dpa.config.revisions import LOCK_FILE, read_lock
 from dpa.errors import InputError
 from dpa.models import AnyModel, ModelRef
 from dpa.runtime.reading import read_document, read_json_object
-from dpa.runtime.run_environment import CLONE
-from dpa.serving.steering import PolicySteering
+from dpa.runtime.run_environment import CLONE, RunEnvironment
+from dpa.serving.steering import PolicySteering, read_steering
 from dpa.text.prompts import condition_system_prompt, direction_system_prompt
 
 FIGURE = Path("figures/figure4.png")
 TABLE = Path("tables/table1.md")
 RECORD = Path("provenance.json")
+#: What a card says of where its policy comes from, to be read again.
+COMMIT = re.compile(r"^- `([^`]+)` at commit `([^`]+)`$", re.M)
+PROVENANCE = re.compile(r"^## Provenance\n\n(.+?)\s*\Z", re.M | re.S)
 
 #: Of what a reader should be warned.
 LIMITS = (
@@ -31,53 +36,68 @@ LIMITS = (
 
 
 class PolicyRun(NamedTuple):
-    """What is known of a policy from around its folder; a copied one has nothing there."""
+    """What is known of the run that made a policy."""
 
-    sidecar: Mapping[str, Any]
-    """The policy's."""
-    record: Mapping[str, Any]
-    """provenance.json of its run."""
-    figure: Path | None
+    provenance: str
+    """In Markdown."""
+    commits: Mapping[str, str]
+    """Of hub repositories that the run read."""
+    figure: Path | None = None
     """Figure 4, a PNG."""
-    table: str
+    table: str = ""
     """Table 1, in Markdown."""
 
 
+def write_card(folder: Path) -> None:
+    """The card of a policy that has just been trained: its run has neither figure nor table yet."""
+    run = PolicyRun(_provenance(made_by()), RunEnvironment.read().commits)
+    replace_text(folder / CARD, model_card(read_steering(folder), run))
+
+
 def read_run(policy: AnyModel) -> PolicyRun:
-    """What the run's folder, results/<experiment>/, says about one of its policies."""
+    """What the run's folder, results/<experiment>/, says about one of its policies; of a policy
+    that was copied out of it, what its card says."""
     folder = Path(ModelRef.of(policy).path)
     parents = folder.resolve().parents if folder.is_dir() else ()
-    sidecar = read_sidecar(folder) if sidecar_path(folder).exists() else {}
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
 
     def find(part: Path) -> Path | None:
         return next((p / part for p in parents if (p / part).is_file()), None)
 
     record, table = find(RECORD), find(TABLE)
+    if sidecar_path(folder).exists():
+        provenance = _provenance(read_sidecar(folder))
+    else:
+        kept = PROVENANCE.search(card)
+        provenance = kept[1] if kept else "Its run is not on record here."
     return PolicyRun(
-        sidecar,
-        read_json_object(record) if record else {},
+        provenance,
+        read_json_object(record).get("commits", {}) if record else dict(COMMIT.findall(card)),
         find(FIGURE),
         read_document(table).decode() if table else "",
     )
 
 
-def model_card(steering: PolicySteering, run: PolicyRun, name: str, licence: str | None) -> str:
-    """The card's text, the hub's metadata before it. `name` is what readers load."""
+def model_card(
+    steering: PolicySteering, run: PolicyRun, name: str | None = None, licence: str | None = None
+) -> str:
+    """The card's text, the hub's metadata before it. `name` is what readers load, if that is known:
+    a policy of a run is a folder, wherever it goes."""
     from huggingface_hub import ModelCardData
 
-    commits: dict[str, str] = run.record.get("commits", {})
     data_sets = read_lock(CLONE / LOCK_FILE).commits("dataset")
+    title = name.rpartition("/")[2] if name else "A policy steered by " + ", ".join(steering.names)
     metadata = ModelCardData(
         license=licence,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["directional-preference-alignment", "steerable", "arxiv:2402.18571"],
-        datasets=sorted(set(commits) & set(data_sets)) or None,
+        datasets=sorted(set(run.commits) & set(data_sets)) or None,
     )
     parts = [
-        f"---\n{metadata.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}",
+        f"---\n{metadata.to_yaml()}\n---\n\n# {title}",
         _what(steering),
-        f"## How to steer it\n\n{_how(steering, name)}",
+        f"## How to steer it\n\n{_how(steering, name or 'path/to/this/folder')}",
         f"## Training\n\n{_training(steering)}",
     ]
     if run.figure:
@@ -87,11 +107,11 @@ def model_card(steering: PolicySteering, run: PolicyRun, name: str, licence: str
         )
     if run.table:
         parts.append(run.table.strip())
-    parts.append(f"## Data\n\n{_data(commits)}")
+    parts.append(f"## Data\n\n{_data(run.commits)}")
     parts.append(f"## Licence\n\n{_licence(licence)}")
     limits = "\n".join(f"- {text.format(takes=steering.takes)}" for text in LIMITS)
     parts.append(f"## Limits\n\n{limits}")
-    parts.append(f"## Provenance\n\n{_provenance(run)}")
+    parts.append(f"## Provenance\n\n{run.provenance}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -167,18 +187,23 @@ def _data(commits: Mapping[str, str]) -> str:
 
 
 def _licence(licence: str | None) -> str:
-    return f"{licence}." if licence else "Not stated when the policy was exported."
+    if licence:
+        return f"{licence}."
+    return (
+        "None is given for the weights; those of the data and of the model that training started "
+        "from are stated where these come from."
+    )
 
 
-def _provenance(run: PolicyRun) -> str:
-    if not run.sidecar:
-        return "Exported from a folder without a sidecar: its run is not on record here."
-    lines = [
-        f"- weights before export: SHA-256 of the folder `{run.sidecar.get('sha256')}`",
-        f"- code: dpa {run.sidecar.get('code_version')}, configuration "
-        f"{run.sidecar.get('config_hash')}, base seed {run.sidecar.get('base_seed')}",
-        "- packages: "
-        + ", ".join(f"{k} {v}" for k, v in sorted(run.sidecar.get("packages", {}).items())),
+def _provenance(made: Mapping[str, Any]) -> str:
+    """By a sidecar, or what is known of it while the policy's folder is filled."""
+    hashed = made.get("sha256")
+    lines = [f"- weights before export: SHA-256 of the folder `{hashed}`"] if hashed else []
+    packages = ", ".join(f"{k} {v}" for k, v in sorted(made.get("packages", {}).items()))
+    lines += [
+        f"- made by `{made.get('stage')}` of dpa {made.get('code_version')}, configuration "
+        f"{made.get('config_hash')}, base seed {made.get('base_seed')}",
+        f"- packages: {packages}",
     ]
     return "\n".join(lines)
 

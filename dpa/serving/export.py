@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from dpa.artefacts.files import CARD
 from dpa.artefacts.outputs import save_folder
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.errors import InputError
@@ -36,7 +37,7 @@ def export_policy(
         content = steering.model_dump_json(indent=1, exclude_none=True)
         (folder / STEERING_FILE).write_text(content + "\n", encoding="utf-8")
         card = model_card(steering, run, name, licence)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
         if run.figure:
             shutil.copy(run.figure, folder / "figure4.png")
 

@@ -116,17 +116,15 @@ def test_what_another_command_made_is_left_alone(folder):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("edited", ["all.csv", "outputs"])
+@pytest.mark.parametrize("edited", ["all.csv", "outputs/notes.txt", "outputs/README.md"])
 def test_what_was_edited_since_is_left_alone(folder, edited):
-    """A user who corrects a table, or puts notes beside a model, keeps both."""
+    """A user who corrects a table or a card, or puts notes beside a model, keeps all of them."""
     command = collect if edited == "all.csv" else export
-    assert command(folder, edited).code == 0
-    if edited == "all.csv":
-        (folder / edited).write_text(MINE)
-    else:
-        (folder / edited / "notes.txt").write_text(MINE)
+    output = edited.split("/")[0]
+    assert command(folder, output).code == 0
+    (folder / edited).write_text(MINE)
     before = contents(folder)
-    refused(command(folder, edited), "was changed after it was made")
+    refused(command(folder, output), "was changed after it was made")
     assert contents(folder) == before
 
 

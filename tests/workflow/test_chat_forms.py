@@ -10,6 +10,7 @@ import shutil
 import pytest
 import yaml
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from dpa.artefacts.jsonl import read_jsonl
 from dpa.artefacts.sidecars import read_sidecar
@@ -17,6 +18,7 @@ from dpa.records import Sample, Selected
 from dpa.serving.steering import read_steering
 from dpa.text.prompts import direction_system_prompt, messages
 from dpa.text.tokenization import ChatTokenizer
+from scripts.chat import app
 from tests.support.chat_tokenizers import ANSWERS, has_smollm2, make_tokenizer, save_policy
 from tests.support.rule_commands import planned_commands
 from tests.support.script_processes import HEAVY, processes
@@ -171,3 +173,13 @@ def test_no_row_is_lost(started, family, tmp_path):
         date_string=steering.models.chat_template_date.strftime("%d %b %Y"),
     )
     assert served == chat.prompt_ids(asked)
+    # The folder is complete by itself.
+    whole = tmp_path / "elsewhere"
+    shutil.copytree(run / "dpa/iter1/policy", whole)
+    shutil.rmtree(run)
+    card = (whole / "README.md").read_text()
+    for part in ("direction=[0.8, -0.6]", f"rows: {policy['rows']}", "made by `finetune_policy`"):
+        assert part in card
+    arguments = ["--policy", str(whole), "--direction", "0.8,-0.6", "--prompt", "Hi"]
+    done = CliRunner().invoke(app, [*arguments, "--max-new-tokens", "3"])
+    assert "direction: helpfulness +0.80, verbosity -0.60" in done.output, done.exception

@@ -208,6 +208,14 @@ class TestFiles:
         assert len(set(hashes)) == 3
         assert content_hash(tmp_path / "none") is None
 
+    def test_a_card_is_no_content(self, tmp_path):
+        """Its words change with the commit."""
+        folder = tmp_path / "policy"
+        save_folder(folder, lambda made: (made / "weights").write_text("1"))
+        bare = content_hash(folder)
+        (folder / "README.md").write_text("# A policy")
+        assert content_hash(folder) == bare
+
     def test_a_failing_block_leaves_the_old_file(self, tmp_path):
         write_text(tmp_path / "figure.svg", "old")
         with pytest.raises(UnicodeEncodeError):

@@ -18,6 +18,7 @@ from dpa.errors import InputError
 from dpa.runtime.run_environment import CLONE
 from dpa.serving.card import check_repository
 from dpa.serving.export import export_policy
+from dpa.serving.furnish import furnish_policy
 from dpa.serving.steering import PolicySteering, read_steering
 from scripts.chat import app
 from tests.support.hub_server import commit_of, hub_server
@@ -28,18 +29,24 @@ TURNS = [{"role": "user", "content": "Describe the otter."}]
 
 
 @pytest.fixture
-def policy(tiny_policy, tmp_path):
+def policy(tiny_policy, tmp_path, monkeypatch):
     """A steered policy in the folder of its run, which has a record, a figure and a table."""
     run = tmp_path / "results/mine"
     folder = run / "dpa/iter2/policy"
     shutil.copytree(tiny_policy, folder)
     names = ("helpfulness", "verbosity")
-    PolicySteering(
+    steering = PolicySteering(
         takes="direction",
         objectives=[ObjectiveConfig(name=name, outputs={f"mine-{name}": 1.0}) for name in names],
         directions={"distribution": "arc", "from_degrees": -45, "to_degrees": 0},
-    ).furnish(folder, {"models": MODELS.model_dump(mode="json"), "rows": 12, "train_loss": 1.5})
-    sidecar = {"code_version": "0.1.0+abc", "base_seed": 7, "sha256": "f" * 64}
+    )
+    details = {"models": MODELS.model_dump(mode="json"), "rows": 12, "train_loss": 1.5}
+    with monkeypatch.context() as job:
+        job.setenv("DPA_COMMITS", json.dumps({"openbmb/UltraFeedback": COMMIT}))
+        job.setenv("DPA_BASE_SEED", "7")
+        furnish_policy(steering, folder, details)
+    sidecar = {"stage": "finetune_policy", "code_version": "0.1.0+abc", "base_seed": 7,
+               "sha256": "f" * 64}  # fmt: skip
     folder.with_name("policy.meta.json").write_text(json.dumps(sidecar))
     record = {"commits": {"openbmb/UltraFeedback": COMMIT, "org/base": COMMIT}}
     (run / "provenance.json").write_text(json.dumps(record))
@@ -78,15 +85,31 @@ def test_an_export_is_complete_by_itself(policy, tmp_path):
     assert "direction: helpfulness +0.80, verbosity -0.60" in done.output, done.exception
 
 
-def test_a_copied_policy_has_a_card_as_well(policy, tmp_path):
-    """Nothing of its run is there; the card says so."""
-    shutil.copytree(policy, tmp_path / "copied")
-    export_policy(tmp_path / "copied", tmp_path / "out", None, None)
-    card = (tmp_path / "out/README.md").read_text()
-    assert "its run is not on record" in card
-    assert "Not stated" in card
+def test_a_trained_policys_folder_has_a_card(policy):
+    """Before there is an export: what a training knows."""
+    _, header, card = (policy / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(header)["datasets"] == ["openbmb/UltraFeedback"]
+    for part in (
+        "# A policy steered by helpfulness, verbosity", "direction=[0.8, -0.6]", "rows: 12",
+        f"- `openbmb/UltraFeedback` at commit `{COMMIT}`", "None is given for the weights",
+        "base seed 7", "torch ",
+    ):  # fmt: skip
+        assert part in card, part
     assert "Figure 4" not in card
+
+
+def test_a_copied_policys_export_has_what_its_card_says(policy, tmp_path):
+    """Nothing else of its run is there."""
+    copied = tmp_path / "copied"
+    shutil.copytree(policy, copied)
+    export_policy(copied, tmp_path / "out", None, None)
+    before, card = ((folder / "README.md").read_text() for folder in (copied, tmp_path / "out"))
+    assert card.partition("## Data")[2] == before.partition("## Data")[2]
+    assert "base seed 7" in card
     assert "license:" not in card
+    (copied / "README.md").unlink()
+    export_policy(copied, tmp_path / "bare", None, None)
+    assert "Its run is not on record" in (tmp_path / "bare/README.md").read_text()
 
 
 def test_what_cannot_be_exported_is_refused_before_it_is_loaded(tiny_policy, policy, tmp_path):
