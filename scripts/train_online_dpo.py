@@ -10,6 +10,7 @@ Writes the policy's folder and, as CSV, what every step sampled and made of it. 
 dpa/methods/online_dpo.py.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,7 @@ def main(
     from dpa.records import Prompt
     from dpa.reward.load import load_scorer
     from dpa.seeds import derive_seed
+    from dpa.serving.furnish import furnish_policy
     from dpa.serving.steering import PolicySteering
     from dpa.training.processes import process_state
     from dpa.training.trainer import TrainingJob, run_training
@@ -89,7 +91,7 @@ def main(
         derive_seed(seed, "online-dpo"),
         inputs=(ref.path, *prompts, scorer.path),
         models=read_section(ModelsConfig, models, "models", "models"),
-        furnish=steering.furnish,
+        furnish=partial(furnish_policy, steering),
     )
     training = OnlineDpo(
         job,
