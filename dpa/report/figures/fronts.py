@@ -39,6 +39,7 @@ from dpa.report.figures.style import (
     PAPER_COLOUR,
     SCORERS,
     iteration_colours,
+    keep_inside,
     label_end,
     page_width,
     text_of_direction,
@@ -268,6 +269,7 @@ def draw_figure4(
     figure.legend([*named.values()], [*named], loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title, fontsize=10)
+    keep_inside(figure)
     return figure
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from dpa.artefacts.outputs import atomic, hold, write_text
 from dpa.artefacts.row_counts import RowCounts
@@ -100,6 +100,25 @@ def label_end(axes: Axes, points: pd.DataFrame, place: int, text: str) -> None:
         text, (x, y), xytext=(7 if on_right else -7, 0), textcoords="offset points", fontsize=6.5,
         ha="left" if on_right else "right", va="center", zorder=9,
     )  # fmt: skip
+
+
+def keep_inside(figure: Figure) -> None:
+    """Move labels of curves' ends that cross an edge of the panel inside, above their point.
+
+    To be called when everything is drawn: how far a label reaches depends on the layout.
+    """
+    figure.draw_without_rendering()
+    points_per_pixel = 72 / figure.dpi
+    for axes in figure.axes:
+        for text in axes.texts:
+            if not isinstance(text, Annotation):
+                continue
+            label, frame = text.get_window_extent(), axes.get_window_extent()
+            left, right = frame.x0 - label.x0, label.x1 - frame.x1
+            if (over := max(left, right)) > 0:
+                shift = (over * points_per_pixel + 2) * (1 if left > 0 else -1)
+                x, y = text.get_position()
+                text.set_position((x + shift, y + 9))
 
 
 def write_figure(

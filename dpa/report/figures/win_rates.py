@@ -16,7 +16,13 @@ from matplotlib.figure import Figure
 
 from dpa.artefacts.frames import read_csv_table
 from dpa.registry import METHODS
-from dpa.report.figures.style import PAPER_COLOUR, label_end, page_width, text_of_direction
+from dpa.report.figures.style import (
+    PAPER_COLOUR,
+    keep_inside,
+    label_end,
+    page_width,
+    text_of_direction,
+)
 
 WIN_RATE_PANELS = {
     "win_rate": ("win rate", "win_rate"),
@@ -91,6 +97,7 @@ def draw_figure5(
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title, fontsize=10)
+    keep_inside(figure)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import msgspec
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from dpa.report.figures import (
     samples,
     training_curves,
 )
-from dpa.report.figures.style import drawn_in, page_width, write_figure
+from dpa.report.figures.style import drawn_in, keep_inside, label_end, page_width, write_figure
 from tests.support.figure_data import (
     DIRECTIONS,
     OBJECTIVES,
@@ -709,3 +710,19 @@ def test_figure4s_panels_have_the_same_limits():
     assert reward_model_panel.get_ylim() == gold_panel.get_ylim()
     said = {text.get_text() for text in gold_panel.texts}
     assert said == {"(1.00, 0.00)", "(0.80, −0.60)"}
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_label_of_a_curves_end_stays_off_the_axes(place):
+    """Of an end that lies at an edge of the panel."""
+    points = pd.DataFrame({"x": [0.0, 100.0], "y": [10.0, 20.0]})
+    figure, axes = plt.subplots(layout="constrained")
+    axes.set(xlim=(-1, 101), ylim=(0, 30))
+    label_end(axes, points, place, "(0.71, −0.71)")
+    keep_inside(figure)
+    figure.draw_without_rendering()
+    [text] = axes.texts
+    label, frame = text.get_window_extent(), axes.get_window_extent()
+    assert frame.x0 < label.x0 < label.x1 < frame.x1
+    _, point = axes.transData.transform((0, points["y"].iloc[place]))
+    assert label.y0 > point  # above its point, which it would hide
