@@ -134,7 +134,7 @@ def this_machine() -> Machine:
 def gpu_kind(name: str) -> str:
     """A GPU's name in assumptions.yaml, from the one that its driver gives.
 
-    >>> gpu_kind("NVIDIA A100-SXM4-80GB"), gpu_kind("NVIDIA GeForce RTX 4090"), gpu_kind("Tesla K80")
+    >>> gpu_kind("NVIDIA A100-SXM4-80GB"), gpu_kind("GeForce RTX 4090"), gpu_kind("Tesla K80")
     ('a100-80gb', 'rtx-4090', 'l4')
     """
     parts = set(re.findall(r"[a-z0-9]+", name.lower()))
