@@ -25,6 +25,7 @@ from dpa.config.experiment import Config
 from dpa.config.load import load_config
 from dpa.directions import evaluation_directions
 from dpa.evaluation.validation import front, mean_scalar_reward, read_validation_rewards
+from dpa.registry import METHODS
 from dpa.runtime.cli import make_app, run_app
 
 EXPERIMENT, SEED = "quickstart-comparison", 0
@@ -95,6 +96,17 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
             {"learning_rate": 1e-3, "epochs": 1},
         ],
     ),
+    "ric": (
+        "ric.schedule",
+        {"ric.iterations": 1},
+        [
+            {"learning_rate": 5e-4, "epochs": 1},
+            {"learning_rate": 1e-3, "epochs": 0.5},
+            {"learning_rate": 1e-3, "epochs": 1},
+            {"learning_rate": 1e-3, "epochs": 2},
+            {"learning_rate": 2.5e-3, "epochs": 1},
+        ],
+    ),
 }
 
 app = make_app()
@@ -141,11 +153,13 @@ def mean_rewards(table: Path, method: str, cfg: Config) -> dict[str, float]:
     rows = read_validation_rewards(table)
     directions = evaluation_directions(cfg.directions.model_dump(), cfg.evaluation.directions)
     names = [objective.name for objective in cfg.objectives]
-    steered = method in ("reward_soup", "directional_dpo")
+    entry = METHODS[method]
     last = rows.loc[rows["method"] == method, "iteration"].max()
-    iteration = int(last) if method == "directional_dpo" else None
+    iteration = int(last) if entry.is_evaluated_by_iteration else None
     return {
-        by: mean_scalar_reward(front(rows, method, iteration, names, by), directions, steered)
+        by: mean_scalar_reward(
+            front(rows, method, iteration, names, by), directions, entry.is_steered
+        )
         for by in ("r", "gold")
     }
 
