@@ -34,6 +34,8 @@ include: "rules/benchmarks.smk"
 
 
 stamps.save()
+if workflow.is_main_process and (message := hooks.stopped_rerun_message(layout)):
+    say(message)
 
 
 localrules:

@@ -182,7 +182,7 @@ def _wrong_with(
         yield f"its sidecar cannot be read ({error!r}); {again}"
         return
     if not artefact.exists():
-        yield f"is not there, but its sidecar is; delete {sidecar.name}, then rerun"
+        yield f"is not there, but its sidecar is; rerun with --forcerun {artefact}"
     elif hashed(artefact) != recorded:
         yield f"is not what was written (sha256 {hashed(artefact)}, recorded {recorded}); {again}"
     elif by_record not in (None, recorded):

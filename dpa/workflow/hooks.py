@@ -48,6 +48,34 @@ def other_seed_message(layout: Layout) -> str | None:
     return None
 
 
+def stopped_rerun_message(layout: Layout) -> str | None:
+    """What to have made again where a rerun may have been stopped; None where nothing is gone.
+
+    Snakemake removes an output when it makes it anew, and forgets why; what was made from the old
+    one passes for finished if the new one never came. Then its sidecar is there and it is not, as
+    where somebody has deleted it to save space: that may stay so.
+    """
+    sidecars = sorted(Path(layout.results).rglob("*.meta.json"))
+    found = {str(path).removesuffix(".meta.json"): path for path in sidecars}
+    gone = {artefact for artefact in found if not Path(artefact).exists()}
+    needed: dict[str, str] = {}
+    for artefact in found if gone else ():
+        try:
+            inputs = json.loads(found[artefact].read_text())["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: not what this is about
+            continue
+        needed |= {name: artefact for name in inputs if name in gone and artefact not in gone}
+    if not needed:
+        return None
+    first, made = next(iter(sorted(needed.items())))
+    more = f", and {len(needed) - 1} more" if len(needed) > 1 else ""
+    return (
+        f"dpa: {first} is not there, but its sidecar is, and {made}, which was made from it{more}. "
+        "If a rerun was stopped, have it made again, with what follows from it: "
+        f"--forcerun {' '.join(sorted(needed))}"
+    )
+
+
 def start_message(layout: Layout) -> str:
     config = layout.config
     seeds = ", ".join(map(str, config.seeds))

@@ -1,5 +1,7 @@
 """What the workflow plans to do, without doing it."""
 
+import json
+import os
 import re
 import resource
 import subprocess
@@ -467,3 +469,20 @@ def test_another_seed_does_not_replace_a_run(tmp_path):
     assert result.returncode != 0
     assert "--config 'seed=[3, 0]'" in result.stdout.splitlines()[-1]
     assert not (clone / "results/quickstart/logs").exists()
+
+
+def test_a_run_says_what_a_stopped_rerun_left(tmp_path):
+    """Snakemake itself takes it for finished."""
+    folder = copy_repository(tmp_path)
+    data = folder / "results/quickstart/data"
+    data.mkdir(parents=True)
+    (data / "ratings.jsonl").write_text("")
+    os.utime(data / "ratings.jsonl", (2e9, 2e9))  # newer than all code
+    for name, made_from in (("ratings.jsonl", ["raw/a"]), ("raw/a", [])):
+        sidecar = data / f"{name}.meta.json"
+        sidecar.parent.mkdir(exist_ok=True)
+        inputs = {f"results/quickstart/data/{i}": "0" * 64 for i in made_from}
+        sidecar.write_text(json.dumps({"inputs": inputs}))
+    printed = snakemake(folder, "-n", "--", "results/quickstart/data/ratings.jsonl").stdout
+    assert printed.count("--forcerun results/quickstart/data/raw/a") == 1
+    assert "Nothing to be done" in printed

@@ -117,7 +117,7 @@ DAMAGES = {
         ["is not what was written", r"line 3: .*the line is truncated", "was made from another"],
     ),
     "deleted": (
-        SAMPLES, Path.unlink, ["is not there, but its sidecar is; delete 0.jsonl.meta.json"],
+        SAMPLES, Path.unlink, ["is not there, but its sidecar is; rerun with --forcerun"],
     ),
     "deleted model": (POLICY, shutil.rmtree, ["is not there, but its sidecar is"]),
     "deleted sidecar": (

@@ -4,6 +4,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -301,3 +302,35 @@ def test_nothing_here_imports_snakemake():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("\n", 0), done.stderr
+
+
+def test_what_a_stopped_rerun_left_is_named(tmp_path, monkeypatch):
+    """What Snakemake takes for finished although what it was made from is gone."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(load_config({"experiment": "quickstart"}))
+    run = Path(layout.results)
+
+    def made(name: str, *inputs: str) -> Path:
+        artefact = run / name
+        artefact.parent.mkdir(parents=True, exist_ok=True)
+        artefact.write_text("x")
+        facts = {"inputs": {str(run / i): "0" * 64 for i in inputs}}
+        Path(f"{artefact}.meta.json").write_text(json.dumps(facts))
+        return artefact
+
+    assert hooks.stopped_rerun_message(layout) is None
+    scored = made("dpa/iter4/scored/0.jsonl")
+    selected = made("dpa/iter4/selected.jsonl", "dpa/iter4/scored/0.jsonl")
+    policy = made("dpa/iter4/policy", "dpa/iter4/selected.jsonl", "sft/policy")
+    assert hooks.stopped_rerun_message(layout) is None
+    policy.unlink()  # nothing was made from it
+    assert hooks.stopped_rerun_message(layout) is None
+    made("dpa/iter4/policy", "dpa/iter4/selected.jsonl")
+    selected.unlink()
+    message = hooks.stopped_rerun_message(layout)
+    assert message.startswith(f"dpa: {selected} is not there, but its sidecar is, and {policy}, ")
+    assert message.endswith(f"--forcerun {selected}")
+    scored.unlink()  # it is made for the selection
+    assert hooks.stopped_rerun_message(layout).endswith(f"--forcerun {selected}")
+    Path(f"{selected}.meta.json").unlink()  # somebody has cleaned up
+    assert hooks.stopped_rerun_message(layout) is None
