@@ -107,6 +107,17 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
             {"learning_rate": 2.5e-3, "epochs": 1},
         ],
     ),
+    "online_dpo": (
+        "online_dpo.schedule",
+        {},
+        [
+            {"learning_rate": 1e-4, "epochs": 80},
+            {"learning_rate": 2e-4, "epochs": 80},
+            {"learning_rate": 5e-4, "epochs": 20},
+            {"learning_rate": 5e-4, "epochs": 80},
+            {"learning_rate": 1e-3, "epochs": 80},
+        ],
+    ),
 }
 
 app = make_app()
