@@ -112,6 +112,9 @@ def run_app(app: typer.Typer, *, sklearn: bool = False) -> None:
     )
     for noisy in ("httpx", "httpx2", "filelock", "transformers", "vllm", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for own in ("huggingface_hub", "datasets"):
+        # They add a handler of their own when they are imported: a line would be there twice.
+        logging.getLogger(own).propagate = False
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")

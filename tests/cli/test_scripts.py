@@ -1,5 +1,6 @@
 """All command lines: help is fast and complete, importing has no effects, errors are messages."""
 
+import os
 import re
 import subprocess
 import sys
@@ -110,3 +111,23 @@ def test_errors_are_one_message(tmp_path):
     assert "--directions" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("library", ["huggingface_hub", "datasets"])
+def test_a_librarys_line_is_there_once(tmp_path, library):
+    """These add a handler of their own to the one that all lines go to."""
+    script = tmp_path / "warns.py"
+    script.write_text(
+        "from dpa.runtime.cli import make_app, run_app\n"
+        "app = make_app()\n"
+        "@app.command()\n"
+        "def main() -> None:\n"
+        f"    from {library}.utils import logging\n"
+        f"    logging.get_logger('{library}.http').warning('Retrying in 1s')\n"
+        "run_app(app)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CLONE)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout + done.stderr).count("Retrying in 1s") == 1
