@@ -11,18 +11,23 @@ truncated at max_new_tokens it ends there, as it would under the other policy.
 
 What is known of y is its text. Where a policy wrote it in other tokens than its tokenizer does, the
 text's usual tokens stand for them (under both policies), and the sidecar counts such responses.
+
+A killed job resumes after the last batch that it has finished: until the table is whole, the
+log-probabilities are in a file for each policy in `<output>.partial`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pandas as pd
 
-from dpa.artefacts.jsonl import decode_lines
-from dpa.artefacts.outputs import atomic
+from dpa.artefacts.jsonl import ChunkedWriter, decode_lines, read_jsonl
+from dpa.artefacts.outputs import Fingerprint, claimed
 from dpa.artefacts.row_counts import RowCounts
-from dpa.artefacts.sidecars import write_sidecar
+from dpa.artefacts.sidecars import fingerprint, write_sidecar
 from dpa.config.chat import ModelsConfig
 from dpa.errors import InputError
 from dpa.generation.engine import Answered
@@ -38,6 +43,12 @@ from dpa.text.tokenization import ChatTokenizer
 
 #: Most tokens of a forward pass, padding included.
 DIVERGENCE_TOKENS = 4096
+
+
+class LogProbability(msgspec.Struct, forbid_unknown_fields=True):
+    """Of a response, in the order of batches."""
+
+    value: float
 
 
 def measure_divergence(
@@ -99,12 +110,20 @@ def measure_divergence(
                 }
             )
     table = pd.DataFrame(rows)
+    inputs: list[Path | str] = [*(ref.path for ref in refs), samples, prompts]
+    known = fingerprint(
+        inputs,
+        policies=[str(ref) for ref in refs],
+        names=list(names),
+        temperature=temperature,
+        tokens_per_batch=DIVERGENCE_TOKENS,
+        **chats[0].details(),
+    )
     for ref in refs:
         download(ref)
     take_gpu()
-    from dpa.generation.likelihood import log_probabilities
-
-    with Watchdog(f"measuring {output}") as watchdog:
+    with claimed(output) as mine, Watchdog(f"measuring {output}") as watchdog:
+        mine.resume(known)
         progress = Progress(2 * len(rows), "log-probabilities")
 
         def on_batch(rows: int) -> None:
@@ -113,19 +132,48 @@ def measure_divergence(
 
         for name, ref, answered in zip(("policy", "reference"), refs, asked, strict=True):
             # One model at a time: what sampled it has memory for one.
-            table[f"{name}_logprob"] = log_probabilities(
-                ref, answered, temperature, DIVERGENCE_TOKENS, on_batch
-            )
-    with atomic(output) as partial:
-        table.drop(columns="retokenised").to_parquet(partial, index=False)
-    write_sidecar(
-        output,
-        [*(ref.path for ref in refs), samples, prompts],
-        row_counts,
-        temperature=temperature,
-        retokenised=int(table["retokenised"].sum()),
-        **chats[0].details(),
-    )
+            part = mine.folder() / f"{name}.jsonl"
+            table[f"{name}_logprob"] = _measured(part, ref, answered, temperature, known, on_batch)
+        made = mine.folder() / "table.parquet"
+        table.drop(columns="retokenised").to_parquet(made, index=False)
+        mine.put_in_place(made)
+        write_sidecar(
+            output,
+            inputs,
+            row_counts,
+            temperature=temperature,
+            retokenised=int(table["retokenised"].sum()),
+            **chats[0].details(),
+        )
+
+
+def _measured(
+    part: Path,
+    ref: ModelRef,
+    answered: Sequence[Answered],
+    temperature: float,
+    known: Fingerprint,
+    on_batch: Callable[[int], None],
+) -> np.ndarray:
+    """(len(answered),) log-probabilities under a model; those of batches that are done stay in
+    `part`'s partial file."""
+    from dpa.generation.likelihood import batches_of, log_probabilities
+
+    batches = batches_of(answered, DIVERGENCE_TOKENS)
+    writer = ChunkedWriter(part, LogProbability, [len(batch) for batch in batches], known)
+    try:
+        on_batch(sum(len(batch) for batch in batches[: writer.done]))
+        left = [[answered[row] for row in batch] for batch in batches[writer.done :]]
+        for values in log_probabilities(ref, left, temperature):
+            writer.write([LogProbability(value) for value in values])
+            on_batch(len(values))
+    finally:
+        writer.close()  # not put in place: what is there can be resumed until the table is whole
+    found = np.zeros(len(answered))
+    found[[row for batch in batches for row in batch]] = [
+        record.value for record in read_jsonl(writer.partial, LogProbability)
+    ]
+    return found
 
 
 def _tokens(

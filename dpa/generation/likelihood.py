@@ -1,9 +1,9 @@
 """How likely a policy is to write given responses: one forward pass, no sampling."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -14,22 +14,32 @@ from dpa.models import AnyModel, ModelRef, load_checkpoint_config, load_model
 from dpa.precision import computing_dtype
 
 
-@torch.inference_mode()
-def log_probabilities(
-    model: AnyModel,
-    answered: Sequence[Answered],
-    temperature: float,
-    tokens_per_batch: int,
-    on_batch: Callable[[int], None] = lambda rows: None,
-) -> np.ndarray:
-    """(len(answered),) log-probability of each response after its prompt, at a temperature.
+def batches_of(answered: Sequence[Answered], tokens_per_batch: int) -> list[list[int]]:
+    """Rows by batch, the longest first; a batch has at most `tokens_per_batch` tokens, padding
+    included, or one row."""
+    lengths = [len(prompt) + len(response) for prompt, response in answered]
+    waiting = sorted(range(len(answered)), key=lambda row: lengths[row], reverse=True)
+    batches = []
+    while waiting:
+        count = max(1, tokens_per_batch // lengths[waiting[0]])
+        batches.append(waiting[:count])
+        waiting = waiting[count:]
+    return batches
 
-    A forward pass takes at most `tokens_per_batch` tokens, or one row; its responses' logits are in
-    memory as a whole. `on_batch` is called with the number of rows that were done.
+
+def log_probabilities(
+    model: AnyModel, batches: Sequence[Sequence[Answered]], temperature: float
+) -> Iterator[list[float]]:
+    """The log-probability of each response after its prompt, at a temperature, batch by batch.
+
+    A batch is one forward pass; its responses' logits are in memory as a whole. Without batches no
+    model is loaded.
 
     As the transformers engine samples: in the same type, with padding on the left. Raises
     InputError when the model predicts NaN or infinity.
     """
+    if not batches:
+        return
     ref = ModelRef.of(model)
     config = load_checkpoint_config(ref)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,19 +50,14 @@ def log_probabilities(
         attn_implementation=choose_attention(config),
         device_map=device,
     ).eval()
-    found = np.zeros(len(answered))
-    lengths = [len(prompt) + len(response) for prompt, response in answered]
-    waiting = sorted(range(len(answered)), key=lambda row: lengths[row], reverse=True)
-    while waiting:
-        count = max(1, tokens_per_batch // lengths[waiting[0]])
-        batch, waiting = waiting[:count], waiting[count:]
-        found[batch] = _score_batch(loaded, [answered[row] for row in batch], temperature)
-        if not np.isfinite(found[batch]).all():
+    for batch in batches:
+        found = _score_batch(loaded, batch, temperature)
+        if not all(map(math.isfinite, found)):
             raise InputError(f"{ref.path}: predicts NaN or infinity; its training has diverged")
-        on_batch(len(batch))
-    return found
+        yield found
 
 
+@torch.inference_mode()
 def _score_batch(model: Any, answered: Sequence[Answered], temperature: float) -> list[float]:
     """The log-probability of each response."""
     # The last token is predicted, and predicts nothing.

@@ -24,7 +24,8 @@ def finished_run(tmp_path_factory) -> FinishedRun:
     """The undisturbed run, from raw data to figure 4; not to be changed."""
 
     def make(folder: Path) -> None:
-        FinishedRun.build(folder, OVERLAY, lambda command: command.script in (*METHOD, *FRONT))
+        scripts = {*METHOD, *FRONT, "measure_divergence"}
+        FinishedRun.build(folder, OVERLAY, lambda command: command.script in scripts)
 
     return FinishedRun.load(made_once(tmp_path_factory, "undisturbed", make))
 

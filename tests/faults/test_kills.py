@@ -26,6 +26,7 @@ STAGES = [
     ("score_responses", "dpa/iter2-1", 3),
     ("select_responses", "dpa/iter2", 2),
     ("sample_soup", "", 4),
+    ("measure_divergence", "dpa-2", 3),
     ("collect_validation_rewards", "", 1),
     ("plot_pareto_front", "", 2),
 ]

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
-from dpa.artefacts.sidecars import read_sidecar
+from dpa.artefacts.sidecars import read_sidecar, write_sidecar
 from dpa.config.sampling import SamplingConfig
 from dpa.errors import InputError
 from dpa.evaluation import divergence
+from dpa.generation import likelihood
 from dpa.generation.engine import Answered, Request
-from dpa.generation.likelihood import log_probabilities
+from dpa.generation.likelihood import batches_of, log_probabilities
 from dpa.generation.load import load_engine
 from dpa.generation.sample import EVALUATION, Steering, always, sample_file
 from dpa.records import Prompt, Sample
@@ -112,6 +113,62 @@ def test_each_sample_under_both_policies(models, prompts, sample):
     assert sidecar["temperature"] == TEMPERATURE
 
 
+def scored(model, answered, tokens_per_batch, temperature):
+    """The log-probability of each row."""
+    batches = batches_of(answered, tokens_per_batch)
+    found = np.zeros(len(answered))
+    given = [[answered[row] for row in batch] for batch in batches]
+    for batch, values in zip(batches, log_probabilities(model, given, temperature), strict=True):
+        found[batch] = values
+    return found
+
+
+def test_a_stopped_measurement_goes_on_where_it_was(models, prompts, sample, monkeypatch):
+    """Stopped within each policy, and before the sidecar: no batch is done again."""
+    path = sample(Steering(0, direction=[0.8, -0.6], samples=3))
+    output = path.with_name("divergence.parquet")
+    monkeypatch.setattr(divergence, "DIVERGENCE_TOKENS", 1)  # a row in each batch
+    measure(path, prompts, *models)
+    whole = output.read_bytes()
+    output.unlink()
+    output.with_name("divergence.parquet.meta.json").unlink()
+    batches, work = [], likelihood._score_batch
+
+    def counted(*given):
+        if len(batches) in stops:
+            stops.remove(len(batches))
+            raise KeyboardInterrupt
+        batches.append(given)
+        return work(*given)
+
+    stops = {2, 9}
+    monkeypatch.setattr(likelihood, "_score_batch", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            measure(path, prompts, *models)
+        assert not output.exists()
+    monkeypatch.setattr(divergence, "write_sidecar", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure(path, prompts, *models)
+    monkeypatch.setattr(divergence, "write_sidecar", write_sidecar)
+    measure(path, prompts, *models)
+    assert len(batches) == 2 * 6
+    assert output.read_bytes() == whole
+    assert not list(output.parent.glob("*.partial*"))
+
+
+def test_what_was_measured_otherwise_is_measured_again(models, prompts, sample, monkeypatch):
+    path = sample(Steering(-1, samples=3))
+    monkeypatch.setattr(divergence, "write_sidecar", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure(path, prompts, *models, temperature=1.0)
+    monkeypatch.setattr(divergence, "write_sidecar", write_sidecar)
+    again, _ = measure(path, prompts, *models)
+    path.with_name("divergence.parquet").unlink()
+    anew, _ = measure(path, prompts, *models)
+    assert again.equals(anew)
+
+
 def test_the_probabilities_are_those_that_tokens_are_drawn_by(models):
     """Of every possible first token, against how often the engine draws it."""
     engine = load_engine(
@@ -121,9 +178,7 @@ def test_the_probabilities_are_those_that_tokens_are_drawn_by(models):
     asked = engine.chat.prompt_ids(messages(TEXTS[0], None))
     drawn = engine._generate_chunk([Request(asked, list(range(4000)))])[:, 0]
     tokens = range(len(engine.chat.tokenizer))
-    found = log_probabilities(
-        models[0], [Answered(asked, [token]) for token in tokens], TEMPERATURE, 4096
-    )
+    found = scored(models[0], [Answered(asked, [token]) for token in tokens], 4096, TEMPERATURE)
     assert np.exp(found).sum() == pytest.approx(1)
     shares = np.bincount(drawn, minlength=len(tokens)) / len(drawn)
     # Three standard deviations of a share of 4,000.
@@ -136,7 +191,7 @@ def test_batches_do_not_matter(models):
         Answered(chat.prompt_ids(messages(text, None)), list(range(5, 5 + n)))
         for n, text in enumerate([*TEXTS, "Help", TEXTS[1] * 3], 1)
     ]
-    together, alone = (log_probabilities(models[0], answered, 1.0, n) for n in (4096, 1))
+    together, alone = (scored(models[0], answered, n, 1.0) for n in (4096, 1))
     assert together == pytest.approx(alone, abs=1e-4)
 
 
