@@ -71,7 +71,7 @@ def stopped_rerun_message(layout: Layout) -> str | None:
     more = f", and {len(needed) - 1} more" if len(needed) > 1 else ""
     return (
         f"dpa: {first} is not there, but its sidecar is, and {made}, which was made from it{more}. "
-        "If a rerun was stopped, have it made again, with what follows from it: "
+        "If a rerun was stopped, and this run does not make it, have it made with what follows: "
         f"--forcerun {' '.join(sorted(needed))}"
     )
 
