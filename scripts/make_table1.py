@@ -43,17 +43,14 @@ def main(
     from dpa.artefacts.frames import RESTORE, read_csv_table
     from dpa.errors import InputError
     from dpa.evaluation.bootstrap import REPLICATES, read_prompt_rewards
-    from dpa.report.table1 import (
+    from dpa.report.comparison import (
         COMPARISON_HEADING,
-        TABLE1_HEADING,
         comparison,
         comparison_lead,
         comparison_tables,
-        measure_seeds,
-        table1,
-        table1_lead,
-        table1_tables,
     )
+    from dpa.report.seed_measures import measure_seeds
+    from dpa.report.table1 import TABLE1_HEADING, table1, table1_lead, table1_tables
     from dpa.report.tables import csv_text, latex, markdown, write_tables
 
     names = objective_names.split(",")

@@ -8,15 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from dpa.errors import InputError
-from dpa.report.table1 import (
-    comparison,
-    comparison_lead,
-    comparison_tables,
-    measure_seeds,
-    table1,
-    table1_lead,
-    table1_tables,
-)
+from dpa.report.comparison import comparison, comparison_lead, comparison_tables
+from dpa.report.seed_measures import measure_seeds
+from dpa.report.table1 import table1, table1_lead, table1_tables
 from dpa.report.tables import markdown
 from dpa.runtime.run_environment import CLONE
 from scripts.make_table1 import app
