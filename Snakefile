@@ -124,6 +124,11 @@ rule benchmarks:
         "results/benchmarks/measure_tokenising.txt",
 
 
+# `snakemake --list` shows what a job says when it runs.
+for each in workflow.rules:
+    each.docstring = each.docstring or (each.message or "").replace("{wildcards.", "{")
+
+
 onstart:
     check_before_jobs()
     say(hooks.start_message(layout))

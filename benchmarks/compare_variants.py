@@ -64,6 +64,9 @@ VARIANTS = {
     "no-replay": Variant({"dpa.replay_fraction": 0.0}),
     "distinct": Variant({"dpa.distinct_answers": True}),
     "feedback": Variant(GOLD),
+    "feedback-16": Variant(
+        {**GOLD, "feedback.best_per_prompt": 8, "feedback.random_per_prompt": 8}
+    ),
     "feedback-all": Variant({**GOLD, "dpa.candidates": "all"}, "feedback"),
     "min": Variant({**THREE, "dpa.pessimism": "min"}),
     "penalty-0.5": Variant({**THREE, "dpa.pessimism": {"penalty": 0.5}}, "min"),

@@ -486,3 +486,10 @@ def test_a_run_says_what_a_stopped_rerun_left(tmp_path):
     printed = snakemake(folder, "-n", "--", "results/quickstart/data/ratings.jsonl").stdout
     assert printed.count("--forcerun results/quickstart/data/raw/a") == 1
     assert "Nothing to be done" in printed
+
+
+def test_every_rule_says_what_it_does():
+    listed = snakemake(CLONE, "--list", "--config", "experiment=quickstart-comparison").stdout
+    rules = [line for line in listed.splitlines() if re.match(r"[a-z_0-9]+( \(|$)", line)]
+    assert len(rules) > 60
+    assert not [line for line in rules if " (" not in line]
