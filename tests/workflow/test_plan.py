@@ -51,7 +51,7 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     settings = [
         "shards=7",
         "evaluation={judge: {share: 0.2}}",
-        "plan={gpu_memory_gb: 200, gpus: 16}",
+        "plan={gpu_memory_gb: 250, gpus: 16}",
         "compute={training_nodes: 2}",
         "dpa={iterations: 3}",
         "reward_model={members: 3}",

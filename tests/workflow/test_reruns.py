@@ -88,8 +88,8 @@ FROM_PAIRS = {
     "train_dpo": 1, "train_directional_dpo": 1, "train_online_dpo": 1, "sample_evaluation": 3,
     "score_evaluation": 3,
     "collect_validation_rewards": 1, "make_table1": 1, "plot_pareto_front": 1, "plot_samples": 1,
-    "plot_overoptimisation": 1, "plot_costs": 1, "plot_training_curves": 1, "make_report": 1,
-    "collect_provenance": 1, "all": 1,
+    "plot_overoptimisation": 1, "plot_policy_gradient": 1, "plot_costs": 1,
+    "plot_training_curves": 1, "make_report": 1, "collect_provenance": 1, "all": 1,
 }  # fmt: skip
 
 

@@ -313,9 +313,13 @@ def test_sampling_and_training_begin_alike_and_say_so(tmp_path):
             sidecar = read_sidecar(path)
             assert sidecar["bos_added"] is add_bos
             assert sidecar["models"] == {"add_bos": add_bos, "chat_template_date": str(TODAY)}
-        longest = ChatTokenizer.load(policy, models(add_bos=add_bos))
-        assert fitting_prompts([asked], longest, record.prompt_tokens, RowCounts())
-        assert not fitting_prompts([asked], longest, record.prompt_tokens - 1, RowCounts())
+        chat = ChatTokenizer.load(policy, models(add_bos=add_bos))
+
+        def ids(prompt, chat=chat):
+            return chat.prompt_ids(messages(prompt.prompt, None))
+
+        assert fitting_prompts([asked], ids, record.prompt_tokens, RowCounts())
+        assert not fitting_prompts([asked], ids, record.prompt_tokens - 1, RowCounts())
     assert lengths[True] == lengths[False] + 1
     # The engine decodes as training encodes: a space that a policy begins with is not lost.
     engine = load_engine(
