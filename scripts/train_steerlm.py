@@ -1,7 +1,7 @@
 """Train SteerLM: SFT on annotated responses with their rewards in the system prompt.
 
 Rules: train_initial_policy (on D2: DPA's policy of iteration 0), train_steerlm (on all training
-prompts: the baseline) and train_ric (an iteration of Rewards-in-Context goes on from a policy, on
+prompts: the baseline) and train_ric (an iteration of Rewards-in-Context continues from a policy, on
 responses of its own too). Example:
 
     python -m scripts.train_steerlm --policy sft/policy --annotations annotations/0.jsonl \

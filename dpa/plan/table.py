@@ -288,7 +288,7 @@ def annotation_note(experiment: Experiment, jobs: Sequence[Job]) -> str | None:
 def price_note(plan: Plan, price: float, experiment: Experiment, jobs: Sequence[Job]) -> str:
     """What a run costs in US dollars, at `price` for an hour of a GPU (of a core without GPUs).
 
-    Whoever pays for jobs pays the hours in use; whoever rents the machine, all hours of the run.
+    Where jobs are billed, the hours in use; where the machine is rented, all hours of the run.
     """
     unit = "GPU" if plan.gpu else "core"
 

@@ -6,8 +6,20 @@ from dpa.evaluation.bootstrap import REQUEST_TOLERANCE
 STEERABILITY = "Steerability"
 #: Title of the part that says which rows had the same to learn from.
 BUDGET = "Budget"
-#: Title of a part of the table, what it says, and its columns: name, heading, format, unit.
-SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
+#: A column: name, heading, format, unit.
+Column = tuple[str, str, str, float]
+
+
+def _by_each_scorer(name: str, heading: str, form: str) -> list[Column]:
+    """A measure by the reward model, by the judge, and by gold."""
+    others: list[Column] = [
+        (f"{name}_{scorer}", f"{heading} ({scorer})", form, 1) for scorer in ("judge", "gold")
+    ]
+    return [(name, heading, form, 1), *others]
+
+
+#: Title of a part of the table, what it says, and its columns.
+SECTIONS: list[tuple[str, str, list[Column]]] = [
     (
         "Properties",
         "Control is Spearman's correlation of the requested and the obtained trade-off, the mean "
@@ -17,14 +29,10 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "evaluated direction. The last columns are the paper's.",
         [
             ("objectives_conditioned", "objectives conditioned on", ".0f", 1),
-            ("control", "control", ".3f", 1),
-            ("control_judge", "control (judge)", ".3f", 1),
-            ("control_gold", "control (gold)", ".3f", 1),
+            *_by_each_scorer("control", "control", ".3f"),
             ("models", "models stored", ".0f", 1),
             ("bytes", "MB stored", ",.1f", 1e6),
-            ("infeasible_share", "infeasible share", ".3f", 1),
-            ("infeasible_share_judge", "infeasible share (judge)", ".3f", 1),
-            ("infeasible_share_gold", "infeasible share (gold)", ".3f", 1),
+            *_by_each_scorer("infeasible_share", "infeasible share", ".3f"),
         ],
     ),
     (
@@ -35,18 +43,10 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "it is largest. Dominated is the share of a method's points to which some point of DPA is "
         "at least equal in every objective.",
         [
-            ("hypervolume", "hypervolume", ".2f", 1),
-            ("hypervolume_judge", "hypervolume (judge)", ".2f", 1),
-            ("hypervolume_gold", "hypervolume (gold)", ".2f", 1),
-            ("mean_vr", "mean v·r", ".2f", 1),
-            ("mean_vr_judge", "mean v·r (judge)", ".2f", 1),
-            ("mean_vr_gold", "mean v·r (gold)", ".2f", 1),
-            ("worst_regret", "worst regret", ".2f", 1),
-            ("worst_regret_judge", "worst regret (judge)", ".2f", 1),
-            ("worst_regret_gold", "worst regret (gold)", ".2f", 1),
-            ("dominated_by_dpa", "dominated by DPA", ".3f", 1),
-            ("dominated_by_dpa_judge", "dominated by DPA (judge)", ".3f", 1),
-            ("dominated_by_dpa_gold", "dominated by DPA (gold)", ".3f", 1),
+            *_by_each_scorer("hypervolume", "hypervolume", ".2f"),
+            *_by_each_scorer("mean_vr", "mean v·r", ".2f"),
+            *_by_each_scorer("worst_regret", "worst regret", ".2f"),
+            *_by_each_scorer("dominated_by_dpa", "dominated by DPA", ".3f"),
         ],
     ),
     (
@@ -54,21 +54,15 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "Under the directions of evaluation.outside_degrees, which no other number counts: methods "
         "that take directions at the point they gave, others at their most favourable one.",
         [
-            ("outside_mean_vr", "mean v·r", ".2f", 1),
-            ("outside_mean_vr_judge", "mean v·r (judge)", ".2f", 1),
-            ("outside_mean_vr_gold", "mean v·r (gold)", ".2f", 1),
-            ("outside_worst_regret", "worst regret", ".2f", 1),
-            ("outside_worst_regret_judge", "worst regret (judge)", ".2f", 1),
-            ("outside_worst_regret_gold", "worst regret (gold)", ".2f", 1),
+            *_by_each_scorer("outside_mean_vr", "mean v·r", ".2f"),
+            *_by_each_scorer("outside_worst_regret", "worst regret", ".2f"),
         ],
     ),
     (
         "Unseen prompts",
         "Mean v·r on the prompts of data.unseen_prompts, which no other number counts.",
         [
-            ("unseen_mean_vr", "mean v·r", ".2f", 1),
-            ("unseen_mean_vr_judge", "mean v·r (judge)", ".2f", 1),
-            ("unseen_mean_vr_gold", "mean v·r (gold)", ".2f", 1),
+            *_by_each_scorer("unseen_mean_vr", "mean v·r", ".2f"),
         ],
     ),
     (
@@ -80,12 +74,8 @@ SECTIONS: list[tuple[str, str, list[tuple[str, str, str, float]]]] = [
         "far directions move the reward model's outputs along what they ask; side effects are the "
         "share of the movement across it.",
         [
-            ("mean_inner_product", "standardised v·r", ".3f", 1),
-            ("mean_inner_product_judge", "standardised v·r (judge)", ".3f", 1),
-            ("mean_inner_product_gold", "standardised v·r (gold)", ".3f", 1),
-            ("dispersion", "dispersion", ".3f", 1),
-            ("dispersion_judge", "dispersion (judge)", ".3f", 1),
-            ("dispersion_gold", "dispersion (gold)", ".3f", 1),
+            *_by_each_scorer("mean_inner_product", "standardised v·r", ".3f"),
+            *_by_each_scorer("dispersion", "dispersion", ".3f"),
             ("degenerate_share", "degenerate", ".3f", 1),
             ("equal_share", "equal across directions", ".3f", 1),
             ("miscalibration", "miscalibration", ".3f", 1),

@@ -72,7 +72,7 @@ def have_rated(folder: Path, check: bool = True) -> str:
 
 
 def rate(folder: Path, run: Path, stars: int) -> Path:
-    """What somebody makes of a run's sheet, and a row that nobody has asked for."""
+    """What somebody makes of a run's sheet, and a row that was not asked for."""
     with open(folder / run / "feedback/iter1/to_rate.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:

@@ -45,4 +45,5 @@ def policy_gradient_caption(experiment: str) -> str:
 **Policy gradient (experiment {experiment}).** Reward v·r, divergence from the SFT policy and
 response length while the PPO row (TRL's RLOO) and the experts of Reward Soup that use it are
 trained, a line per fixed direction, and while online DPO is, under drawn directions; its divergence
-is of the responses in pairs."""
+is of the responses in pairs. The reward is by the reward model that is optimised; table 1 has what
+gold or a judge, where there is one, says of the policies."""

@@ -113,7 +113,8 @@ def training_curves_caption(marks: pd.DataFrame, experiment: str) -> str:
     """What lines are, and what can be compared."""
     rewards = marks.loc[marks["measure"] == "reward", "panel"].unique()
     gradients = (
-        f" Of {', '.join(rewards)} it is the mean reward v·r of a step's samples."
+        f" Of {', '.join(rewards)} it is the mean v·r of a step's samples by the reward model that"
+        " is optimised; table 1 has what gold or a judge, where there is one, says of the policies."
         if len(rewards)
         else ""
     )
