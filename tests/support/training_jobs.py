@@ -235,6 +235,9 @@ def struck(number: int, rank: int, step: int):
             os.kill(os.getpid(), number)
 
     ProgressCallback.on_step_end = on_step_end  # type: ignore[method-assign]
+    # A shell starts what runs in the background with interrupts ignored.
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except SystemExit as end:
@@ -242,6 +245,7 @@ def struck(number: int, rank: int, step: int):
             raise
     finally:
         ProgressCallback.on_step_end = original  # type: ignore[method-assign]
+        signal.signal(signal.SIGINT, handler)
 
 
 def group_timeout() -> timedelta:
