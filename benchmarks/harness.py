@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,13 @@ def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = ""
     if not place.search(text):
         raise SystemExit(f"{MEASUREMENTS}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
     replace_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))
+
+
+def planned_jobs(plan: str) -> list[tuple[str, list[str], str]]:
+    """What `snakemake -n -p` printed: script, arguments and log of every job, in its order."""
+    logged = r"(?:>|2>&1 \| tee) (\S+?)(?: 2>&1)?"
+    jobs = re.findall(rf"^\s*\S.* -m scripts\.(\w+) (.*) {logged}$", plan, re.MULTILINE)
+    return [(script, shlex.split(rest), log) for script, rest, log in jobs]
 
 
 def nested(values: dict, key: str, value: Any) -> dict:

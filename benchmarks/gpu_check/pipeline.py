@@ -6,8 +6,6 @@ command is given the CPU's files again, so that stages do not build on each othe
 
 import json
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks.gpu_check.rows import record, skip
+from benchmarks.harness import planned_jobs
 from dpa.artefacts.jsonl import read_jsonl
 from dpa.artefacts.sidecars import sidecar_path
 from dpa.records import Annotation, ScoredSample
@@ -55,11 +54,18 @@ def make_run(folder: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
+    (folder / "commands.json").write_text(json.dumps(stage_commands(planned.stdout), indent=1))
+
+
+def stage_commands(plan: str) -> dict[str, list[str]]:
+    """Arguments of the first job of every stage, from what `snakemake -n -p` printed."""
     commands: dict[str, list[str]] = {}
-    for script, rest in re.findall(r" -m scripts\.(\w+) (.*?) 2>&1 \|", planned.stdout):
+    for script, arguments, _ in planned_jobs(plan):
         if script in STAGES:
-            commands.setdefault(script, shlex.split(rest))
-    (folder / "commands.json").write_text(json.dumps(commands, indent=1))
+            commands.setdefault(script, arguments)
+    if missing := [stage for stage in STAGES if stage not in commands]:
+        raise SystemExit(f"{EXPERIMENT}: no job of {', '.join(missing)} in the plan")
+    return commands
 
 
 @app.command()

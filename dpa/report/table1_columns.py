@@ -6,20 +6,20 @@ from dpa.evaluation.bootstrap import REQUEST_TOLERANCE
 STEERABILITY = "Steerability"
 #: Title of the part that says which rows had the same to learn from.
 BUDGET = "Budget"
-#: A column: name, heading, format, unit.
-Column = tuple[str, str, str, float]
+#: Name, heading, format, unit.
+TableColumn = tuple[str, str, str, float]
 
 
-def _by_each_scorer(name: str, heading: str, form: str) -> list[Column]:
+def _by_each_scorer(name: str, heading: str, form: str) -> list[TableColumn]:
     """A measure by the reward model, by the judge, and by gold."""
-    others: list[Column] = [
+    others: list[TableColumn] = [
         (f"{name}_{scorer}", f"{heading} ({scorer})", form, 1) for scorer in ("judge", "gold")
     ]
     return [(name, heading, form, 1), *others]
 
 
 #: Title of a part of the table, what it says, and its columns.
-SECTIONS: list[tuple[str, str, list[Column]]] = [
+SECTIONS: list[tuple[str, str, list[TableColumn]]] = [
     (
         "Properties",
         "Control is Spearman's correlation of the requested and the obtained trade-off, the mean "

@@ -3,13 +3,12 @@
 What tests start are these commands, word for word, with the options that a test changes.
 """
 
-import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from benchmarks.harness import planned_jobs
 from dpa.runtime.run_environment import CLONE
 from dpa.runtime.sections import merge
 from tests.support.snakemake_runs import copy_repository, snakemake
@@ -89,9 +88,7 @@ def add_experiment(folder: Path, name: str, *overlays: str) -> Path:
 def planned_commands(folder: Path, *arguments: str) -> list[Command]:
     """The commands of all jobs, in an order in which they can run."""
     output = snakemake(folder, "-n", "-p", "--forceall", *arguments).stdout
-    logged = r"(?:>|2>&1 \| tee) (\S+?)(?: 2>&1)?"
-    lines = re.findall(rf"^\s*\S.* -m scripts\.(\w+) (.*) {logged}$", output, re.MULTILINE)
-    return [Command(script, shlex.split(rest), log) for script, rest, log in lines]
+    return [Command(*job) for job in planned_jobs(output)]
 
 
 def of(commands: list[Command], script: str, part: str = "") -> Command:

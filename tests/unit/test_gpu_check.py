@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu_check import __main__ as check
+from benchmarks.gpu_check.pipeline import STAGES, stage_commands
+from tests.support.rule_commands import TINY, add_experiment
+from tests.support.snakemake_runs import snakemake
 
 
 @pytest.mark.parametrize(
@@ -66,11 +69,23 @@ def test_parts_on_a_cpu(patience, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_run_to_replay_has_every_stage(tmp_path):
+    add_experiment(tmp_path, "tiny", TINY, "{methods: [dpa, sft, dpo]}")
+    plan = snakemake(tmp_path, "-n", "-p", "--forceall", "--config", "experiment=tiny").stdout
+    commands = stage_commands(plan)
+    assert commands.keys() == set(STAGES)
+    assert "--output" in commands["finetune_policy"]
+    with pytest.raises(SystemExit, match="no job of train_sft in the plan"):
+        stage_commands(plan.replace("scripts.train_sft", "scripts.train_other"))
+
+
+@pytest.mark.slow
 def test_stages_are_replayed_from_a_run_on_a_cpu(patience, finished_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished_run.folder / "results", run / "results")
+    scored = finished_run.command("score_responses", "dpa/iter1")
     commands = {
-        "score_responses": finished_run.command("score_responses").arguments,
+        "score_responses": scored.arguments,
         "train_sft": finished_run.command("train_sft").arguments,
     }
     (run / "commands.json").write_text(json.dumps(commands))
@@ -84,11 +99,11 @@ def test_stages_are_replayed_from_a_run_on_a_cpu(patience, finished_run, tmp_pat
         "score_responses: largest difference of a reward",
     ]
     # A run whose rewards are others is noticed.
-    scored = run / finished_run.command("score_responses").value("--output")
-    lines = [json.loads(line) for line in scored.read_text().splitlines()]
+    output = run / scored.value("--output")
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
     for name in lines[0]["attributes"]:
         lines[0]["attributes"][name] += 5
-    scored.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output.write_text("".join(json.dumps(line) + "\n" for line in lines))
     del commands["train_sft"]
     (run / "commands.json").write_text(json.dumps(commands))
     found = check.measured("pipeline", True, run)

@@ -609,7 +609,7 @@ def test_every_training_has_its_curve(tmp_path):
     assert not any([*legends[:2], *legends[3:]])
     caption = training_curves.training_curves_caption(marks, "x")
     caption = " ".join(caption.split())
-    assert "Of PPO (RLOO) it is the mean reward" in caption
+    assert "Of PPO (RLOO) it is the mean v·r of a step's samples" in caption
     assert "labels on 0–1 (reward model); preference pairs' (DPO); cross-entropy" in caption
     assert caption.endswith("(base model, SFT, DPA). A line is one model.")
 
