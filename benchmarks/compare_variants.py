@@ -54,9 +54,12 @@ class Variant(NamedTuple):
 
     overrides: dict[str, Any]
     start: str | None = "plain"
+    #: The workflow, where the difference is no key's.
+    snakefile: str = "Snakefile"
 
 
 GOLD = {"feedback.annotator": {"kind": "gold"}}
+GOLD_16 = {**GOLD, "feedback.best_per_prompt": 8, "feedback.random_per_prompt": 8}
 THREE = {"reward_model.members": 3}
 VARIANTS = {
     "plain": Variant({}, None),
@@ -64,16 +67,18 @@ VARIANTS = {
     "no-replay": Variant({"dpa.replay_fraction": 0.0}),
     "distinct": Variant({"dpa.distinct_answers": True}),
     "feedback": Variant(GOLD),
-    "feedback-16": Variant(
-        {**GOLD, "feedback.best_per_prompt": 8, "feedback.random_per_prompt": 8}
-    ),
     "feedback-all": Variant({**GOLD, "dpa.candidates": "all"}, "feedback"),
+    "feedback-16": Variant(GOLD_16),
+    "feedback-16-all": Variant({**GOLD_16, "dpa.candidates": "all"}, "feedback-16"),
+    "feedback-16-previous": Variant({**GOLD_16, "feedback.start": "previous"}, "feedback-16"),
+    "feedback-16-rescored": Variant(GOLD_16, "feedback-16", "benchmarks/rescoring.smk"),
     "min": Variant({**THREE, "dpa.pessimism": "min"}),
     "penalty-0.5": Variant({**THREE, "dpa.pessimism": {"penalty": 0.5}}, "min"),
     "penalty-1": Variant({**THREE, "dpa.pessimism": {"penalty": 1.0}}, "min"),
     "penalty-2": Variant({**THREE, "dpa.pessimism": {"penalty": 2.0}}, "min"),
     "warm": Variant({**THREE, "reward_model.average": True}),
     "feedback-min": Variant({**GOLD, **THREE, "dpa.pessimism": "min"}, "min"),
+    "feedback-16-min": Variant({**GOLD_16, **THREE, "dpa.pessimism": "min"}, "min"),
     "all": Variant({"dpa.candidates": "all"}),
 }
 
@@ -128,7 +133,7 @@ def chain_of(name: str) -> list[str]:
 
 def make(runs: Path, name: str, seed: int, common: dict[str, Any]) -> None:
     """Run one variant on one seed, unless that is done."""
-    folder, variant = runs / name, VARIANTS[name]
+    folder, start_from = runs / name, VARIANTS[name].start
     done = folder / "done.json"
     if done.exists():
         return
@@ -136,36 +141,50 @@ def make(runs: Path, name: str, seed: int, common: dict[str, Any]) -> None:
         # A copy that was cut short is no start: it gets its name when it is whole.
         partial = runs / f"{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        if variant.start:
-            shutil.copytree(runs / variant.start, partial, symlinks=True)
+        if start_from:
+            shutil.copytree(runs / start_from, partial, symlinks=True)
             (partial / "done.json").unlink()
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "started").touch()
         partial.rename(folder)
-    overlay = common | {"seed": [seed]}
-    for key, value in variant.overrides.items():
-        overlay = nested(overlay, key, value)
-    result = f"results/{EXPERIMENT}/seed{seed}/evaluation/validation_rewards.csv"
-    flags = [f"experiment={EXPERIMENT}", *(f"{k}={json.dumps(v)}" for k, v in overlay.items())]
-    snakemake = [sys.executable, "-m", "snakemake", "--directory", str(folder.resolve())]
     # Jobs say `python -m scripts.…`, from the run's folder.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(CLONE)}
     start = time.monotonic()
     with (folder / "snakemake.log").open("a") as log:
         for options in (["--unlock"], ["--cores", "1", "--rerun-incomplete", *lost(folder)]):
-            command = [*snakemake, *options, "--config", *flags, "--", result]
             code = subprocess.call(
-                command, cwd=CLONE, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+                [sys.executable, "-m", "snakemake", *arguments(folder, seed, common, options)],
+                cwd=CLONE, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
             if code and "--unlock" not in options:
                 raise InputError(f"{folder}: Snakemake failed; its output is in snakemake.log")
-    values = measured(folder, seed, overlay)
+    values = measured(folder, seed, overlay_of(name, seed, common))
     replace_text(done, json.dumps(values, indent=1) + "\n")
     print(
         f"{time.strftime('%H:%M')} {name}, seed {seed}: {time.monotonic() - start:.0f} s",
         flush=True,
     )
+
+
+def overlay_of(name: str, seed: int, common: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a variant's run, laid over the experiment."""
+    overlay = common | {"seed": [seed]}
+    for key, value in VARIANTS[name].overrides.items():
+        overlay = nested(overlay, key, value)
+    return overlay
+
+
+def arguments(folder: Path, seed: int, common: dict[str, Any], options: Sequence[str]) -> list[str]:
+    """What Snakemake is given to make a run in its folder, which has the variant's name."""
+    overlay = overlay_of(folder.name, seed, common)
+    keys = [f"experiment={EXPERIMENT}", *(f"{k}={json.dumps(v)}" for k, v in overlay.items())]
+    result = f"results/{EXPERIMENT}/seed{seed}/evaluation/validation_rewards.csv"
+    return [
+        "--snakefile", str(CLONE / VARIANTS[folder.name].snakefile),
+        "--directory", str(folder.resolve()), *options,
+        "--config", *keys, "--", result,
+    ]  # fmt: skip
 
 
 def lost(folder: Path) -> list[str]:
