@@ -44,9 +44,10 @@ def check_direction(
         raise InputError(f"direction {values} is not finite; give a unit vector")
     if abs(length - 1) > tolerance:
         nearest = [v / length for v in values] if length else [1.0] + [0.0] * (objectives - 1)
-        advice = ",".join(f"{v:.4f}" for v in nearest)
+        advice = ",".join(str(round(v, 4) + 0.0) for v in nearest)
         raise InputError(
-            f"direction {values} has length {length:.4f}, not 1; nearest unit vector: {advice}"
+            f"direction {values} has length {round(length, 4)}, not 1; "
+            f"nearest unit vector: {advice}"
         )
     return values
 

@@ -4,7 +4,8 @@
 gives the tokens that the policy was trained on, with nothing of this package installed. The model's
 own template stands unchanged behind a preamble in Jinja that is generated here, from the wording in
 `dpa.text.prompts`. The preamble assigns no `direction`: servers pass on only what a template reads
-and does not assign.
+and does not assign. It computes with what llama.cpp's own reading of Jinja has, which lacks powers,
+`round` and `format`: a square root by Newton's method, and rounding to even by a sum.
 """
 
 import json
@@ -20,9 +21,12 @@ BEGIN = "{# Directional Preference Alignment: what is asked for becomes the syst
 #: A line end after a comment or block is not written: the model's own template begins a new line.
 END = "{# Here the model's own chat template begins. #}\n"
 
+#: 1.5 x 2^52, from which numbers of either sign leave the same exponent.
+WHOLE = f"{1.5 * 2**52:.1f}"
+
 _DIRECTION = """\
 {% if direction is defined and direction is not none %}
-{% set steer = namespace(squares=0, good=direction is sequence and direction is not string \
+{% set steer = namespace(squares=0, norm=1, good=direction is sequence and direction is not string \
 and direction is not mapping and direction | length == COUNT) %}
 {% if steer.good %}
 {% for weight in direction %}
@@ -36,18 +40,20 @@ and direction is not mapping and direction | length == COUNT) %}
 {% if not steer.good %}
 {{- raise_exception("direction: expected a list of COUNT numbers, one each for LISTED") }}
 {% endif %}
-{% set steer.length = steer.squares ** 0.5 %}
-{% if not (LEAST <= steer.length and steer.length <= MOST) %}
-{% if 0 < steer.length and steer.length < 1e100 %}
+{% for step in range(50) %}
+{% set steer.norm = (steer.norm + steer.squares / steer.norm) / 2 %}
+{% endfor %}
+{% if not (LEAST <= steer.norm and steer.norm <= MOST) %}
+{% if 0.000001 < steer.norm and steer.norm < 10000000 %}
 {% set steer.nearest = [NEAREST] %}
 {% else %}
 {% set steer.nearest = [UNIT] %}
 {% endif %}
-{{- raise_exception("direction " ~ direction ~ " has length " ~ "%.4f" | format(steer.length) \
+{{- raise_exception("direction " ~ direction ~ " has length " ~ LENGTH \
 ~ ", not 1; nearest unit vector: " ~ steer.nearest | join(",")) }}
 {% endif %}
-{% if EXACT_LEAST <= steer.length and steer.length <= EXACT_MOST %}
-{% set steer.length = 1 %}
+{% if EXACT_LEAST <= steer.norm and steer.norm <= EXACT_MOST %}
+{% set steer.norm = 1 %}
 {% endif %}
 {% set steer.sentence = SENTENCE %}
 """
@@ -107,25 +113,24 @@ def plain_template(template: str) -> str:
 
 def _words(names: Sequence[str], takes: Takes) -> dict[str, str]:
     """What stands in the places of the preamble's words in capitals."""
-    places = range(len(names))
     if takes == "condition":
         sentence = _sentence(
             CONDITION_SENTENCE,
             ", ",
-            (f'"{n}=" ~ condition[{i}] | round | int' for i, n in enumerate(names)),
+            (f'"{n}=" ~ {_rounded(f"condition[{i}]")} | int' for i, n in enumerate(names)),
         )
         return {"COUNT": str(len(names)), "LISTED": ", ".join(names), "SENTENCE": sentence}
+    unit = [f"direction[{i}] / steer.norm" for i in range(len(names))]
     weights = (
-        f'"{n}*" ~ (100 * (direction[{i}] / steer.length)) | round | int'
-        for i, n in enumerate(names)
+        f'"{n}*" ~ {_rounded(f"100 * ({v})")} | int' for n, v in zip(names, unit, strict=True)
     )
-    unit = ['"1.0000"', *['"0.0000"'] * (len(names) - 1)]
     return {
         "COUNT": str(len(names)),
         "LISTED": ", ".join(names),
         "SENTENCE": _sentence(DIRECTION_SENTENCE, " + ", weights),
-        "NEAREST": ", ".join(f'"%.4f" | format(direction[{i}] / steer.length)' for i in places),
-        "UNIT": ", ".join(unit),
+        "NEAREST": ", ".join(f"{_rounded(f'10000 * ({v})')} / 10000" for v in unit),
+        "UNIT": ", ".join(["1.0", *["0.0"] * (len(names) - 1)]),
+        "LENGTH": f"{_rounded('10000 * steer.norm')} / 10000",
         "EXACT_LEAST": repr(1 - LENGTH_TOLERANCE),
         "EXACT_MOST": repr(1 + LENGTH_TOLERANCE),
         "LEAST": repr(1 - ASKED_TOLERANCE),
@@ -137,6 +142,14 @@ def _sentence(sentence: str, between: str, terms: Iterable[str]) -> str:
     """The sentence that steers, as a Jinja expression."""
     joined = f" ~ {_literal(between)} ~ ".join(terms)
     return f"{_literal(f'{sentence} ')} ~ {joined}"
+
+
+def _rounded(number: str) -> str:
+    """A number as a Jinja expression, as another that is rounded to a whole one, half to even.
+
+    Beyond 2^52 a double is whole: the sum has dropped the number's fraction.
+    """
+    return f"({number} + {WHOLE} - {WHOLE})"
 
 
 def _literal(text: str) -> str:

@@ -29,7 +29,7 @@ class TestCheck:
         assert check_direction((1, 0, 0), 3) == [1.0, 0.0, 0.0]
 
     def test_a_vector_that_is_not_unit_is_refused_with_the_nearest(self):
-        with pytest.raises(InputError, match=r"length 5\.0000.*nearest unit vector: 0\.8000,-0\.6"):
+        with pytest.raises(InputError, match=r"length 5\.0, .* unit vector: 0\.8,-0\.6$"):
             check_direction([4, -3], 2)
 
     @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4))

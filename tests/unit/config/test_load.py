@@ -234,7 +234,7 @@ class TestErrors:
                 "methods.1: Input should be 'dpa', 'steerlm', 'reward_soup',",
             ),
             ({"methods": ["dpa", "dpa"]}, "methods: names must be unique"),
-            ({"scalar_direction": [4, -3]}, "nearest unit vector: 0.8000,-0.6000"),
+            ({"scalar_direction": [4, -3]}, "nearest unit vector: 0.8,-0.6"),
             (
                 {"dpa": {"choose_iteration": "judge"}},
                 "judge, and evaluation.judge is null; set one",

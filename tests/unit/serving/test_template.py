@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -29,7 +30,7 @@ GRIDS = {
     2: [
         *evaluation_directions(ARC, 10),
         *(from_degrees(angle) for angle in range(-90, 91, 7)),
-        [0.71, -0.71], [0.78, -0.62], [1, 0], [0, -1],
+        [0.71, -0.71], [0.78, -0.62], [1, 0], [0, -1], [0.992157, 0.125], [0.780625, -0.625],
     ],
     3: [*evaluation_directions(WEDGE, 20), [0.58, -0.58, 0.58], [0, 0, 1], [-0.6, 0, 0.8]],
 }  # fmt: skip
@@ -95,7 +96,7 @@ def test_a_direction_gives_the_tokens_of_training(tmp_path, family, objectives):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_condition_does(tmp_path, family):
     tokenizer, chat = furnished(tmp_path, make_tokenizer(family), takes="condition")
-    for condition in ([80, 20], [0, 100], [54.6, 3.0]):
+    for condition in ([80, 20], [0, 100], [54.6, 3.0], [54.5, 55.5]):
         sentence = condition_system_prompt(NAMES[:2], [round(value) for value in condition])
         assert served(tokenizer, [USER], condition=condition) == ours(chat, [USER], sentence)
     for wrong in ([80], [101, 0], [-1, 0], "80,20", [True, 0], [math.nan, 0]):
@@ -130,7 +131,7 @@ def test_one_rule_with_the_chat(tmp_path, objectives):
     """What the template refuses, the chat refuses, with the same nearest unit vector."""
     tokenizer, _ = furnished(tmp_path, make_tokenizer("qwen2.5"), objectives)
     names, generator = NAMES[:objectives], np.random.default_rng(0)
-    lengths = [0, 1e-3, 0.5, 0.98, 0.9901, 0.995, 1, 1.0099, 1.02, 3, 1e6, 1e200]
+    lengths = [0, 1e-5, 1e-3, 0.5, 0.98, 0.9901, 0.995, 1, 1.0099, 1.02, 3, 1e6, 1e200]
     for length in lengths:
         for _ in range(20):
             direction = generator.normal(size=objectives)
@@ -144,7 +145,7 @@ def test_one_rule_with_the_chat(tmp_path, objectives):
                 unit_direction(direction, objectives)
             with pytest.raises(TemplateError) as refused_by_template:
                 served(tokenizer, [USER], direction=direction)
-            if length < 1e100:
+            if length <= 1e6:
                 assert str(refused_by_template.value) == str(refused.value)
 
 
@@ -174,6 +175,24 @@ def test_parts_of_a_system_prompt(tmp_path):
     [text], _ = render_jinja_template([turns], chat_template=steered, direction=[1, 0])
     assert text.startswith("A list. Your response should")
     assert text.endswith("helpfulness*100 + verbosity*0|Tell me about the otter.|")
+
+
+@pytest.mark.parametrize("takes", ["direction", "condition"])
+def test_llama_cpp_reads_it(takes):
+    """Its own Jinja has no powers, no `round` and no `format`; `a.length` calls a filter there."""
+    from jinja2 import nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    template = steered_template("", NAMES, takes)
+    assert not re.search(r"\de\d", template)  # 1e100 is no number there
+    tree = ImmutableSandboxedEnvironment().parse(template)
+    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"int", "join", "length"}
+    assert {node.name for node in tree.find_all(nodes.Test)} == {
+        "boolean", "defined", "mapping", "none", "number", "sequence", "string",
+    }  # fmt: skip
+    assert not {*tree.find_all((nodes.Pow, nodes.FloorDiv))}
+    members = {node.attr for node in tree.find_all((nodes.NSRef, nodes.Getattr))}
+    assert not members & {"get", "items", "keys", "length", "values"}
 
 
 def test_servers_pass_the_direction_on():
