@@ -6,7 +6,8 @@ Rule: annotate_feedback (only with a feedback.annotator). Example:
         --iteration 1 --seed 0 --output ratings.jsonl
 
 Writes a Rating per rated sample, in their order. Stops when fewer have one than --minimum says.
-Answers of an annotator that is asked over HTTP are kept in --cache, and none is asked for twice.
+Answers of an annotator that is asked over HTTP are kept in --cache, and none is asked for twice; a
+model's scores are kept until the ratings are whole.
 """
 
 from pathlib import Path
@@ -64,7 +65,7 @@ def main(
         given = {name: limit for name, limit in limits.items() if limit is not None}
         config = config.model_copy(update=given)
     names = names_of(attributes) or default_section("reward_model.attributes")
-    rater = open_annotator(config, names, iteration, seed, chats, cache)
+    rater = open_annotator(config, names, iteration, seed, output, chats, cache)
     collect_ratings(to_rate, rater, names, iteration, minimum, output, config)
 
 

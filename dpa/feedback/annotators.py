@@ -21,12 +21,14 @@ def open_annotator(
     attributes: Sequence[str],
     iteration: int,
     seed: int,
+    output: Path,
     models: ModelsConfig | None = None,
     store: Path = ANSWERS,
 ) -> Annotator:
     """The annotator of a kind, for some of the reward model's `attributes`.
 
-    `store` keeps the answers of one that is asked over HTTP.
+    `output` is what its ratings are for: beside it a model keeps what it has scored until that is
+    whole. `store` keeps the answers of one that is asked over HTTP.
     Raises InputError when it cannot rate: a model is missing, or people have not rated yet.
     """
     match config.kind:
@@ -37,7 +39,7 @@ def open_annotator(
         case "reward_model":
             from dpa.feedback.checkpoint import checkpoint_annotator
 
-            return checkpoint_annotator(config, models)
+            return checkpoint_annotator(config, output, models)
         case "file":
             from dpa.feedback.rated_files import file_annotator
 

@@ -30,7 +30,7 @@ from dpa.report.figures.reward_model import constant_attributes, constant_warnin
 from dpa.report.figures.samples import rewards_text, scorers_of
 from dpa.report.figures.style import direction_colours
 from dpa.report.paper import compare_published
-from dpa.report.scorers import NO_JUDGE, describe_scorers, lacks_judge
+from dpa.report.scorers import describe_scorers, lacks_judge, no_judge
 from dpa.report.summary import summarise
 from dpa.runtime.log import visible
 from dpa.runtime.run_environment import CLONE
@@ -124,7 +124,7 @@ def render(
 def warnings(config: dict) -> list[str]:
     """What must be known before a number is read."""
     if config["world"] is None:
-        return [NO_JUDGE] if lacks_judge(config) else []
+        return [no_judge(config)] if lacks_judge(config) else []
     return [
         "This is the quickstart: a generated world and models of a fraction of a million "
         "parameters, trained from scratch on a CPU. It shows that the method and its "

@@ -11,11 +11,6 @@ import pandas as pd
 from dpa.artefacts.frames import read_csv_table
 from dpa.artefacts.sidecars import read_sidecar
 
-#: What must be known where rewards have no second opinion.
-NO_JUDGE = (
-    "No independent scorer (evaluation.judge is null): all rewards here are those of the model "
-    "that responses were selected by, and what it gains need not be a gain."
-)
 #: Who rates samples, by the kind of annotator.
 RATERS = {
     "gold": "the quickstart's noisy annotators",
@@ -30,6 +25,34 @@ def lacks_judge(config: dict) -> bool:
     evaluation = config["evaluation"]
     compared = bool(config["data"]["train_prompts"])
     return compared and not evaluation["judge"] and not evaluation["gold"]
+
+
+def no_judge(config: dict) -> str:
+    """What must be known where rewards have no second opinion."""
+    if has_feedback(config):
+        return (
+            "No independent scorer (evaluation.judge is null): all rewards here are those of the "
+            "first reward model, which selected in DPA's first iteration and in none after it; "
+            "what is gained by it need be no gain, and what is lost no loss."
+        )
+    return (
+        "No independent scorer (evaluation.judge is null): all rewards here are those of the model "
+        "that responses were selected by, and what it gains need not be a gain."
+    )
+
+
+def has_feedback(config: dict) -> bool:
+    """Whether DPA's iterations after the first select by reward models of their own."""
+    return config["feedback"]["annotator"] is not None and config["dpa"]["iterations"] > 1
+
+
+def name_scorer(config: dict) -> str:
+    """Who gives the rewards `r_*`, the first of SCORER_NAMES, in this experiment."""
+    given = config["reward_model"]
+    first = "first " if has_feedback(config) else ""
+    if (members := given["members"]) > 1 and not given["average"]:
+        return f"mean of the {first}{members} reward models"
+    return f"{first}reward model"
 
 
 def describe_scorers(folder: Path, config: dict) -> Iterator[str]:
@@ -94,9 +117,9 @@ def _counts(origins: Mapping[str, int]) -> str:
 
 def _feedback(run: Path, config: dict) -> Iterator[str]:
     """What was rated between DPA's iterations, by whom, and who learnt it."""
-    annotator, iterations = config["feedback"]["annotator"], config["dpa"]["iterations"]
-    if annotator is None or iterations < 2:
+    if not has_feedback(config):
         return
+    annotator, iterations = config["feedback"]["annotator"], config["dpa"]["iterations"]
     rated = []
     for t in range(1, iterations):
         sidecar = read_sidecar(run / f"feedback/iter{t}/ratings.jsonl")
@@ -127,7 +150,7 @@ def _judge(run: Path, folder: Path, config: dict) -> Iterator[str]:
                 "the reward model; there is no learnt judge (evaluation.judge is null)."
             )
         elif lacks_judge(config):
-            yield NO_JUDGE
+            yield no_judge(config)
         return
     own = (
         f"is a given model, {judge['path']}"

@@ -3,7 +3,7 @@
 Each is computed from the results, whatever these are: that DPA is ahead is not assumed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from dpa.artefacts.frames import read_csv_table
 from dpa.evaluation.bootstrap import LEVEL
 from dpa.evaluation.validation import SCORER_NAMES, are_outside
 from dpa.registry import METHODS
-from dpa.report.scorers import agreed
+from dpa.report.scorers import agreed, has_feedback, name_scorer
 
 #: Columns of DPA's gain over all seeds, and of its interval.
 POOLED = ["mean_difference", "mean_difference_low", "mean_difference_high"]
@@ -36,10 +36,11 @@ def summarise(folder: Path, config: dict, warnings: Sequence[str]) -> list[tuple
     comparison = read_csv_table(compared)
     names = [objective["name"] for objective in config["objectives"]]
     gains = {by: gains_by_iteration(rewards, names, by) for by in SCORER_NAMES}
+    scorers = SCORER_NAMES | {"r": name_scorer(config)}
     doubts = list(doubted(comparison, gains, config))
     return [
         ("Run", f"{_run(config, rewards)}."),
-        ("Result", "; ".join(came_out(comparison)) + "."),
+        ("Result", "; ".join(came_out(comparison, scorers)) + "."),
         ("Doubt", " ".join([_sentence(doubts), *warnings] if doubts else warnings)),
     ]
 
@@ -73,9 +74,9 @@ def agreement(table: pd.DataFrame) -> str:
     )
 
 
-def came_out(comparison: pd.DataFrame) -> Iterator[str]:
-    """A clause by each scorer: DPA's mean v·r against that of the best other method."""
-    for by, name in SCORER_NAMES.items():
+def came_out(comparison: pd.DataFrame, scorers: Mapping[str, str]) -> Iterator[str]:
+    """A clause by each of the `scorers`: DPA's mean v·r against that of the best other method."""
+    for by, name in scorers.items():
         rows = comparison[(comparison["measure"] == "mean_vr") & (comparison["by"] == by)]
         if not len(rows):
             continue
@@ -116,9 +117,10 @@ def doubted(comparison: pd.DataFrame, gains: dict[str, pd.Series], config: dict)
         if by == "r" or len(found) < 2 or found.idxmax() == found.index[-1]:
             continue
         own = gains["r"]
+        # With feedback it did not select in the iterations that fell.
         exploits = (
-            ", while the reward model that selected saw it rise: it is being exploited"
-            if own.iloc[-1] > own[found.idxmax()]
+            f", while the {name_scorer(config)} that selected saw it rise: it is being exploited"
+            if own.iloc[-1] > own[found.idxmax()] and not has_feedback(config)
             else ""
         )
         yield (

@@ -205,11 +205,14 @@ def overoptimisation_caption(marks: pd.DataFrame, experiment: str) -> str:
     seeds = int(marks["seeds"].max())
     over = "clusters of prompts" if seeds == 1 else f"{seeds} seeds and clusters of prompts"
     missing = f" {ONE_SEED}" if seeds == 1 else ""
-    own = (
-        " What selection maximised is v·r by an iteration's own reward model, or the pessimistic "
-        "value of several: it may be another measure in each iteration."
+    reading = (
+        "What selection\nmaximised is v·r by an iteration's own reward model, or the pessimistic "
+        "value of several: another\nmeasure in each iteration, of which counts by how much it lies "
+        "above a scorer that never selects.\n“By the reward model” is by the first one, or by the "
+        "mean of several."
         if (marks["by"] == "selector").any()
-        else ""
+        else "Where a curve by the reward model rises\nand one by a scorer that never selects "
+        "falls, the policy exploits the reward model."
     )
     curves = "scorer" if marks["variant"].nunique() == 1 else "variant, by each scorer"
     return f"""\
@@ -218,6 +221,5 @@ directions, against how far the policy has moved: KL(π_t(·|x, v) ‖ π_SFT(·
 same responses of the difference of their log-probabilities under DPA's iteration t, asked with the
 direction, and under the SFT policy, asked without, both at the temperature that they were sampled
 at. A curve for each {curves}; a point for each iteration t (the SFT
-policy, at 0, is in the CSV). Where a curve by the reward model rises
-and one by a scorer that never selects falls, the policy exploits the reward model.{own} Bars are
+policy, at 0, is in the CSV). {reading} Bars are
 {LEVEL:g} % intervals of a bootstrap over {over}.{missing}"""

@@ -2,27 +2,33 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from dpa.artefacts.jsonl import read_jsonl, write_jsonl
+from dpa.artefacts.outputs import command
 from dpa.artefacts.sidecars import read_sidecar
 from dpa.config.feedback import AnnotatorSectionConfig, GoldAnnotatorConfig
 from dpa.data.rated import Tally
 from dpa.errors import InputError
+from dpa.feedback import checkpoint
 from dpa.feedback.annotators import open_annotator
 from dpa.feedback.choose import response_hash
 from dpa.feedback.collect import collect_ratings
 from dpa.feedback.rated_files import write_rating_sheet
 from dpa.quickstart.world import SCORES, gold_scores, perfect_response
 from dpa.records import Rating, ToRate
+from dpa.reward.chat_scorer import ChatScorer
 from dpa.text.prompts import prompt_id
 from tests.support.tiny_models import make_chat_reward_model
 
 PROMPT = "Describe the otter."
 GOLD = GoldAnnotatorConfig(kind="gold")
+#: What is not kept beside its output is kept nowhere.
+NOWHERE = Path("ratings.jsonl")
 NAMES = ["helpsteer-verbosity", "ultrafeedback-honesty", "style"]
 
 
@@ -37,10 +43,10 @@ def to_rate(response, prompt=PROMPT):
 
 def test_gold_rates_what_is_true_through_noise():
     items = [to_rate(perfect_response(PROMPT, n) + " " * k) for n in range(1, 7) for k in range(20)]
-    rate = open_annotator(GOLD, SCORES, 1, 0)
+    rate = open_annotator(GOLD, SCORES, 1, 0, NOWHERE)
     rated = rate(items, Tally())
     assert rated == rate(items, Tally())
-    assert rated != open_annotator(GOLD, SCORES, 1, 1)(items, Tally())
+    assert rated != open_annotator(GOLD, SCORES, 1, 1, NOWHERE)(items, Tally())
     errors = {name: [] for name in SCORES}
     for item, found in zip(items, rated, strict=True):
         assert set(found) == set(SCORES)
@@ -56,7 +62,7 @@ def test_gold_rates_what_is_true_through_noise():
 
 def test_only_attributes_of_the_reward_model_are_rated():
     names = ["helpsteer-verbosity", "style"]
-    rated = open_annotator(GOLD, names, 1, 0)([to_rate("Hi.")], Tally())
+    rated = open_annotator(GOLD, names, 1, 0, NOWHERE)([to_rate("Hi.")], Tally())
     assert [set(found) for found in rated] == [{"helpsteer-verbosity"}]
 
 
@@ -99,7 +105,7 @@ def people(folder, **options):
     config = AnnotatorSectionConfig.validate_python(
         {"kind": "file", "path": str(folder), "scales": {"style": [1, 7]}, **options}
     )
-    return open_annotator(config, NAMES, 2, 0)
+    return open_annotator(config, NAMES, 2, 0, NOWHERE)
 
 
 def put(folder, rows, name="mine.jsonl"):
@@ -189,8 +195,8 @@ def test_another_model_rates_by_its_outputs(tmp_path):
     )
     items = [to_rate(text) for text in ("the otter", "fish", "a badger digs")]
     tally = Tally()
-    rated = open_annotator(config, NAMES, 1, 0)(items, tally)
-    [alone] = open_annotator(config, NAMES, 1, 0)(items[1:2], Tally())
+    rated = open_annotator(config, NAMES, 1, 0, tmp_path / "ratings.jsonl")(items, tally)
+    [alone] = open_annotator(config, NAMES, 1, 0, tmp_path / "ratings.jsonl")(items[1:2], Tally())
     assert rated[1] == alone
     assert all(0 < value < 100 for found in rated for value in found.values())
     assert len({found["style"] for found in rated}) == 3
@@ -207,16 +213,62 @@ def test_what_is_no_number_is_no_rating(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     tally = Tally()
     items = [to_rate("otter"), to_rate("fish")]
-    [whole, nothing] = open_annotator(config, NAMES, 1, 0)(items, tally)
+    [whole, nothing] = open_annotator(config, NAMES, 1, 0, tmp_path / "ratings.jsonl")(items, tally)
     assert 0 < whole["style"] < 100
     assert nothing == {}
     assert tally.row_counts.dropped == {"an output that is not a number": 1}
 
 
+def test_a_killed_rating_resumes(tmp_path, monkeypatch):
+    """What was scored is not scored again, and the ratings are an undisturbed run's."""
+    monkeypatch.setattr(checkpoint, "SAMPLES_PER_CHUNK", 2)
+    config = other_model(tmp_path / "rater", style={"output": "style", "from": [-1000, 1000]})
+    weights = load_file(tmp_path / "rater/model.safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "rater")
+    fish, otter = (set(tokenizer(f"assistant: {what}")["input_ids"]) for what in ("fish", "otter"))
+    weights["model.embed_tokens.weight"][list(fish - otter)] = float("nan")
+    save_file(weights, tmp_path / "rater/model.safetensors", {"format": "pt"})
+    items = [to_rate(text) for text in ("otter", "fish", "otter " * 2, "otter " * 3, "otter " * 4)]
+    write_jsonl(tmp_path / "to_rate.jsonl", items)
+    scored = []
+
+    def collect(name, dies_at=None):
+        outputs = ChatScorer.outputs
+
+        def watched(self, pairs):
+            if len(scored) == dies_at:
+                raise KeyboardInterrupt
+            scored.append([response for _, response in pairs])
+            return outputs(self, pairs)
+
+        output = tmp_path / name / "ratings.jsonl"
+        given = [tmp_path / "to_rate.jsonl"]
+        with monkeypatch.context() as patch, command([(output, False)], given, [], False):
+            patch.setattr(ChatScorer, "outputs", watched)
+            rate = open_annotator(config, NAMES, 1, 0, output)
+            collect_ratings(given[0], rate, ["style"], 1, 0.5, output, config)
+        assert sorted(path.name for path in output.parent.iterdir()) == [
+            "ratings.jsonl", "ratings.jsonl.meta.json"
+        ]  # fmt: skip
+        sidecar = read_sidecar(output)
+        return output.read_bytes(), sidecar["annotation"], sidecar["labels"]
+
+    with pytest.raises(KeyboardInterrupt):
+        collect("killed", dies_at=2)
+    assert not (tmp_path / "killed/ratings.jsonl").exists()
+    del scored[:]
+    resumed = collect("killed")
+    assert scored == [["otter otter otter otter "]]
+    assert resumed == collect("whole")
+    assert resumed[1]["dropped"] == {"an output that is not a number": 1}
+
+
 def test_a_scale_of_another_model_is_refused(tmp_path):
     config = other_model(tmp_path, style={"output": "style", "from": [1e6, 2e6]})
     with pytest.raises(InputError) as caught:
-        open_annotator(config, NAMES, 1, 0)([to_rate("the otter"), to_rate("fish")], Tally())
+        open_annotator(config, NAMES, 1, 0, tmp_path / "ratings.jsonl")(
+            [to_rate("the otter"), to_rate("fish")], Tally()
+        )
     message = str(caught.value)
     assert "feedback.annotator.outputs.style.from: [1e+06, 2e+06], and the outputs of" in message
     assert "2 of 2 outside; correct it" in message
@@ -225,4 +277,4 @@ def test_a_scale_of_another_model_is_refused(tmp_path):
 def test_outputs_that_are_not_there_are_refused(tmp_path):
     config = other_model(tmp_path, style={"output": "charm", "from": [0, 1]})
     with pytest.raises(InputError, match=r"outputs.style: .* no output 'charm'; it has 3: quality"):
-        open_annotator(config, NAMES, 1, 0)
+        open_annotator(config, NAMES, 1, 0, tmp_path / "ratings.jsonl")

@@ -79,7 +79,8 @@ def expected(item):
 def asking(server, tmp_path, names=NAMES, seed=0, **options):
     settings = {"kind": "endpoint", "model": "org/rater", "base_url": server.url, "rubrics": STYLE}
     config = AnnotatorSectionConfig.validate_python(settings | options)
-    return open_annotator(config, names, 1, seed, store=tmp_path / "store")
+    output = tmp_path / "ratings.jsonl"
+    return open_annotator(config, names, 1, seed, output, store=tmp_path / "store")
 
 
 def questions(server):

@@ -334,7 +334,12 @@ def test_overoptimisation_by_what_selection_maximised(runs):
     assert maximised[columns].to_numpy().tolist() == [["own", 1, 3, 70]]
     figure = overoptimisation.draw_overoptimisation(marks, "")
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"plain", "own"}
-    assert "What selection maximised" in overoptimisation.overoptimisation_caption(marks, "x")
+    # What selects is another model in each iteration, and its rise alone says nothing.
+    caption = " ".join(overoptimisation.overoptimisation_caption(marks, "x").split())
+    assert "by how much it lies above a scorer that never selects. “By the reward model”" in caption
+    assert "exploits" not in caption
+    plain = overoptimisation.overoptimisation_caption(marks[marks["variant"] == "plain"], "x")
+    assert "the policy exploits the reward model. Bars" in plain
 
 
 def test_overoptimisation_needs_what_was_measured(runs, tmp_path):

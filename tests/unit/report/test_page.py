@@ -18,6 +18,7 @@ from dpa.artefacts.row_counts import RowCounts
 from dpa.artefacts.sidecars import write_sidecar
 from dpa.config.load import load_config
 from dpa.errors import InputError
+from dpa.evaluation.validation import SCORER_NAMES
 from dpa.report.figures import fronts, samples
 from dpa.report.figures.style import save_figure, write_figure
 from dpa.report.page import (
@@ -32,7 +33,7 @@ from dpa.report.page import (
     tables_html,
 )
 from dpa.report.paper import Fronts, compare_figure4
-from dpa.report.scorers import NO_JUDGE, describe_scorers, first_of
+from dpa.report.scorers import describe_scorers, first_of, no_judge
 from dpa.report.summary import agreement, came_out, doubted, summarise
 from dpa.report.tables import (
     Table,
@@ -241,17 +242,37 @@ def test_the_summary_is_what_came_out(results):
     assert doubt.endswith("A warning.")
 
 
+def test_the_summary_says_whose_reward_it_is(results):
+    """With feedback the first reward model does not select in the iterations that fall."""
+
+    def said(**overlay):
+        config = load_config({"experiment": "quickstart", **overlay})
+        return summarise(results, config.model_dump(mode="json", by_alias=True), [])
+
+    exploited = "ends at 50.0, while the {} that selected saw it rise: it is being exploited"
+    [_, (_, result), (_, doubt)] = said(reward_model={"members": 3})
+    assert result.startswith("By the mean of the 3 reward models DPA's mean v·r is 55.0, and")
+    assert exploited.format("mean of the 3 reward models") in doubt
+    [_, _, (_, doubt)] = said()
+    assert exploited.format("reward model") in doubt
+    [_, (_, result), (_, doubt)] = said(feedback={"annotator": {"kind": "gold"}})
+    assert result.startswith("By the first reward model DPA's mean v·r is 55.0, and that of DPO")
+    assert "by the gold scorer mean v·r is highest at t = 1 (52.0) and ends at 50.0;" in doubt
+
+
 def test_the_summary_does_not_assume_that_dpa_wins():
     lost = make_comparison(
         mean_difference=-5.0, mean_difference_low=-7.0, mean_difference_high=-3.0
     )
-    assert "difference −5.0, 95 % interval −7.0 to −3.0" in next(came_out(lost))
+    assert "difference −5.0, 95 % interval −7.0 to −3.0" in next(came_out(lost, SCORER_NAMES))
     flat = {"r": pd.Series([1.0, 2.0], [1, 2]), "gold": pd.Series([1.0, 2.0], [1, 2])}
     assert list(doubted(lost, flat, {"seed": [0, 1]})) == [
         "by one scorer at least DPA is behind DPO and SFT, beyond the interval"
     ]
     seeds = pd.concat([make_comparison(), make_comparison(seed=1, difference=-1.0)])
-    assert "95 % interval +18.0 to +22.0, ahead on 1 of 2 seeds)" in next(came_out(seeds))
+    assert "95 % interval +18.0 to +22.0, ahead on 1 of 2 seeds)" in next(
+        came_out(seeds, SCORER_NAMES)
+    )
 
 
 def test_the_summary_of_a_reward_model_alone():
@@ -322,8 +343,12 @@ def test_no_independent_scorer_is_said(tmp_path):
     make_model(tmp_path / "reward_model/model", origins={"a": 4})
     config = load_config({"experiment": "quickstart"}).model_dump(mode="json", by_alias=True)
     config["evaluation"]["gold"] = None
-    assert list(describe_scorers(tmp_path, config))[-1] == NO_JUDGE
-    assert NO_JUDGE.startswith("No independent scorer")
+    [_, found] = describe_scorers(tmp_path, config)
+    assert found == no_judge(config)
+    assert found.startswith("No independent scorer")
+    assert "of the model that responses were selected by" in found
+    config["feedback"]["annotator"] = {"kind": "gold"}
+    assert "first reward model, which selected in DPA's first iteration and" in no_judge(config)
 
 
 def test_of_several_models_it_is_said_whose_numbers_are_shown():
