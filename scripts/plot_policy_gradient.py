@@ -46,7 +46,7 @@ def main(
     common = os.path.commonpath([path.parent.parent for path in history])
     names = {str(path.parent.relative_to(common)): path for path in history}
     marks = policy_gradient_marks({name: read_csv_table(path) for name, path in names.items()})
-    caption = policy_gradient_caption(experiment)
+    caption = policy_gradient_caption(marks, experiment)
     with drawn_in(style):
         figure = draw_policy_gradient(
             marks, style.title_of(f"Sampled in training, experiment {experiment}")

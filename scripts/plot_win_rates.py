@@ -60,7 +60,7 @@ def main(
     table = read_results(win_rates_by_length)
     marks = figure5_marks(table, read_csv_table(published, RESTORE), names)
     title = style.title_of(f"Figure 5, experiment {experiment}")
-    caption = figure5_caption(table, experiment, world)
+    caption = figure5_caption(table, experiment, names, world)
     inputs = [win_rates_by_length, published]
     with drawn_in(style):
         figure = draw_figure5(marks, names, title, draw_published)

@@ -38,6 +38,7 @@ from dpa.registry import METHODS, PolicyKey
 from dpa.report.figures.style import (
     PAPER_COLOUR,
     SCORERS,
+    ends_text,
     iteration_colours,
     keep_inside,
     label_end,
@@ -50,7 +51,7 @@ from dpa.report.figures.style import (
 ELLIPSE_RADIUS, BAR_RADIUS = 2.4477, 1.9600
 #: Markers and colours of what is not ours, none of which is one of ours.
 EXTRA_LOOKS = list(
-    zip("<>dH8", ("#882255", "#117733", "#332288", "#AA4499", "#44AA99"), strict=True)
+    zip("dH81x", ("#332288", "#AA4499", "#999933", "#CC6677", "#44AA99"), strict=True)
 )
 #: What the paper's figure 4 shows.
 FIGURE4_OBJECTIVES = ["helpfulness", "verbosity"]
@@ -466,10 +467,12 @@ def figure4_caption(
         else ""
     )
     through = "" if pd.isna(last) else f" t = 0 to {last}"
+    curve = ours[(ours["method"] == "dpa") & (ours["iteration"] == last) & ~are_outside(ours)]
+    ends = ends_text(objectives) if curve[f"v_{objectives[0]}"].notna().sum() > 1 else ""
     return f"""\
 **Figure 4 (experiment {experiment}).** Mean {objectives[0]} against mean {objectives[1]} on {of}.
 A curve is one policy under its directions: DPA's iterations{through} and the other methods that
-can be steered; a point is a policy that cannot.{rings}{hollow}{better_side(ours, objectives)}
+can be steered; a point is a policy that cannot.{ends}{rings}{hollow}{better_side(ours, objectives)}
 {shown}.
 Hypervolume is the share of the box between the reference corner and the ideal that a policy's
 points dominate, with {intervals}.{from_file}{missing}"""

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from dpa.artefacts.jsonl import decode_lines, read_jsonl
 from dpa.directions import scalar_reward
@@ -233,12 +235,13 @@ def figure1_rows(samples: pd.DataFrame) -> pd.DataFrame:
 
 def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> Figure:
     """The prompt on top; left, the directions as arrows; right, a card for each response."""
-    line, left, wrap = 0.155, 1.95, 84
+    line, left = 0.155, 1.95
     scorers = scorers_of(rows)
-    cards = [_card(row, objectives, scorers, wrap) for row in rows.to_dict("records")]
-    prompt = textwrap.wrap(f"Prompt: {rows['prompt'][0]}", 96)
+    width = page_width() - left - 0.45
+    cards = [_card(row, objectives, scorers, width) for row in rows.to_dict("records")]
+    prompt = _fitted(f"Prompt: {rows['prompt'][0]}", page_width() - 0.3, 8.5, 96, weight="bold")
     prompt = prompt[:4] + (["…"] if len(prompt) > 4 else [])
-    heights = [line * (len(body) + 2.6) + 0.14 for _, body in cards]
+    heights = [line * (len(numbers) + len(body) + 1.6) + 0.14 for _, numbers, body in cards]
     above = 0.42 if title else 0.15
     head = above + 0.03 + line * len(prompt)
     height = max(head + sum(heights) + 0.1, head + 2.2)
@@ -249,16 +252,17 @@ def draw_figure1(rows: pd.DataFrame, objectives: Sequence[str], title: str) -> F
     _text(page, 0.15, above, "\n".join(prompt), size=8.5, weight="bold", va="top")
     colours = _card_colours(rows)
     top = head + 0.08
-    for (header, body), colour, tall in zip(cards, colours, heights, strict=True):
+    for (asked, numbers, body), colour, tall in zip(cards, colours, heights, strict=True):
         x, bottom = left + 0.2, top + tall - 0.1
         page.fill_between(
             [x, page_width() - 0.12], top, bottom, color=colour, alpha=0.07, linewidth=0
         )
         page.plot([x, x], [top, bottom], color=colour, linewidth=3, solid_capstyle="butt")
-        asked, numbers = header
         _text(page, x + 0.1, top + 0.15, asked, size=7.5, weight="bold")
-        _text(page, x + 0.1, top + 0.15 + line, numbers, size=7, color="#444444")
-        _text(page, x + 0.1, top + 0.26 + line, "\n".join(body), size=7.5, va="top")
+        for place, text in enumerate(numbers, 1):
+            _text(page, x + 0.1, top + 0.15 + place * line, text, size=7, color="#444444")
+        below = top + 0.26 + len(numbers) * line
+        _text(page, x + 0.1, below, "\n".join(body), size=7.5, va="top")
         top += tall
     directions = figure.add_axes(
         (0.62 / page_width(), 1 - (head + 0.15 + 1.45) / height, 1.35 / page_width(), 1.35 / height)
@@ -273,17 +277,31 @@ def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
     axes.text(x, y, text, fontsize=size, parse_math=False, **style)
 
 
+def _fitted(text: str, width: float, size: float, most: int, weight: str = "normal") -> list[str]:
+    """Lines of at most `most` characters, and of at most `width` inches where words allow it."""
+    font = FontProperties(size=size, weight=weight)
+    lines: list[str] = []
+    for characters in range(most, 8, -4):
+        lines = textwrap.wrap(text, characters)
+        widths = (text_to_path.get_text_width_height_descent(li, font, False)[0] for li in lines)
+        if max(widths, default=0) <= 72 * width:
+            break
+    return lines
+
+
 def _card(
-    row: dict, objectives: Sequence[str], scorers: Sequence[str], wrap: int
-) -> tuple[tuple[str, str], list[str]]:
+    row: dict, objectives: Sequence[str], scorers: Sequence[str], width: float
+) -> tuple[str, list[str], list[str]]:
+    """What was asked, numbers, and the response, as lines of at most `width` inches."""
     label = METHODS[row["method"]].label
     asked = f"{label}: {row['asked']}" if row["asked"] else label
-    numbers = f"{row['tokens']} tokens · rewards: {rewards_text(row, objectives, scorers)}"
-    body = textwrap.wrap(row["response"], wrap) or ["(empty)"]
+    scores = f"{row['tokens']} tokens · rewards: {rewards_text(row, objectives, scorers)}"
+    numbers = _fitted(scores, width, 7, 120)
+    body = _fitted(row["response"], width, 7.5, 84) or ["(empty)"]
     if len(body) > LINES:
         rest = row["characters"] - sum(len(text) + 1 for text in body[:LINES])
         body = [*body[:LINES], f"… ({max(rest, 1):,} more characters)"]
-    return (asked, numbers), body
+    return asked, numbers, body
 
 
 def _card_colours(rows: pd.DataFrame) -> list:
@@ -377,7 +395,8 @@ def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> 
     steered = [f"v_{name}" for name in objectives]
     methods = [m for m in METHODS if (marks["method"] == m).any()]
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(page_width(), 3.6), width_ratios=[max(len(dpa), 2), len(methods)],
+        1, 2, figsize=(page_width(), 3.6),
+        width_ratios=[max(len(dpa), len(methods) / 2, 2), len(methods)],
         sharey=True, layout="constrained",
     )  # fmt: skip
     colours = direction_colours(len(dpa))
@@ -385,9 +404,9 @@ def draw_lengths(marks: pd.DataFrame, objectives: Sequence[str], title: str) -> 
     directions = dpa[steered].to_numpy(dtype=float)
     if len(objectives) == 2 and np.isfinite(directions).all():
         angles = np.degrees(np.arctan2(directions[:, 1], directions[:, 0]))
-        labels = [f"{angle:.0f}°".replace("-", "−") for angle in angles]
+        labels = [f"{angle:.3g}°".replace("-", "−") for angle in angles]
         left.set_xticks(range(len(dpa)), labels, fontsize=7.5)
-        left.set_xlabel(f"angle of the direction (0° asks for {objectives[0]} alone)")
+        left.set_xlabel(f"angle of the direction\n(0°: {objectives[0]} alone)")
     else:
         labels = [
             text_of_direction(v) if v[0] == v[0] else f"condition {i}"

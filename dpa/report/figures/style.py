@@ -92,10 +92,17 @@ def text_of_direction(direction: Iterable[float], names: Sequence[str] = ()) -> 
     return f"({', '.join(weights)})"
 
 
+def ends_text(objectives: Sequence[str]) -> str:
+    """What label_end writes, as a sentence of a caption."""
+    weights = ", ".join(objectives)
+    return f" The numbers at the ends of DPA's curve are its directions' weights ({weights})."
+
+
 def label_end(axes: Axes, points: pd.DataFrame, place: int, text: str) -> None:
-    """Write beside a curve's first (0) or last (-1) point, on the side where the curve is not."""
+    """Write beside a curve's first (0) or last (-1) point, on the side away from the other end."""
     x, y = points["x"].iloc[place], points["y"].iloc[place]
-    on_right = x >= points["x"].mean()
+    other = points["x"].iloc[-1 - place]
+    on_right = x > other or (x == other and place == 0)
     axes.annotate(
         text, (x, y), xytext=(7 if on_right else -7, 0), textcoords="offset points", fontsize=6.5,
         ha="left" if on_right else "right", va="center", zorder=9,

@@ -18,6 +18,7 @@ from dpa.artefacts.frames import read_csv_table
 from dpa.registry import METHODS
 from dpa.report.figures.style import (
     PAPER_COLOUR,
+    ends_text,
     keep_inside,
     label_end,
     page_width,
@@ -151,7 +152,9 @@ def missing_reason(results: pd.DataFrame) -> str:
     return "; ".join(map(str, reasons)) if len(without) == len(results) else ""
 
 
-def figure5_caption(results: pd.DataFrame, experiment: str, world: bool) -> str:
+def figure5_caption(
+    results: pd.DataFrame, experiment: str, objectives: Sequence[str], world: bool
+) -> str:
     """`world`: whether the benchmark is the quickstart's own."""
     judges = ", ".join(sorted(results["judge"].astype(str).unique()))
     n = int(results["n_total"].iloc[0])
@@ -163,9 +166,13 @@ def figure5_caption(results: pd.DataFrame, experiment: str, world: bool) -> str:
     )
     reason = missing_reason(results)
     absent = f" The length-controlled win rate is not available: {reason}." if reason else ""
+    dpa = results[results["method"] == "dpa"]
+    curve = dpa[dpa["iteration"] == dpa["iteration"].max()].drop_duplicates("direction_index")
+    steered = curve.get(f"v_{objectives[0]}", pd.Series()).notna().sum() > 1
+    ends = ends_text(objectives) if steered else ""
     of = "the quickstart's own benchmark, shaped like AlpacaEval's" if world else "AlpacaEval 2"
     return f"""\
 **Figure 5 (experiment {experiment}).** Win rate against the reference outputs over mean response
 length on {n} instructions of {of}, judged by {judges}: DPA's last iteration under its directions,
-SteerLM under its conditions, and methods that cannot be steered as points. Bars are
+SteerLM under its conditions, and methods that cannot be steered as points.{ends} Bars are
 {bars}.{absent}"""

@@ -46,6 +46,9 @@ def pick(marks, **where):
 def test_every_method_has_a_style():
     assert len({method.label for method in METHODS.values()}) == len(METHODS)
     assert len({(method.marker, method.colour) for method in METHODS.values()}) == len(METHODS)
+    markers, colours = zip(*fronts.EXTRA_LOOKS, strict=True)
+    assert not set(markers) & {method.marker for method in METHODS.values()}
+    assert not set(colours) & {method.colour for method in METHODS.values()}
 
 
 # --- Figure 4 --------------------------------------------------------------------------------
@@ -454,6 +457,49 @@ def test_lengths_by_hand(evaluation):
     assert len(pick(marks, method="dpo")) == 1
 
 
+def test_lengths_of_few_directions_beside_many_methods():
+    """The angles' axis keeps its label, and half a degree is not rounded away."""
+    boxes = {"n": 9, "mean": 20.0, "p5": 5, "q25": 10, "median": 20, "q75": 30, "p95": 40}
+    angles = np.radians([0, -22.5, -45])
+    rows = [
+        {"method": "dpa", "iteration": 2, "direction_index": i, "v_helpfulness": np.cos(a),
+         "v_verbosity": np.sin(a), **boxes} for i, a in enumerate(angles)
+    ] + [
+        {"method": method, "iteration": 2, "direction_index": -1, "v_helpfulness": None,
+         "v_verbosity": None, **boxes} for method in METHODS
+    ]  # fmt: skip
+    with drawn_in(STYLE):
+        figure = samples.draw_lengths(pd.DataFrame(rows), OBJECTIVES, "")
+        figure.draw_without_rendering()
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_xticklabels()] == ["0°", "−22.5°", "−45°"]
+    label = left.xaxis.label.get_window_extent()
+    assert label.x0 > 0
+    assert label.x1 < right.get_window_extent().x0
+
+
+def test_the_cards_of_figure1_hold_their_texts(evaluation, tmp_path):
+    """Wide letters, and the numbers of three scorers."""
+    judged = tmp_path / "judge" / "dpa-1.jsonl"
+    judged.parent.mkdir()
+    wide = [
+        msgspec.structs.replace(sample, response="MWMWMWM WMWMWMW " * 12)
+        for sample in read_jsonl(evaluation / "dpa-1.jsonl", ScoredSample)
+    ]
+    for path in (evaluation / "dpa-1.jsonl", judged):
+        write_jsonl(path, wide)
+    prompts = samples.choose_prompts(evaluation / "validation.jsonl", [0])
+    gold = samples.golden_rewards(evaluation / "validation.jsonl", lambda p, r: [100, 100])
+    found = samples.read_responses(evaluation / "dpa-1.jsonl", ["a"], judged, gold)
+    rows = samples.figure1_rows(samples.sample_rows(prompts, [found], OBJECTIVES))
+    with drawn_in(STYLE):
+        figure = samples.draw_figure1(rows, OBJECTIVES, "")
+        figure.draw_without_rendering()
+    page = figure.axes[0]
+    right = page.transData.transform((page_width() - 0.12, 0))[0]
+    assert max(text.get_window_extent().x1 for text in page.texts) < right
+
+
 def test_reward_by_length(evaluation):
     _, policies = read(evaluation, [0])
     marks = samples.reward_length_marks(policies, OBJECTIVES)
@@ -634,6 +680,22 @@ def test_seeds_are_lines_and_a_run_without_policies_is_one_panel(tmp_path):
         training_curves.training_marks([tmp_path], ["dpo/policy"], [])
 
 
+def test_the_policy_gradients_lines_are_named_for_readers():
+    history = pd.DataFrame({c: [1.0, 2.0] for c in ("step", *policy_gradient.HISTORY_PANELS)})
+    marks = policy_gradient.policy_gradient_marks(
+        {"seed0/ppo/100_0": history, "seed0/ppo/0_-100": history, "seed0/online_dpo": history}
+    )
+    figure = policy_gradient.draw_policy_gradient(marks, "")
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == [
+        "seed0, PPO (RLOO), (1.00, 0.00)", "seed0, PPO (RLOO), (0.00, −1.00)", "seed0, Online DPO"
+    ]  # fmt: skip
+    caption = policy_gradient.policy_gradient_caption(marks, "x")
+    assert "(its weights in brackets), and while online DPO is trained" in caption
+    alone = policy_gradient.policy_gradient_marks({"online_dpo": history})
+    assert "PPO" not in policy_gradient.policy_gradient_caption(alone, "x")
+
+
 # --- Files -----------------------------------------------------------------------------------
 
 
@@ -708,6 +770,14 @@ def test_a_setting_that_matplotlib_does_not_take_is_named(settings):
         pass
 
 
+def test_figure4s_caption_says_what_the_labels_are():
+    marks = fronts.figure4_marks([make_rewards()], OBJECTIVES, REFERENCE, PUBLISHED)
+    said = "The numbers at the ends of DPA's curve are its directions' weights (helpfulness, verbo"
+    assert said in fronts.figure4_caption(marks, "x", OBJECTIVES, 4, "none")
+    unlabelled = marks.assign(v_helpfulness=np.nan, v_verbosity=np.nan)
+    assert said not in fronts.figure4_caption(unlabelled, "x", OBJECTIVES, 4, "none")
+
+
 def test_figure4s_panels_have_the_same_limits():
     marks = fronts.figure4_marks([make_rewards(shift=9)], OBJECTIVES, REFERENCE, PUBLISHED)
     reward_model_panel, gold_panel = fronts.draw_figure4(marks, OBJECTIVES, "").axes[:2]
@@ -715,6 +785,18 @@ def test_figure4s_panels_have_the_same_limits():
     assert reward_model_panel.get_ylim() == gold_panel.get_ylim()
     said = {text.get_text() for text in gold_panel.texts}
     assert said == {"(1.00, 0.00)", "(0.80, −0.60)"}
+
+
+def test_the_labels_of_both_ends_are_on_two_sides():
+    """Though both ends are to the right of the curve's middle."""
+    points = pd.DataFrame({"x": [50.0, 0.0, 49.0], "y": [10.0, 10.0, 10.0]})
+    figure, axes = plt.subplots()
+    axes.set(xlim=(-50, 100))
+    for place in (0, -1):
+        label_end(axes, points, place, "(0.71, −0.71)")
+    figure.draw_without_rendering()
+    first, last = (text.get_window_extent() for text in axes.texts)
+    assert last.x1 < first.x0
 
 
 @pytest.mark.parametrize("place", [0, -1])

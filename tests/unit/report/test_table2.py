@@ -47,7 +47,9 @@ def test_figure5_by_hand(tmp_path):
     assert len(paper) == len(PUBLISHED5)
     assert paper.loc[paper["method"] == "dpa", "iteration"].unique().tolist() == [4]
     assert win_rates.missing_reason(table) == REASON
-    assert REASON in win_rates.figure5_caption(table, "x", world=True)
+    caption = win_rates.figure5_caption(table, "x", OBJECTIVES, world=True)
+    assert REASON in caption
+    assert "the ends of DPA's curve are its directions' weights (helpfulness, verbosity)" in caption
     figure = win_rates.draw_figure5(marks, OBJECTIVES, "t")
     write_figure(tmp_path, "figure5", figure, marks, "c", [], STYLE)
     svg = (tmp_path / "figure5.svg").read_text()
