@@ -131,14 +131,25 @@ def test_another_seed_is_added_to_a_list_of_one(tmp_path):
     assert "preflight" not in jobs
 
 
-@pytest.mark.slow
-def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
-    folder = copy_repository(tmp_path)
-    shards, iterations = 1, 2
-    loops = (f"dpa={{iterations: {iterations}}}", "rsf={iterations: 1}")
+#: Of the run that is finished: a loop of two iterations, and one of one.
+SHARDS, ITERATIONS = 1, 2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A clone with a run that is finished as far as Snakemake knows, and its configuration."""
+    folder = copy_repository(tmp_path_factory.mktemp("finished"))
+    loops = (f"dpa={{iterations: {ITERATIONS}}}", "rsf={iterations: 1}")
     config = ("--config", "methods=[dpa, sft, rsf]", "alpacaeval=null", "rewardbench=null",
-              f"shards={shards}", *loops)  # fmt: skip
+              f"shards={SHARDS}", *loops)  # fmt: skip
     pretend_run(folder, *config)
+    return folder, config
+
+
+@pytest.mark.slow
+def test_raising_members_reruns_selection_conditions_and_tables(finished):
+    folder, config = finished
+    shards, iterations = SHARDS, ITERATIONS
     jobs = planned_jobs(folder, *config, "reward_model={members: 3}")
     assert jobs["train_reward_model"] == 2
     assert jobs["annotate_responses"] == 2 * shards
@@ -149,6 +160,21 @@ def test_raising_members_reruns_selection_conditions_and_tables(tmp_path):
     assert jobs["score_responses"] == (3 * iterations + 2) * shards
     assert {"average_scores", "make_table1", "plot_pareto_front"} <= set(jobs)
     kept = {"pretrain_base_model", "train_sft", "train_initial_policy", "prepare_data"}
+    assert not kept & set(jobs)
+
+
+@pytest.mark.slow
+def test_feedback_goes_on_from_a_finished_run(finished):
+    """Up to iteration 1's policy, and the samples of it, nothing depends on ratings of samples."""
+    folder, config = finished
+    jobs = planned_jobs(folder, *config, "feedback={annotator: {kind: gold}}")
+    once = ("choose_samples_to_rate", "annotate_feedback", "retrain_reward_model",
+            "annotate_replay", "score_responses", "select_responses", "finetune_policy",
+            "sample_evaluation", "measure_divergence")  # fmt: skip
+    assert {rule: jobs.get(rule) for rule in once} == dict.fromkeys(once, 1)
+    assert jobs["score_evaluation"] == 2  # by the first reward model, and by its own
+    kept = {"train_reward_model", "annotate_responses", "train_sft", "train_initial_policy",
+            "compute_conditions", "sample_responses", "prepare_data"}  # fmt: skip
     assert not kept & set(jobs)
 
 
