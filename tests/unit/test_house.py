@@ -1,6 +1,7 @@
 """The rules of the house that a program can check (docs/architecture.md)."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -48,3 +49,18 @@ def test_imports_go_one_way():
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter, "--no-cache"], cwd=CLONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readmes_first_screen_says_what_has_not_run_and_how_to_start():
+    """Before the first diagram or picture: a laptop, a GPU and a cluster have three lines each."""
+    first = re.split(r"```|!\[", (CLONE / "README.md").read_text(encoding="utf-8"))[0]
+    assert "Nothing has been run on a GPU" in " ".join(first.split())
+    for who in ("a laptop", "one GPU", "a cluster"):
+        [row] = re.findall(rf"^\| {who} \| (.*) \|$", first, re.M)
+        lines = row.split("<br>")
+        commands = [found[1] for line in lines if (found := re.match(r"`([^`]+)`", line))]
+        assert len(lines) == len(commands) == 3, who
+        for named in re.findall(r"[\w/-]+\.(?:lock|yaml)", row):
+            assert (CLONE / named).is_file(), named
+        for experiment in re.findall(r"experiment[= ]([\w-]+)", row):
+            assert (CLONE / f"experiments/{experiment}.yaml").is_file(), experiment
