@@ -72,7 +72,11 @@ def _summary(name: str, replicates: np.ndarray) -> dict[str, float]:
 
 def table1_lead(seeds: Sequence[SeedMeasures]) -> str:
     """How the numbers of table 1 are to be read."""
-    return f"{'Means over seeds' if len(seeds) > 1 else 'Seed'} {drawn_text(seeds)}"
+    return (
+        f"{'Means over seeds' if len(seeds) > 1 else 'Seed'} {drawn_text(seeds)} Where a column "
+        "names no scorer, rewards are the reward model's: the first one's where iterations of DPA "
+        "have their own (feedback), means where there are several members."
+    )
 
 
 def table1_tables(table: pd.DataFrame) -> list[Table]:

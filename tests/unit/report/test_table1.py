@@ -214,6 +214,7 @@ def test_several_seeds_have_intervals_over_seeds_and_clusters(run):
     assert "| PPO (RLOO) | – | – | 53.40 [50.10, 56.70] |" in page
     assert "Means over seeds 0, 1; 2 prompts in 2 clusters; in brackets, 95 % intervals" in page
     assert "There is one seed" not in page
+    assert "Where a column names no scorer, rewards are the reward model's: the first one's" in page
     page = markdown("Table 1", table1_lead(seeds[:1]), [])
     assert "over clusters. There is one seed: what varies between seeds" in page
 
