@@ -85,7 +85,7 @@ def method_budget(run: Path, stages: Sequence[str]) -> Budget:
     """The budget of the `stages` that make up a method, as of method_cost.
 
     - iterations: rounds of sampling and training; of Reward Soup's experts, which have equally
-      many, those of one; 0 for methods without;
+      many, those of one; 0 for methods without, NaN for those that sample in every step;
     - responses sampled: for training, of all experts;
     - labels: responses with rewards or ratings that it learns from: samples that were scored (equal
       ones once) or rated as feedback, original responses that SteerLM or iteration 0 is trained on,
@@ -107,6 +107,7 @@ def method_budget(run: Path, stages: Sequence[str]) -> Budget:
         if "/scored/" in name and "/member" not in name:  # another member's are no others
             labels += sidecar.get("scored", 0)
         elif artefact.name == "policy":
+            iterations = _NAN if responses else iterations
             labels += responses + LABELS_OF_A_ROW.get(name, 0) * sidecar.get("rows", 0)
     return Budget(iterations, sampled, labels)
 

@@ -157,7 +157,7 @@ def _against_dpa(table: pd.DataFrame) -> dict[str, str]:
             share = own[column] / dpa[column] - 1 if dpa[column] else NAN
             if not np.isnan(share) and round(100 * share):
                 parts.append(f"{100 * share:+.0f} % {noun}")
-        known = "equal" if own.notna().all() else "–"
+        known = "equal" if own[["responses_sampled", "labels"]].notna().all() else "–"
         found[str(method)] = ", ".join(parts).replace("-", "−") or known
     return found
 

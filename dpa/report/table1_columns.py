@@ -85,9 +85,10 @@ SECTIONS: list[tuple[str, str, list[TableColumn]]] = [
     (
         BUDGET,
         "What methods learn from. Iterations are rounds of sampling and training, of one expert "
-        "where there are several; labels are responses with rewards or ratings: samples that were "
-        "scored (equal ones once) or rated as feedback, original responses that SteerLM learns, "
-        "and both answers of DPO's pairs. The last column is how far a budget is from DPA's.",
+        "where there are several (a dash: it samples in every step); labels are responses with "
+        "rewards or ratings: samples that were scored (equal ones once) or rated as feedback, "
+        "original responses that SteerLM learns, and both answers of DPO's pairs. The last column "
+        "is how far a budget is from DPA's.",
         [
             ("iterations", "iterations", ",.0f", 1),
             ("responses_sampled", "responses sampled", ",.0f", 1),

@@ -224,18 +224,18 @@ def test_seeds_share_the_benchmarks_tables(clone):
 def test_methods_share_what_they_have_in_common(clone):
     jobs = planned_jobs(clone, "--config", "experiment=quickstart-comparison")
     shards = 2
-    # DPA, RSF, RiC 4 each, directional DPO 2; one of Reward Soup's experts is RSF's, the other 4.
-    assert jobs["sample_responses"] == shards * (4 + 4 + 4 + 2 + 4)
+    # DPA, RSF, RiC 4 each, directional DPO 3; one of Reward Soup's experts is RSF's, the other 4.
+    assert jobs["sample_responses"] == shards * (4 + 4 + 4 + 3 + 4)
     assert jobs["finetune_policy"] == 4 + 4 + 4
-    assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 2
+    assert jobs["select_pairs"] == jobs["train_directional_dpo"] == 3
     assert jobs["reject_responses"] == jobs["train_ric"] == 4
     assert jobs["train_ppo"] == jobs["sample_soup"] == jobs["plot_policy_gradient"] == 1
     # SteerLM's own row, and RiC's offline stage.
     assert jobs["train_steerlm"] == jobs["prepare_ric"] == 1
     assert jobs["train_online_dpo"] == 1
-    # DPA 5, RiC 4, directional DPO 2, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, online DPO, and
+    # DPA 5, RiC 4, directional DPO 3, SFT, SteerLM, DPO, PPO, RSF, Reward Soup, online DPO, and
     # best of n twice.
-    assert jobs["score_evaluation"] == 5 + 4 + 2 + 7 + 2
+    assert jobs["score_evaluation"] == 5 + 4 + 3 + 7 + 2
     assert jobs["sample_candidates"] == jobs["score_candidates"] == jobs["choose_best"] == 2
 
 

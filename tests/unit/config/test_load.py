@@ -533,3 +533,18 @@ def test_loading_is_light():
 
 def test_root_is_the_repository():
     assert (Path(CLONE) / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_shipped_baselines_have_as_many_iterations_as_dpa(path):
+    config = load_config({"experiment": str(path)})
+    iterations = {
+        "rsf": config.rsf.iterations,
+        "reward_soup": config.reward_soup.iterations,
+        "ric": config.ric.iterations,
+        # It starts from DPA's first.
+        "directional_dpo": config.directional_dpo.iterations
+        + (config.directional_dpo.start == "dpa"),
+    }
+    found = {name: n for name, n in iterations.items() if name in config.methods}
+    assert found == dict.fromkeys(found, config.dpa.iterations)

@@ -193,7 +193,7 @@ def test_a_row_says_how_far_its_budget_is_from_dpas(run):
     [budget] = [part for part in table1_tables(made) if part.title == "Budget"]
     assert {row[0]: list(row[1:]) for row in budget.rows} == {
         "DPA": ["2", "800", "603", "equal"],
-        PPO: ["0", "400", "400", "−2 iterations, −50 % responses, −34 % labels"],
+        PPO: ["–", "400", "400", "−50 % responses, −34 % labels"],
         "Reward Soup": ["1", "800", "600", "−1 iterations"],
         "DPO": ["–", "–", "–", "–"],
         "SteerLM": ["–", "–", "–", "–"],
