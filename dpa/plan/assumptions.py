@@ -76,10 +76,11 @@ class EngineLimits(Section):
 
 
 class Seconds(Section):
-    start_gpu: Amount
-    start_cpu: Amount
-    light_gpu: Amount
-    light_cpu: Amount
+    start_gpu: SecondsRange
+    start_cpu: SecondsRange
+    per_gb_of_weights: SecondsRange
+    light: SecondsRange
+    per_row: SecondsRange
 
 
 class Tokens(Section):

@@ -60,13 +60,14 @@ class CostModel:
         return self.experiment.assumptions
 
     def cost(self, job: Job, work: Work) -> JobCost:
-        """What a job costs. A light job has no GPU; it holds a core."""
-        seconds = self.assumptions.seconds
+        """What a job costs. A light job of a GPU run holds a core, and no GPU but preflight's."""
         if work.light:
-            busy = seconds.light_gpu if self.gpu else seconds.light_cpu
-            return JobCost(busy, job.gpus if self.gpu else 1, work)
+            start = self._seconds("start_gpu") if job.gpus else 0
+            busy = self._seconds("light") + work.rows * self._seconds("per_row")
+            return JobCost(start + busy, job.gpus if self.gpu else 1, work)
         devices = job.gpus if self.gpu else job.cores
-        start = seconds.start_gpu if self.gpu else seconds.start_cpu
+        start = self._seconds("start_gpu" if self.gpu else "start_cpu")
+        start += self._loaded_bytes(work) / 1e9 * self._seconds("per_gb_of_weights")
         recompute = job.rule in STAGES and recomputed(self.experiment, job.rule)
         return JobCost(start + self.busy_seconds(work, devices, recompute), devices, work)
 
@@ -125,6 +126,20 @@ class CostModel:
         )
         share = self._share("transformers_engine") if slow else 1
         return self._known("sampling", rate * share)
+
+    def _loaded_bytes(self, work: Work) -> float:
+        """Of the models that a job loads, each once, as saved."""
+        experiment = self.experiment
+        models = [self._trained(work)] if work.trained else []
+        if (work.sampled or work.referred) and experiment.policy not in models:
+            models.append(experiment.policy)
+        if work.scored:
+            models.append(experiment.judge if work.by_judge else experiment.reward)
+        return sum(map(experiment.model_bytes, models))
+
+    def _seconds(self, of: str) -> float:
+        """A field of Seconds: the more the slower."""
+        return getattr(self.assumptions.seconds, of)[1 - self.end]
 
     def _share(self, of: str) -> float:
         """How much is reached of a peak; `of` is a field of Utilisation."""

@@ -201,7 +201,8 @@ def as_text(plan: Plan) -> str:
         "",
         f"Disk at peak: {size(plan.peak_bytes)}, of which {size(plan.stored_bytes)} downloads.",
         f"Wall time with {plan.devices} {plan.device} {unit}s at a time: "
-        f"{span(plan.wall_seconds, duration)}, queueing not counted.",
+        f"{span(plan.wall_seconds, duration)}, not counted:",
+        "queueing, downloads, and waiting for the answers of servers.",
         f"Critical path (any number of {unit}s): {span(plan.path_seconds, duration)}:",
         *(f"  {span(seconds, duration):>19}  {name}" for name, seconds in _folded(plan.path)),
     ]

@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does; all zero for a light one.
+    """What a job does.
 
     trained: tokens through forward and backward pass (all epochs); referred: tokens through a
     forward pass of a reference policy; read: prompt tokens before sampling; sampled: response
@@ -61,6 +61,9 @@ class Work:
     own_sampler: bool = False
     """Sampled by the trainer with transformers, whatever the engine."""
     light: bool = False
+    """Without a model; all that counts are its `rows`."""
+    rows: float = 0
+    """Rows of files that a light job reads."""
 
     @property
     def tokens(self) -> float:
@@ -73,6 +76,8 @@ class Sizes:
 
     rated: list[DataSet]
     held_out_rated: int
+    raw: int
+    """Rows that prepare_data reads: ratings and prompts."""
     half: int
     validation: int
     unseen: int
@@ -200,7 +205,8 @@ def work_of_job(job: Job, experiment: Experiment) -> Work:
             f"rule {job.rule} asks for {job.gpus} GPUs, and dpa/plan/work.py does not know its "
             "work; add a function for it"
         )
-    return Work(light=True)
+    rows = ROWS.get(job.rule, _evaluated_rows)
+    return Work(light=True, rows=rows(experiment, job.wildcards))
 
 
 # --- Rules ----------------------------------------------------------------------------------------
@@ -519,6 +525,51 @@ def _rewardbench_scoring(experiment: Experiment, wildcards: dict[str, str]) -> W
     return Work(scored=2 * _evaluated_prompts(experiment, "rewardbench") * row)
 
 
+# --- Rows of light jobs ---------------------------------------------------------------------------
+
+
+def _raw_rows(experiment: Experiment, wildcards: dict[str, str]) -> float:
+    return experiment.sizes.raw
+
+
+def _original_rows(experiment: Experiment, wildcards: dict[str, str]) -> float:
+    return 2 * experiment.sizes.half * experiment.sizes.originals
+
+
+def _sampled_rows(experiment: Experiment, wildcards: dict[str, str]) -> float:
+    """All samples of an iteration."""
+    dpa = experiment.config.dpa
+    return experiment.sizes.half * dpa.directions_per_prompt * dpa.responses_per_direction
+
+
+def _evaluated_rows(experiment: Experiment, wildcards: dict[str, str]) -> float:
+    """The validation samples of all policies and seeds: no table or figure reads more."""
+    config = experiment.config
+    layout = Layout(config)
+    steerings = sum(_steerings(experiment, policy, "evaluation") for policy in layout.policies())
+    prompts = _evaluated_prompts(experiment, "evaluation")
+    each = config.evaluation.responses_per_prompt
+    return prompts * steerings * each * len(layout.seed_of)
+
+
+def _candidate_rows(experiment: Experiment, wildcards: dict[str, str]) -> float:
+    work = _evaluation_sampling(experiment, wildcards | {"benchmark": "evaluation"})
+    return work.sampled / experiment.sizes.sampled_response
+
+
+#: Rules without a model whose rows are not those of the evaluation.
+ROWS: dict[str, Callable[[Experiment, dict[str, str]], float]] = {
+    "prepare_data": _raw_rows,
+    "compute_conditions": _original_rows,
+    "pair_ratings": _original_rows,
+    "select_responses": _sampled_rows,
+    "select_pairs": _sampled_rows,
+    "reject_responses": _sampled_rows,
+    "prepare_ric": _sampled_rows,
+    "choose_samples_to_rate": _sampled_rows,
+    "choose_best": _candidate_rows,
+}
+
 #: Rules with a model, and their work.
 HEAVY: dict[str, Callable[[Experiment, dict[str, str]], Work]] = {
     "pretrain_base_model": _pretrain,
@@ -569,6 +620,8 @@ def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
     validation = sum(look_up(source).rows for source in data.validation_prompts)
     unseen = sum(look_up(source).rows for source in data.unseen_prompts)
     prompts = sum(d.rows for d in train)
+    held_out_rated = sum(d.rows * d.responses for d in held_out)
+    raw = sum(d.rows * d.responses for d in rated) + held_out_rated + prompts + validation + unseen
     half = min(prompts // 2, data.prompts_per_half or prompts)
     names = [ratings.name for ratings in data.ratings]
     originals = rated[names.index(data.original_responses)] if half else None
@@ -581,7 +634,8 @@ def _sizes(config: Config, assumptions: Assumptions) -> Sizes:
     documents = [look_up(s) for s in data.pretraining] if config.base_model.path is None else []
     return Sizes(
         rated=rated,
-        held_out_rated=sum(d.rows * d.responses for d in held_out),
+        held_out_rated=held_out_rated,
+        raw=raw,
         half=half,
         validation=validation,
         unseen=unseen,

@@ -31,9 +31,9 @@ def clone(tmp_path_factory):
     return folder
 
 
-def plan_run(folder, *arguments):
+def plan_run(folder, *arguments, experiment="mine"):
     return subprocess.run(
-        [sys.executable, "-m", "scripts.plan_run", "--experiment", "mine", "--assumptions",
+        [sys.executable, "-m", "scripts.plan_run", "--experiment", experiment, "--assumptions",
          "numbers.yaml", *arguments],
         cwd=folder, env=environment(), text=True, capture_output=True,
     )  # fmt: skip
@@ -100,6 +100,14 @@ def test_jobs_are_those_of_the_dry_run(clone, monkeypatch):
     assert [float(end.replace(",", "")) / 2.5 for end in cost.groups()] == pytest.approx(
         [float(total[f"device_hours_{end}"]) for end in ("least", "most")], rel=1e-3
     )
+
+
+def test_the_small_pretrained_model_takes_less_than_an_hour(clone):
+    result = plan_run(clone, experiment="smollm2-135m")
+    assert result.returncode == 0, result.stderr
+    wall = re.search(r"Wall time with 1 \S+ GPUs at a time: .* - ([\d.]+) (\w+)", result.stdout)
+    assert wall[2] == "min"
+    assert float(wall[1]) < 60
 
 
 def test_what_does_not_fit_ends_with_its_remedy(clone):

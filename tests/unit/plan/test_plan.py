@@ -24,6 +24,8 @@ from tests.support.plan_example import OVERLAY, ROUND, hub
 NUMBERS = load_assumptions()
 MISTRAL = NUMBERS.models["mistralai/Mistral-7B-v0.1"]
 GEMMA = NUMBERS.models["google/gemma-2b"]
+#: Start of a job with one model of Mistral's 28.967 GB: 90 + 5 x 28.967 s, and 30 + 0.5 x 28.967.
+STARTS = {SLOW: 234.835, FAST: 44.483}
 
 
 def make_experiment(tmp_path, **overlay):
@@ -131,7 +133,7 @@ def test_activations_are_recomputed_where_they_do_not_fit(gpu_memory_gb, expecte
         )
         hours = [
             CostModel(Experiment(config, NUMBERS), NUMBERS.devices["h100"], True, FAST)
-            .cost(job(rule, gpus=8), Work(trained=1e9)).seconds - 180
+            .cost(job(rule, gpus=8), Work(trained=1e9)).seconds - STARTS[FAST]
             for config in (experiment.config, always)
         ]  # fmt: skip
         assert hours[0] / hours[1] == pytest.approx(1 if recompute else 6 / 8)
@@ -283,19 +285,58 @@ def test_gpu_hours_by_hand(tmp_path):
     finetuning = job("finetune_policy", gpus=8, loop="dpa", iteration="2")
     cost = model.cost(finetuning, work_of_job(finetuning, experiment))
     # 8 x 7,110,393,856 multiplied weights x 4,470,588 tokens / (154.8e12 x 0.45) = 3,650.6 s of a
-    # GPU, an eighth of it on eight, and 180 s to start.
-    assert cost.seconds == pytest.approx(3650.6 / 8 + 180, rel=1e-4)
-    assert cost.device_hours == pytest.approx((3650.6 + 8 * 180) / 3600, rel=1e-4)
+    # GPU, an eighth of it on eight, and the start.
+    assert cost.seconds == pytest.approx(3650.6 / 8 + STARTS[FAST], rel=1e-4)
+    assert cost.device_hours == pytest.approx((3650.6 + 8 * STARTS[FAST]) / 3600, rel=1e-4)
     # Scoring: 2 x 7,110,393,856 a token.
     scoring = job("score_responses", loop="dpa", iteration="2")
     cost = model.cost(scoring, work_of_job(scoring, experiment))
-    assert cost.seconds - 180 == pytest.approx(4_037_500 * 14_220_787_712 / (154.8e12 * 0.5))
+    busy = 4_037_500 * 14_220_787_712 / (154.8e12 * 0.5)
+    assert cost.seconds - STARTS[FAST] == pytest.approx(busy, rel=1e-4)
     # At the other end, at 0.28 and 0.35 of the peak:
     model = CostModel(experiment, NUMBERS.devices["a6000"], gpu=True, end=SLOW)
     slow = model.cost(finetuning, work_of_job(finetuning, experiment))
-    assert slow.seconds == pytest.approx(3650.6 / 8 * 0.45 / 0.28 + 180, rel=1e-4)
+    assert slow.seconds == pytest.approx(3650.6 / 8 * 0.45 / 0.28 + STARTS[SLOW], rel=1e-4)
     slow = model.cost(scoring, work_of_job(scoring, experiment))
-    assert slow.seconds - 180 == pytest.approx((cost.seconds - 180) * 0.5 / 0.35)
+    assert slow.seconds - STARTS[SLOW] == pytest.approx(busy * 0.5 / 0.35, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("light", "least", "most"),
+    [
+        # 4 x 2,500 ratings and 2,020 prompts are read; or 1,000 prompts' 80 samples
+        (job("prepare_data", gpus=0), 0.3 + 12_020e-5, 6 + 12_020 * 2e-4),
+        (job("select_responses", gpus=0, loop="dpa", iteration="2"), 0.3 + 0.8, 6 + 16),
+        # Two responses under ten directions to 20 prompts of DPA from t = 0 to 2, and SFT's alone
+        (job("make_report", gpus=0), 0.3 + 1240e-5, 6 + 1240 * 2e-4),
+        # The only one with a GPU, which starts like any
+        (job("preflight"), 30.3 + 1240e-5, 96 + 1240 * 2e-4),
+    ],
+    ids=lambda value: value.rule if isinstance(value, Job) else "",
+)
+def test_a_job_without_a_model_takes_seconds_and_its_rows(tmp_path, light, least, most):
+    """Each counted as five minutes, which were most of a small experiment's hour."""
+    few = {"methods": ["dpa", "sft"], "dpa": {"iterations": 2}}
+    experiment = make_experiment(tmp_path, **few)
+    work = work_of_job(light, experiment)
+    found = [
+        CostModel(experiment, NUMBERS.devices["a6000"], True, end).cost(light, work)
+        for end in (FAST, SLOW)
+    ]
+    assert [cost.seconds for cost in found] == pytest.approx([least, most])
+    assert [cost.devices for cost in found] == [light.gpus, light.gpus]
+
+
+def test_a_small_model_is_loaded_sooner_than_a_large_one(tmp_path):
+    small = {"path": "HuggingFaceTB/SmolLM2-135M-Instruct", "revision": "0" * 40}
+    for experiment, least in (
+        (make_experiment(tmp_path), STARTS[FAST]),
+        (make_experiment(tmp_path, sft=small), 30.27),
+    ):
+        model = CostModel(experiment, NUMBERS.devices["h200"], True, FAST)
+        assert model.cost(job("sample_soup"), Work(sampled=1, sequence=2)).seconds == (
+            pytest.approx(least, abs=0.02)
+        )
 
 
 def test_decoding_by_hand():
