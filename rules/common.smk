@@ -65,8 +65,6 @@ RUNS, RESULTS = layout.runs, layout.results
 ONE_SEED = "|".join(layout.seed_of)
 ANY_RUN = "|".join(dict.fromkeys([*layout.seed_of, cfg.experiment]))
 OBJECTIVE_NAMES = ",".join(objective.name for objective in cfg.objectives)
-#: Of what `snakemake --report` shows.
-REPORT_CAPTION = str(CLONE / "rules/caption.rst")
 REFERENCE = ",".join(map(str, cfg.evaluation.hypervolume_reference))
 
 #: Proof of a passed preflight, for all seeds.
@@ -80,12 +78,13 @@ def code(script, *others):
 
 
 def figure_files(name):
-    """A figure's files; `snakemake --report` shows one."""
+    """A figure's files; `snakemake --report` shows one, over the figure's own caption."""
     kinds = cfg.figures.style.formats
     shown = "svg" if "svg" in kinds else kinds[0]
     labels = {"figure": name.replace("_", " ")}
     files = {kind: f"{RESULTS}/figures/{name}.{kind}" for kind in [*kinds, "csv", "md"]}
-    files[shown] = report(files[shown], caption=REPORT_CAPTION, category="Figures", labels=labels)
+    caption = os.path.abspath(files["md"])
+    files[shown] = report(files[shown], caption=caption, category="Figures", labels=labels)
     return list(files.values())
 
 

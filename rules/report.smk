@@ -375,7 +375,11 @@ rule make_report:
             "docs/deviations.md",
         ),
     output:
-        page=report(f"{RESULTS}/report.html", caption=REPORT_CAPTION, category="Report"),
+        page=report(
+            f"{RESULTS}/report.html",
+            caption=str(CLONE / "rules/caption.rst"),
+            category="Report",
+        ),
     log:
         f"{RESULTS}/logs/make_report.log",
     localrule: True

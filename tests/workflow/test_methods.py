@@ -6,13 +6,20 @@ on a command line.
 
 import csv
 import json
+import zipfile
 from operator import eq
 
 import pytest
 
 from dpa.conditions import as_condition, desired_rewards, read_ranges
 from tests.support.methods_run import CONFIG, RESULTS
-from tests.support.snakemake_runs import CANARIES, carriers, everything_written, planned_jobs
+from tests.support.snakemake_runs import (
+    CANARIES,
+    carriers,
+    everything_written,
+    planned_jobs,
+    snakemake,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -173,6 +180,18 @@ WATCHED = (
     "train_ppo", "train_online_dpo", "finetune_policy", "annotate_responses", "sample_responses",
     "score_responses", "sample_evaluation", "sample_soup", "judge_alpacaeval",
 )  # fmt: skip
+
+
+def test_snakemakes_report_shows_the_figures_with_their_captions(methods_run, tmp_path):
+    report = tmp_path / "report.zip"
+    snakemake(methods_run.folder, "--report", str(report), *CONFIG)
+    with zipfile.ZipFile(report) as archive:
+        shown = archive.read("report/report.html").decode()
+    for name in ("Figure 1", "Figure 4", "Over-optimisation"):
+        assert f"{name} (experiment everything)." in shown
+    # How docutils says that it cannot read a caption.
+    assert "System Message" not in shown
+    assert "system-message" not in shown
 
 
 def test_no_key_is_written_printed_or_on_a_command_line(methods_run):

@@ -217,9 +217,9 @@ def overoptimisation_caption(marks: pd.DataFrame, experiment: str) -> str:
     curves = "scorer" if marks["variant"].nunique() == 1 else "variant, by each scorer"
     return f"""\
 **Over-optimisation (experiment {experiment}).** Mean v·r on validation prompts under the evaluated
-directions, against how far the policy has moved: KL(π_t(·|x, v) ‖ π_SFT(·|x)), the mean over the
-same responses of the difference of their log-probabilities under DPA's iteration t, asked with the
-direction, and under the SFT policy, asked without, both at the temperature that they were sampled
-at. A curve for each {curves}; a point for each iteration t (the SFT
+directions, against how far the policy has moved: KL(π_t(· | x, v) ‖ π_SFT(· | x)), the mean over
+the same responses of the difference of their log-probabilities under DPA's iteration t, asked with
+the direction, and under the SFT policy, asked without, both at the temperature that they were
+sampled at. A curve for each {curves}; a point for each iteration t (the SFT
 policy, at 0, is in the CSV). {reading} Bars are
 {LEVEL:g} % intervals of a bootstrap over {over}.{missing}"""
