@@ -104,6 +104,7 @@ SWEEPS: dict[str, tuple[str, dict[str, Any], list[dict[str, float]]]] = {
             {"learning_rate": 1e-3, "epochs": 0.5},
             {"learning_rate": 1e-3, "epochs": 1},
             {"learning_rate": 1e-3, "epochs": 2},
+            {"learning_rate": 1e-3, "epochs": 4},
             {"learning_rate": 2.5e-3, "epochs": 1},
         ],
     ),
@@ -149,7 +150,9 @@ def main(
 
 def remake(clone: Path, copy: Path, method: str, overlay: dict[str, Any]) -> dict[str, float]:
     """Mean v·r of the method's last iteration under the overlay, by reward model and gold."""
-    shutil.copytree(clone, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git"))
+    # Locks: where another run goes on in the clone.
+    left_out = shutil.ignore_patterns(".venv", ".git", "locks")
+    shutil.copytree(clone, copy, symlinks=True, ignore=left_out)
     table = f"results/{EXPERIMENT}/seed{SEED}/evaluation/validation_rewards.csv"
     flags = [f"experiment={EXPERIMENT}", *(f"{k}={json.dumps(v)}" for k, v in overlay.items())]
     command = [sys.executable, "-m", "snakemake", "--cores", "1", table, "--config", *flags]
