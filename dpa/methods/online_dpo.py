@@ -69,7 +69,7 @@ COUNTED = [
     "prompt_too_long",
 ]  # fmt: skip
 #: In the trainer's log: before what a step drew, and how many rows it had.
-DRAWN, ROWS = "drawn/", "rows"
+DRAWN, STEP_ROWS = "drawn/", "rows"
 #: The number of the row that fills up an epoch's last batch.
 NO_PROMPT = -1
 
@@ -163,7 +163,7 @@ class OnlinePairTrainer(PairTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update({f"{DRAWN}{name}": sum_ for name, sum_ in self.drawn._asdict().items()})
-            logs[ROWS] = self.rows
+            logs[STEP_ROWS] = self.rows
         super().log(logs, start_time)
 
 
@@ -345,7 +345,7 @@ class DrawnHistory(StepHistory):
         drawn = DrawnCounts(*(logs[f"{DRAWN}{name}"] for name in DrawnCounts._fields))
         responses = max(drawn.responses, 1)
         # Of a pair beta times the log ratio, of a row of nothing 0.
-        gains = (logs["rewards/chosen"] + logs["rewards/rejected"]) / 2 * logs[ROWS]
+        gains = (logs["rewards/chosen"] + logs["rewards/rejected"]) / 2 * logs[STEP_ROWS]
         values = [
             step,
             drawn.reward / responses,
