@@ -32,10 +32,16 @@ if workflow.overwrite_configfiles and "experiment" not in config:
         f"run an experiment's file by --config experiment={given}"
     )
 
-if "conda" in map(str, workflow.deployment_settings.deployment_method):
+deployed_by = set(map(str, workflow.deployment_settings.deployment_method))
+if "conda" in deployed_by:
     sys.exit(
         "error: --sdm conda has nothing to make: no rule names a conda environment. Install "
         "requirements.lock into the one that is active, or use --sdm apptainer (docs/cluster.md)"
+    )
+if "apptainer" in deployed_by and not (CLONE / "envs/dpa.sif").is_file():
+    sys.exit(
+        f"error: {CLONE / 'envs/dpa.sif'}: no such image for --sdm apptainer; build it in the clone: "
+        "apptainer build --build-arg LOCK=envs/vllm.lock envs/dpa.sif envs/dpa.def (docs/cluster.md)"
     )
 
 # Without a configfile: directive, config holds what the command line says and nothing else.

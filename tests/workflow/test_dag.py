@@ -486,6 +486,42 @@ def test_conda_environments_are_refused(clone):
     assert "Traceback" not in result.stdout
 
 
+APPTAINER = """#!/bin/sh
+[ "$1" = --version ] && exec echo apptainer version 1.3.0
+echo "$@" > "$APPTAINER_LOG"
+for last; do :; done
+exec bash -c "$last"
+"""
+
+
+@pytest.mark.slow
+def test_apptainer_is_given_the_commands_and_its_image(tmp_path, monkeypatch):
+    """Apptainer itself is not here; what Snakemake asks it for is."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/apptainer").write_text(APPTAINER)
+    (tmp_path / "bin/apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("APPTAINER_LOG", str(tmp_path / "asked"))
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    copy_repository(clone)
+    run = ("--cores", "1", "--sdm", "apptainer", "--apptainer-args=--nv")
+    run += ("results/quickstart/data/raw/unseen_prompts.jsonl",)
+    refused = snakemake(clone, *run, check=False)
+    assert refused.returncode != 0
+    assert "error: " in refused.stdout
+    assert "apptainer build --build-arg LOCK=envs/vllm.lock envs/dpa.sif envs/dpa" in refused.stdout
+    assert not (tmp_path / "asked").exists()
+    (clone / "envs/dpa.sif").touch()
+    snakemake(clone, *run)
+    asked = (tmp_path / "asked").read_text()
+    assert re.match(
+        rf"exec --home {clone} --nv .*envs/dpa\.sif bash -c .*"
+        r"python -m scripts\.make_quickstart_data ",
+        asked, re.DOTALL,
+    )  # fmt: skip
+
+
 def test_another_seed_does_not_replace_a_run(tmp_path):
     clone = copy_repository(tmp_path)
     sidecar = clone / "results/quickstart/data/ratings.jsonl.meta.json"
