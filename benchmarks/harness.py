@@ -89,8 +89,14 @@ def gpus() -> Iterator[str]:
         yield from (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
-def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = "") -> None:
-    """Print the rows as a table, and put it into docs/measurements.md in the place of the last one.
+def publish(
+    name: str,
+    command: str,
+    rows: list[dict[str, str]],
+    notes: str = "",
+    document: Path = MEASUREMENTS,
+) -> None:
+    """Print the rows as a table, and put it into the document in the place of the last one.
 
     The place is what stands between `<!-- benchmarks.NAME -->` and `<!-- end -->`.
     """
@@ -100,11 +106,11 @@ def publish(name: str, command: str, rows: list[dict[str, str]], notes: str = ""
     lines += ["| " + " | ".join(row[key] for key in header) + " |" for row in rows]
     table = "\n".join(lines) + "\n"
     print(table, flush=True)
-    text = MEASUREMENTS.read_text()
+    text = document.read_text()
     place = re.compile(rf"(<!-- benchmarks\.{name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not place.search(text):
-        raise SystemExit(f"{MEASUREMENTS}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
-    replace_text(MEASUREMENTS, place.sub(lambda found: found[1] + table + found[2], text))
+        raise SystemExit(f"{document}: has no <!-- benchmarks.{name} --> ... <!-- end -->")
+    replace_text(document, place.sub(lambda found: found[1] + table + found[2], text))
 
 
 def planned_jobs(plan: str) -> list[tuple[str, list[str], str]]:

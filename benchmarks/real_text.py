@@ -1,11 +1,12 @@
 """A small pretrained model on real text, without Snakemake.
 
-    python -m benchmarks.real_text condition --model smollm2-135m-instruct \
+    python -m benchmarks.real_text run --model smollm2-135m-instruct \
         --train train.parquet --validation validation.parquet --output results/real_text
 
 The tables have the columns instruction, output and gpt4_preference; docs/real-data.md makes them
 and the model's folder. Commands:
 
+- `run`: all pieces of the next two that are not there yet, and the tables of docs/real-text.md;
 - `condition`: fine-tuning on original responses, each the best of its prompt's under a direction,
   then the true lengths of the policy's responses to unseen prompts, by direction;
 - `reward-model`: a reward model from the same model, ranked on the validation table;
@@ -14,7 +15,7 @@ and the model's folder. Commands:
 
 `condition` and `reward-model` are pieces: one JSON file each in the output folder, named for what
 varies. What is there is not done again, and a training that was killed resumes from its checkpoint.
-`table` prints what is there. docs/real-text.md has what was found.
+`table` publishes what is there in docs/real-text.md, which has what was found.
 """
 
 import json
@@ -28,8 +29,9 @@ import numpy as np
 import pandas as pd
 import typer
 
-from benchmarks.harness import cpu_model
+from benchmarks.harness import cpu_model, gpus, publish
 from dpa.directions import Direction, evaluation_directions, sample_direction, scalar_reward
+from dpa.errors import InputError
 from dpa.evaluation.metrics import spearman
 from dpa.text.prompts import direction_system_prompt, messages, prompt_id
 
@@ -43,6 +45,18 @@ PROMPT_TOKENS, RESPONSE_TOKENS = 48, 60
 PROMPTS, DIRECTIONS, MOST_TOKENS = 24, 10, 80
 CHUNK = 4
 ATTRIBUTES = ("gpt4-preference", "length")
+#: Of `run`: rows of the curve, the last of them when all else is there; and what else varies, at
+#: VARIED rows.
+ROWS, VARIED = (600, 2_000, 6_000, 20_000, 34_477), 6_000
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"wording": "word"},
+    {"wording": "digit"},
+    {"learning_rate": 5e-5},
+    {"learning_rate": 1e-3},
+    {"epochs": 4},
+    {"lora_rank": 16, "learning_rate": 1e-3},
+)
+DOCUMENT = Path(__file__).parents[1] / "docs/real-text.md"
 
 
 # --- How a direction is written -----------------------------------------------------------------
@@ -112,6 +126,8 @@ class Chosen(NamedTuple):
 def choose(table: pd.DataFrame, rows: int) -> list[Chosen]:
     """The first `rows` of: each prompt's best under its first direction, then the second, ..."""
     by_prompt = [group for _, group in table.groupby("prompt") if len(group) > 1]
+    if not by_prompt:
+        raise InputError("no prompt has two short responses to choose between")
     chosen: list[Chosen] = []
     index = 0
     while len(chosen) < rows:
@@ -142,7 +158,7 @@ def piece(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(time.time() - wall),
         "cpu_seconds": round(time.process_time() - cpu),
         "load": os.getloadavg()[0],
-        "processor": cpu_model(),
+        "processor": next(gpus(), cpu_model()),
     }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1))
@@ -243,7 +259,7 @@ def sample(policy: Path, prompts: list[str], write: Callable[[Direction], str]) 
 
     engine = load_engine(
         "transformers", str(policy), temperature=0.7, max_new_tokens=MOST_TOKENS,
-        max_model_len=1024, rows_per_batch=CHUNK * DIRECTIONS, dtype="bfloat16",
+        max_model_len=512, rows_per_batch=CHUNK * DIRECTIONS, dtype="bfloat16",
     )  # fmt: skip
     grid = evaluation_directions(ARC, DIRECTIONS)
     for start in range(0, len(prompts), CHUNK):
@@ -463,12 +479,67 @@ def precision(
 
 
 @app.command()
+def run(
+    model: MODEL,
+    train: TABLE,
+    validation: TABLE,
+    output: OUTPUT,
+    minutes: Annotated[float, typer.Option(min=0, help="No piece begins after so many.")] = 15,
+) -> None:
+    """Make the pieces that are not there yet, what tells most first, and publish the tables."""
+    until = time.monotonic() + 60 * minutes
+    *curve, most = ({"rows": rows} for rows in ROWS)
+    pieces = [*curve, *({"rows": VARIED} | varied for varied in VARIANTS), most]
+    if time.monotonic() < until:
+        reward_model(model, train, validation, output)
+    for settings in pieces:
+        if time.monotonic() < until:
+            condition(model, train, validation, output, **settings)
+    table(output)
+
+
+@app.command()
 def table(output: OUTPUT) -> None:
-    """Print the pieces that are there."""
-    for kind in ("condition", "reward"):
-        found = [json.loads(p.read_text()) for p in sorted(output.glob(f"{kind}-*.json"))]
+    """Publish the pieces that are there."""
+    for kind, show in (("condition", condition_row), ("reward", reward_row)):
+        found = [json.loads(p.read_text()) for p in output.glob(f"{kind}-*.json")]
+        found.sort(key=lambda piece: (piece["rows"], piece.get("wording", "")))
         if found:
-            print(pd.DataFrame(found).drop(columns="processor").to_string(), "\n")
+            rows = [show(piece) | measured(piece) for piece in found]
+            command = "python -m benchmarks.real_text run"
+            publish(f"real_text.{kind}", command, rows, document=DOCUMENT)
+
+
+def condition_row(piece: dict[str, Any]) -> dict[str, str]:
+    return {
+        "written as": piece["wording"],
+        "rows": f"{piece['rows']:,}",
+        "learning rate": f"{piece['learning_rate']:g}",
+        "epochs": f"{piece['epochs']:g}",
+        "trained": f"LoRA {piece['lora_rank']}" if piece["lora_rank"] else "all weights",
+        "loss": f"{piece['train_loss']:.2f}",
+        "Spearman in the rows": f"{piece['spearman_in_the_rows']:.2f}",
+        "Spearman of angle and length": f"{piece['spearman']:.2f}",
+        "of the ten mean lengths": f"{piece['spearman_of_means']:.2f}",
+        "median lengths": ", ".join(f"{length:.0f}" for length in piece["median_length"]),
+        "cut": f"{np.mean(piece['truncated']):.0%}",
+    }
+
+
+def reward_row(piece: dict[str, Any]) -> dict[str, str]:
+    return {
+        "rows": f"{piece['rows']:,}",
+        "tokens at most": str(piece["max_length"]),
+        "learning rate": f"{piece['learning_rate']:g}",
+        "epochs": f"{piece['epochs']:g}",
+        "responses ranked": f"{piece['scored']:,}",
+        "Spearman": f"{piece['spearman']:.2f}",
+        "within a prompt": f"{piece['spearman_within_prompt']:.2f}",
+    }
+
+
+def measured(piece: dict[str, Any]) -> dict[str, str]:
+    return {"minutes": f"{piece['seconds'] / 60:.1f}", "on": piece["processor"]}
 
 
 if __name__ == "__main__":

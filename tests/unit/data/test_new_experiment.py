@@ -146,14 +146,14 @@ CARD = Machine("rtx-4090", 1, 24, 16)
 @pytest.mark.slow
 def test_sizes_are_what_a_machine_makes_in_time(sized):
     day, _ = sized(SMOLLM, CARD, 24)
-    night, config = sized(SMOLLM, CARD, 3)
+    hour, config = sized(SMOLLM, CARD, 1)
     assert (day.sizes.prompts_per_half, day.sizes.iterations) == (900, 3)  # all there are
-    assert night.sizes.prompts_per_half < 900
-    assert night.hours[1] <= 3 < day.hours[1] <= 24
+    assert hour.sizes.prompts_per_half < 900
+    assert hour.hours[1] <= 1 < day.hours[1] <= 24
     experiment = Experiment(config, load_assumptions())
-    assert run_hours(experiment, CARD) == night.hours
+    assert run_hours(experiment, CARD) == hour.hours
     assert config.plan.gpu == "rtx-4090"
-    assert experiment.sizes.validation == max(16, night.sizes.prompts_per_half // 4)
+    assert experiment.sizes.validation == max(16, hour.sizes.prompts_per_half // 4)
     few, _ = sized(SMOLLM, CARD, 0.2)
     assert (few.sizes.prompts_per_half, few.sizes.iterations) == (16, 1)
     assert "less than that is no run, although it may take 0.2 h" in describe_sizes(
