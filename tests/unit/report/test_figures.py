@@ -791,7 +791,7 @@ def test_the_labels_of_both_ends_are_on_two_sides():
     """Though both ends are to the right of the curve's middle."""
     points = pd.DataFrame({"x": [50.0, 0.0, 49.0], "y": [10.0, 10.0, 10.0]})
     figure, axes = plt.subplots()
-    axes.set(xlim=(-50, 100))
+    axes.set(xlim=(-50, 100), ylim=(0, 20))
     for place in (0, -1):
         label_end(axes, points, place, "(0.71, −0.71)")
     figure.draw_without_rendering()

@@ -14,6 +14,7 @@ from dpa.workflow.stamps import Stamps
 SCORED = "evaluation/scored_by/reward_model"
 DPA = [f"dpa/iter{t}" for t in range(5)]
 RIC = [f"ric/iter{t}" for t in (1, 2, 3, 4)]
+DIRECTIONAL = [f"directional_dpo/iter{t}" for t in (1, 2, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_stages_of_the_comparison(comparison):
         "reward_soup": [
             f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)
         ],
-        "directional_dpo": [*DPA[:2], "directional_dpo/iter1", "directional_dpo/iter2"],
+        "directional_dpo": [*DPA[:2], *DIRECTIONAL],
         "ric": ["steerlm", *RIC],
         "online_dpo": ["online_dpo"],
         # Best of n costs what the policy did that it samples.
@@ -56,7 +57,7 @@ def test_stages_of_the_comparison(comparison):
     assert comparison.trained_stages() == [
         *DPA, "sft", "steerlm", "dpo", "ppo/100_0",
         *(f"rsf/{name}/iter{t}" for name in ("100_0", "0_-100") for t in (1, 2, 3, 4)),
-        "directional_dpo/iter1", "directional_dpo/iter2", *RIC, "online_dpo",
+        *DIRECTIONAL, *RIC, "online_dpo",
     ]  # fmt: skip
 
 
@@ -64,15 +65,15 @@ def test_policies(quickstart, comparison):
     dpa = [f"dpa-{t}" for t in range(5)]
     assert quickstart.policies() == [*dpa, "sft", "steerlm", "dpo"]
     assert comparison.policies() == [
-        *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-        "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo", "best_of_n_sft",
-        "best_of_n_steerlm",
+        *dpa, "sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup",
+        *(f"directional_dpo-{t}" for t in (1, 2, 3)), *(f"ric-{t}" for t in (1, 2, 3, 4)),
+        "online_dpo", "best_of_n_sft", "best_of_n_steerlm",
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_conditions(p)] == [
         "dpa-0", "steerlm"
     ]  # fmt: skip
     assert [p for p in comparison.policies() if comparison.takes_directions(p)] == [
-        "dpa-1", "dpa-2", "dpa-3", "dpa-4", "directional_dpo-1", "directional_dpo-2",
+        *dpa[1:], *(f"directional_dpo-{t}" for t in (1, 2, 3)),
         *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo", "best_of_n_steerlm",
     ]  # fmt: skip
     assert [comparison.reads_ranges(p) for p in ("ric-1", "best_of_n_steerlm")] == [True, False]
@@ -80,7 +81,7 @@ def test_policies(quickstart, comparison):
     assert chosen == {"dpa-2": "dpa-2", "best_of_n_sft": "sft"}
     assert comparison.samples_per_answer("best_of_n_steerlm") == 16
     assert comparison.last_policies(["directional_dpo", "dpa", "ppo"]) == [
-        "directional_dpo-2", "dpa-4", "ppo"
+        "directional_dpo-3", "dpa-4", "ppo"
     ]  # fmt: skip
     made = {p: comparison.stage_of_policy(p) for p in ("dpa-2", "rsf", "ppo", "sft")}
     assert made == {
@@ -118,9 +119,9 @@ def test_targets_of_the_quickstart(quickstart):
 
 
 def test_targets_of_the_comparison(comparison):
-    others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup", "directional_dpo-1",
-              "directional_dpo-2", *(f"ric-{t}" for t in (1, 2, 3, 4)), "online_dpo",
-              "best_of_n_sft", "best_of_n_steerlm")  # fmt: skip
+    others = ("sft", "steerlm", "dpo", "ppo", "rsf", "reward_soup",
+              *(f"directional_dpo-{t}" for t in (1, 2, 3)), *(f"ric-{t}" for t in (1, 2, 3, 4)),
+              "online_dpo", "best_of_n_sft", "best_of_n_steerlm")  # fmt: skip
     assert comparison.targets("baselines") == [
         f"results/quickstart-comparison/{SCORED}/{name}.jsonl" for name in others
     ]
