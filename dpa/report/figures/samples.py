@@ -203,13 +203,18 @@ def scorers_of(samples: pd.DataFrame) -> list[str]:
 
 def rewards_text(row: dict, objectives: Sequence[str], scorers: Sequence[str]) -> str:
     """`helpfulness 70, verbosity 20, v·r 44`; of an independent scorer behind it `· judge: ...`."""
+    return " · ".join(rewards_by_scorer(row, objectives, scorers))
+
+
+def rewards_by_scorer(row: dict, objectives: Sequence[str], scorers: Sequence[str]) -> list[str]:
+    """`helpfulness 70, verbosity 20, v·r 44`, then `judge: ...`."""
     parts = []
     for by in scorers:
         numbers = [f"{name} {row[f'{by}_{name}']:.0f}" for name in objectives]
         scalar = row[scalar_column(by)]
         numbers += [] if pd.isna(scalar) else [f"v·r {scalar:.0f}"]
         parts.append(("" if by == "r" else f"{by}: ") + ", ".join(numbers))
-    return " · ".join(parts)
+    return parts
 
 
 def _asked(record: ScoredSample, objectives: Sequence[str]) -> str:
@@ -283,10 +288,26 @@ def _fitted(text: str, width: float, size: float, most: int, weight: str = "norm
     lines: list[str] = []
     for characters in range(most, 8, -4):
         lines = textwrap.wrap(text, characters)
-        widths = (text_to_path.get_text_width_height_descent(li, font, False)[0] for li in lines)
-        if max(widths, default=0) <= 72 * width:
+        if all(_width(line, font) <= width for line in lines):
             break
     return lines
+
+
+def _joined(parts: Sequence[str], width: float, size: float) -> list[str]:
+    """`parts` on as few lines as fit; broken within one only where it is too long by itself."""
+    font = FontProperties(size=size)
+    lines: list[str] = []
+    for part in parts:
+        if lines and _width(longer := f"{lines[-1]} · {part}", font) <= width:
+            lines[-1] = longer
+        else:
+            lines += _fitted(part, width, size, 120)
+    return lines
+
+
+def _width(line: str, font: FontProperties) -> float:
+    """In inches."""
+    return text_to_path.get_text_width_height_descent(line, font, False)[0] / 72
 
 
 def _card(
@@ -295,8 +316,9 @@ def _card(
     """What was asked, numbers, and the response, as lines of at most `width` inches."""
     label = METHODS[row["method"]].label
     asked = f"{label}: {row['asked']}" if row["asked"] else label
-    scores = f"{row['tokens']} tokens · rewards: {rewards_text(row, objectives, scorers)}"
-    numbers = _fitted(scores, width, 7, 120)
+    rewards = rewards_by_scorer(row, objectives, scorers)
+    parts = [f"{row['tokens']} tokens", f"rewards: {rewards[0]}", *rewards[1:]]
+    numbers = _joined(parts, width, 7)
     body = _fitted(row["response"], width, 7.5, 84) or ["(empty)"]
     if len(body) > LINES:
         rest = row["characters"] - sum(len(text) + 1 for text in body[:LINES])

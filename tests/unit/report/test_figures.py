@@ -498,6 +498,10 @@ def test_the_cards_of_figure1_hold_their_texts(evaluation, tmp_path):
     page = figure.axes[0]
     right = page.transData.transform((page_width() - 0.12, 0))[0]
     assert max(text.get_window_extent().x1 for text in page.texts) < right
+    lines = [text.get_text() for text in page.texts]
+    # Broken between scorers only.
+    numbers = [line for line in lines if "v·r" in line]
+    assert [line.split(":")[0] for line in numbers] == ["40 tokens · rewards", "judge"]
 
 
 def test_reward_by_length(evaluation):
