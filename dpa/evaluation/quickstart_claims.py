@@ -22,8 +22,8 @@ from dpa.records import Annotation
 OBJECTIVES = ("helpfulness", "verbosity")
 
 #: From t = 3 on gold may fall, where the policy exploits the reward model; no lower than this. Of
-#: mean v.r, the worst of ten seeds that nothing was tuned on (2 and 11 to 19, docs/methods.md) minus
-#: 3.5; of the hypervolume, SteerLM's.
+#: mean v.r, the worst of the ten seeds 2 and 11 to 19, on which nothing was tuned (docs/methods.md),
+#: minus 3.5; of the hypervolume, SteerLM's.
 LATER_GOLD = {
     "mean v.r by gold": {3: 49.2, 4: 43.0},
     "hypervolume by gold, minus steerlm": {3: 0.0, 4: 0.0},
