@@ -22,7 +22,7 @@ from dpa.records import Annotation
 OBJECTIVES = ("helpfulness", "verbosity")
 
 #: From t = 3 on gold may fall, where the policy exploits the reward model; no lower than this. Of
-#: mean v.r, the worst of the ten seeds 2 and 11 to 19, on which nothing was tuned (docs/methods.md),
+#: mean v.r, the worst of the ten seeds 2 and 11 to 19, which tuned nothing (docs/methods.md),
 #: minus 3.5; of the hypervolume, SteerLM's.
 LATER_GOLD = {
     "mean v.r by gold": {3: 49.2, 4: 43.0},

@@ -323,7 +323,7 @@ def test_gold_may_fall_after_the_second_iteration_but_not_without_end():
         facts = {fact.name: fact.holds for fact in front_claims(table, [0.0, 100.0])}
         return facts, describe_gold(table)
 
-    facts, described = by_gold(0, 0, -3)
+    facts, described = by_gold(3, 3, -3)
     assert facts["mean v.r by gold, t=3"]
     assert facts["hypervolume by gold, minus steerlm, t=3"]
     assert re.fullmatch(r"gold v\.r: \d\d\.\d, \d\d\.\d, \d\d\.\d: falls after t=2", described)
