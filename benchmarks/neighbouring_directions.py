@@ -7,7 +7,7 @@ answers every validation prompt five times: all under v, or once under each of v
 neighbours on both sides (as Robust Preference Selection does, arXiv 2510.20498: the nearest of a
 grid). Of each five the best by v·r of the reward model is the answer. Prints mean v·r of the
 answers, by the reward model that chose and by gold, means over runs ± standard errors. Samples and
-scores are kept in the folder of --work, from where a run that was killed goes on.
+scores are kept in the folder of --work, from where a killed run resumes.
 """
 
 import re

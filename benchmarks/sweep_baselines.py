@@ -150,7 +150,7 @@ def main(
 
 def remake(clone: Path, copy: Path, method: str, overlay: dict[str, Any]) -> dict[str, float]:
     """Mean v·r of the method's last iteration under the overlay, by reward model and gold."""
-    # Locks: where another run goes on in the clone.
+    # Locks: another run may be at work in the clone.
     left_out = shutil.ignore_patterns(".venv", ".git", "locks")
     shutil.copytree(clone, copy, symlinks=True, ignore=left_out)
     table = f"results/{EXPERIMENT}/seed{SEED}/evaluation/validation_rewards.csv"
